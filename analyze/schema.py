@@ -1,0 +1,42 @@
+"""The capture format: the columns of a row, their types and the version of the format."""
+
+import pyarrow as pa
+
+# Version history
+#   1  first version: one row per finished or in-flight I/O, metadata under the key `iorec`
+FORMAT_VERSION = 1
+
+METADATA_KEY = b"iorec"
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+SCHEMA = pa.schema(
+    [
+        pa.field("time", pa.timestamp("ns", tz="UTC"), nullable=False),
+        pa.field("layer", _NAME, nullable=False),
+        pa.field("op", _NAME, nullable=False),
+        pa.field("flags", _NAME, nullable=False),
+        pa.field("device", _NAME, nullable=False),
+        pa.field("partition", _NAME),
+        pa.field("offset", pa.int64()),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("latency_ns", pa.int64()),
+        pa.field("queue_ns", pa.int64()),
+        pa.field("errno", pa.int16()),
+        pa.field("pid", pa.int32()),
+        pa.field("tid", pa.int32()),
+        pa.field("comm", _NAME),
+        pa.field("cgroup", _NAME),
+        pa.field("cpu", pa.int16()),
+    ]
+)
+
+# Loss causes in the order in which reports list them.
+LOSS_CAUSES = (
+    "ring_full",
+    "table_full",
+    "missed_start",
+    "missed_completion",
+    "spool_failed",
+    "rejected",
+)

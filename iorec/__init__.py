@@ -1,0 +1,3 @@
+"""Records every I/O of a Linux machine."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,125 @@
+"""The command `iorec record`."""
+
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_DEFAULT_BUFFER = "16M"
+
+_EPILOG = """
+Examples:
+
+  sudo iorec record -o run.parquet                     # until Ctrl-C
+
+  sudo iorec record -d nvme0n1 --duration 30s
+
+  sudo iorec record -o fio.parquet -- fio job.fio
+"""
+
+
+def record(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="-- COMMAND", help="Record until this command ends.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The capture: .parquet, .csv or .csv.gz."),
+    ] = None,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
+    duration: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop after this time: 30s, 5m.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", min=1, help="Stop after this many I/Os.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Stop when the file has this size: 1G.")
+    ] = None,
+    device: Annotated[
+        list[str] | None, typer.Option("-d", "--device", help="Only this disk or partition.")
+    ] = None,
+    pid: Annotated[list[int] | None, typer.Option("-p", "--pid", help="Only this process.")] = None,
+    comm: Annotated[
+        list[str] | None, typer.Option("-c", "--comm", help="Only threads of this name.")
+    ] = None,
+    cgroup: Annotated[
+        list[str] | None, typer.Option(help="Only this cgroup and those below it.")
+    ] = None,
+    op: Annotated[
+        list[str] | None, typer.Option(help="Only this operation: read, write, flush, discard...")
+    ] = None,
+    min_latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only I/Os that take at least this: 10ms.")
+    ] = None,
+    include_self: Annotated[
+        bool, typer.Option("--include-self", help="The recorder's own I/O too.")
+    ] = False,
+    buffer_size: Annotated[
+        str, typer.Option("-B", "--buffer-size", metavar="SIZE", help="Kernel buffer.")
+    ] = _DEFAULT_BUFFER,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Print nothing but warnings and errors.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Trace prints in the kernel, tracebacks.")
+    ] = False,
+) -> None:
+    """Record every block I/O of the machine to a file.
+
+    All filters are decided in the kernel when the I/O is submitted; each may be repeated.
+    """
+    from analyze.units import parse_duration_ns, parse_size_bytes
+    from iorec import __version__
+    from iorec.filters import Filters
+    from iorec.messages import format_end, format_start, format_warnings
+    from iorec.privileges import check_privileges
+    from iorec.recorder import Limits
+    from iorec.session import Settings, buffer_bytes, record_session
+
+    settings = Settings(
+        output=output or _default_output(),
+        is_forced=force,
+        filters=Filters(
+            device=tuple(device or ()),
+            pid=tuple(pid or ()),
+            comm=tuple(comm or ()),
+            cgroup=tuple(cgroup or ()),
+            op=tuple(op or ()),
+            min_latency_ns=parse_duration_ns(min_latency) if min_latency else None,
+            include_self=include_self,
+        ),
+        limits=Limits(
+            duration_ns=parse_duration_ns(duration) if duration else None,
+            count=count,
+            max_size_bytes=parse_size_bytes(max_size) if max_size else None,
+        ),
+        buffer_bytes=buffer_bytes(parse_size_bytes(buffer_size)),
+        workload=tuple(command or ()),
+        command=("iorec", *sys.argv[1:]),
+        version=__version__,
+        is_quiet=quiet,
+        is_verbose=verbose,
+    )
+    check_privileges()
+    if not quiet:
+        for line in format_warnings(settings):
+            typer.echo(line, err=True)
+    result = record_session(settings, lambda: _say(format_start(settings), is_quiet=quiet))
+    _say(format_end(result), is_quiet=quiet)
+    raise typer.Exit(result.exit_status or 0)
+
+
+def _say(text: str, *, is_quiet: bool) -> None:
+    if not is_quiet:
+        typer.echo(text, err=True)
+
+
+def _default_output() -> Path:
+    return Path(f"iorec-{platform.node()}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.parquet")

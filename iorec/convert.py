@@ -1,0 +1,141 @@
+"""Turns a spool into a capture file."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from analyze.errors import IorecError
+from analyze.schema import METADATA_KEY, SCHEMA
+from iorec.output import Folder
+from iorec.spool import Metadata, read_spool
+
+# Enough for the encodings to pay off; a group of this size takes some 100 MiB to sort.
+_ROWS_PER_GROUP = 1 << 19
+
+_ENCODINGS = {
+    "time": "DELTA_BINARY_PACKED",
+    "latency_ns": "DELTA_BINARY_PACKED",
+    "queue_ns": "DELTA_BINARY_PACKED",
+    "offset": "BYTE_STREAM_SPLIT",
+}
+_DICTIONARY_ENCODED = [name for name in SCHEMA.names if name not in _ENCODINGS]
+
+_FORMULA_START = r"^[=+\-@\t\r]"
+
+
+def convert(
+    spool: BinaryIO, folder: Folder, name: str, suffix: str, on_rows: Callable[[int], None]
+) -> Metadata:
+    """Writes the capture `name` into `folder` and returns its metadata.
+
+    `on_rows` is told how many rows are written. Readers see the whole capture under its name or
+    none of it: the name is given, by rename, when everything is on disk.
+    """
+    rows = _SpoolRows(spool, on_rows)
+    temporary = f"{name}.tmp"
+    with folder.create(temporary) as sink:
+        try:
+            if suffix == ".parquet":
+                _write_parquet(sink, rows)
+            else:
+                _write_csv(sink, rows, is_compressed=suffix.endswith(".gz"))
+                _write_sidecar(folder, f"{name.removesuffix(suffix)}.meta.json", rows.metadata)
+            sink.flush()
+            os.fsync(sink.fileno())
+        except BaseException:
+            folder.remove(temporary)
+            raise
+    folder.rename(temporary, name)
+    return rows.metadata
+
+
+class _SpoolRows:
+    """The rows of a spool in groups, each in time order; `metadata` stands after the last one."""
+
+    def __init__(self, spool: BinaryIO, on_rows: Callable[[int], None]) -> None:
+        self.metadata: Metadata = {}
+        self._spool = spool
+        self._on_rows = on_rows
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        self._spool.seek(0)
+        batches: list[pa.RecordBatch] = []
+        pending, written = 0, 0
+        for batch, metadata in read_spool(self._spool):
+            self.metadata = metadata
+            batches.append(batch)
+            pending += len(batch)
+            if pending >= _ROWS_PER_GROUP:
+                yield _in_time_order(batches)
+                written += pending
+                self._on_rows(written)
+                batches, pending = [], 0
+        if not self.metadata:
+            raise IorecError(
+                "the spool holds nothing: the recording was cut off before its first second",
+                "record once more",
+            )
+        yield _in_time_order(batches)
+
+
+def _in_time_order(batches: list[pa.RecordBatch]) -> pa.Table:
+    table = pa.Table.from_batches(batches, SCHEMA).unify_dictionaries()
+    return table.take(pc.array_sort_indices(table["time"]))
+
+
+def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
+    with pq.ParquetWriter(
+        sink,
+        SCHEMA,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=_DICTIONARY_ENCODED,
+        column_encoding=_ENCODINGS,
+    ) as writer:
+        for table in rows:
+            writer.write_table(table, row_group_size=_ROWS_PER_GROUP * 2)
+        writer.add_key_value_metadata({METADATA_KEY: json.dumps(rows.metadata).encode()})
+
+
+def _write_csv(sink: BinaryIO, rows: _SpoolRows, *, is_compressed: bool) -> None:
+    stream = pa.CompressedOutputStream(sink, "gzip") if is_compressed else pa.PythonFile(sink)
+    schema = pa.schema([_csv_field(SCHEMA.field(name)) for name in SCHEMA.names])
+    with pyarrow.csv.CSVWriter(stream, schema) as writer:
+        for table in rows:
+            columns = [_csv_column(column) for column in table.columns]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    stream.flush() if not is_compressed else stream.close()
+
+
+def _csv_field(field: pa.Field) -> pa.Field:
+    is_number = pa.types.is_integer(field.type)
+    return field if is_number else field.with_type(pa.string())
+
+
+def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_timestamp(column.type):
+        return pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
+    if pa.types.is_dictionary(column.type):
+        return pa.chunked_array(
+            [_neutralise(chunk.dictionary).take(chunk.indices) for chunk in column.chunks],
+            pa.string(),
+        )
+    return column
+
+
+def _neutralise(names: pa.Array) -> pa.Array:
+    """A name that a spreadsheet would run as a formula gets a quote in front."""
+    return pc.replace_substring_regex(names, f"({_FORMULA_START}|^')", r"'\1")
+
+
+def _write_sidecar(folder: Folder, name: str, metadata: Metadata) -> None:
+    temporary = f"{name}.tmp"
+    with folder.create(temporary) as file:
+        file.write(json.dumps(metadata, indent=2).encode() + b"\n")
+    folder.rename(temporary, name)

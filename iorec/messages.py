@@ -1,0 +1,60 @@
+"""Words the lines that record prints before and after."""
+
+from analyze.units import format_bytes, format_count, format_duration
+from iorec.devices import disk_of_file
+from iorec.filters import Filters
+from iorec.session import Result, Settings
+
+
+def format_start(settings: Settings) -> str:
+    """What is recorded, where to and how to stop."""
+    end = "when the command ends" if settings.workload else "with Ctrl-C"
+    if settings.limits.duration_ns is not None:
+        end = f"after {format_duration(settings.limits.duration_ns)} or {end}"
+    if settings.limits.count is not None:
+        end = f"after {format_count(settings.limits.count)} I/Os or {end}"
+    line = f"recording {_scope(settings.filters)} to {settings.output}; stops {end}"
+    if settings.is_verbose:
+        line += "\nthe kernel programs print to /sys/kernel/tracing/trace_pipe: cat it as root"
+    return line
+
+
+def format_end(result: Result) -> str:
+    """What was recorded, what was lost, and the next command."""
+    counts = result.metadata["counts"]
+    size = sum(row["recorded_bytes"] for row in counts["devices"])
+    lost = sum(counts["lost"].values())
+    lines = [
+        f"{format_count(counts['recorded'])} I/Os, {format_bytes(size)} "
+        f"in {format_duration(result.metadata['duration_s'] * 1e9)}; {format_count(lost)} lost",
+        f"{result.path} ({format_bytes(result.size_bytes)})",
+        f"next: iorec report {result.path}",
+    ]
+    if counts["lost"]["ring_full"]:
+        buffer = result.metadata["recorder"]["buffer_bytes"]
+        lines.append(f"warning: the kernel buffer overflowed: record with -B {buffer >> 18}M")
+    return "\n".join(lines)
+
+
+def format_warnings(settings: Settings) -> list[str]:
+    """What may surprise in the capture."""
+    folder, wanted = settings.output.parent, settings.filters.device
+    disk = disk_of_file(folder) if folder.exists() else None
+    if disk is None or (wanted and disk not in wanted):
+        return []
+    return [
+        f"warning: {settings.output} lies on {disk}, which is recorded: "
+        "writing the capture adds I/Os of the kernel's writeback to it"
+    ]
+
+
+def _scope(filters: Filters) -> str:
+    """E.g. `reads of sda by pid 12`."""
+    parts = ["/".join(filters.op) + " requests" if filters.op else "block requests"]
+    parts.append(f"of {', '.join(filters.device)}" if filters.device else "of all devices")
+    for word, values in (("pid", filters.pid), ("comm", filters.comm), ("cgroup", filters.cgroup)):
+        if values:
+            parts.append(f"by {word} {', '.join(map(str, values))}")
+    if filters.min_latency_ns is not None:
+        parts.append(f"that take {format_duration(filters.min_latency_ns)} or more")
+    return " ".join(parts)

@@ -1,0 +1,88 @@
+"""Builds the metadata that makes a capture explain itself."""
+
+import os
+import platform
+import resource
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from analyze.schema import FORMAT_VERSION
+from iorec.clock import ClockPair, format_time
+from iorec.devices import DiskStats
+from iorec.filters import Filters
+from iorec.ledger import diskstats_delta
+from iorec.spool import Metadata
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before the recording starts."""
+
+    iorec_version: str
+    command: tuple[str, ...]
+    workload: tuple[str, ...]
+    filters: Filters
+    devices: tuple[dict[str, Any], ...]
+    buffer_bytes: int
+
+
+StatPair = tuple[DiskStats, DiskStats]
+
+
+def build_metadata(
+    facts: Facts,
+    clocks: tuple[ClockPair, ClockPair],
+    clock_steps: list[tuple[int, int]],
+    counts: dict[str, Any],
+    gaps: list[tuple[int, int, int]],
+    stats: tuple[StatPair, StatPair] | None,
+    exit_status: int | None,
+) -> Metadata:
+    """The JSON object that the capture format describes, as things stand now.
+
+    `clocks` are those of the start and of now; `clock_steps` and `gaps` as the recorder and the
+    ledger keep them. `stats` are the readings of diskstats around the start and the stop; without
+    them the recording is not complete.
+    """
+    start, now = clocks
+    duration_ns = now.monotonic_ns - start.monotonic_ns
+
+    def time_at(monotonic_ns: int) -> str:
+        return format_time(monotonic_ns + start.offset_ns)
+
+    workload = {"argv": list(facts.workload), "exit_status": exit_status}
+    counts["gaps"] = [
+        {"start": time_at(first), "stop": time_at(last), "lost": lost} for first, last, lost in gaps
+    ]
+    steps = [{"time": time_at(moment), "step_ns": step} for moment, step in clock_steps]
+    return {
+        "format_version": FORMAT_VERSION,
+        "iorec_version": facts.iorec_version,
+        "hostname": platform.node(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "command": list(facts.command),
+        "workload": workload if facts.workload else None,
+        "started_at": time_at(start.monotonic_ns),
+        "stopped_at": time_at(now.monotonic_ns),
+        "duration_s": duration_ns / 1e9,
+        "clock": {"start": asdict(start), "stop": asdict(now), "steps": steps},
+        "filters": facts.filters.as_metadata(),
+        "layers": ["request"],
+        "devices": list(facts.devices),
+        "counts": counts,
+        "diskstats": diskstats_delta(*stats) if stats else {},
+        "recorder": _recorder(facts),
+        "complete": stats is not None,
+    }
+
+
+def _recorder(facts: Facts) -> dict[str, Any]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "cpu_user_s": usage.ru_utime,
+        "cpu_system_s": usage.ru_stime,
+        "peak_memory_bytes": usage.ru_maxrss * 1024,
+        "buffer_bytes": facts.buffer_bytes,
+    }

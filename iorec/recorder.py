@@ -1,0 +1,197 @@
+"""Records: drains the kernel's ring into a spool until asked to stop."""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iorec.clock import read_clocks, step_between
+from iorec.devices import DiskStats, read_diskstats, read_in_flight
+from iorec.kernel_names import KernelNames
+from iorec.ledger import Ledger
+from iorec.metadata import Facts, StatPair, build_metadata
+from iorec.probes import Probes
+from iorec.records import RECORD
+from iorec.rows import RowBuilder, in_flight_records
+from iorec.spool import Metadata, Spool
+from iorec.workload import Workload
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_AWAITED = {*STOP_SIGNALS, signal.SIGCHLD}
+
+_CHECKPOINT_S = 1.0
+_ROWS_PER_BATCH = 1 << 16
+_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.05, 0.001
+# A program that runs while recording is switched off has ended long before this.
+_SETTLE_S = 0.02
+
+_NO_RECORDS = np.empty(0, RECORD)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop by itself; None: never."""
+
+    duration_ns: int | None = None
+    count: int | None = None
+    max_size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a recording is."""
+
+    elapsed_s: float
+    rows: int
+    rows_per_s: float
+    lost: int
+    size_bytes: int
+
+
+class Recorder:
+    """One recording from the moment in which the programs are attached."""
+
+    def __init__(
+        self,
+        probes: Probes,
+        names: KernelNames,
+        spool: Spool,
+        facts: Facts,
+        limits: Limits,
+        workload: Workload | None,
+        on_state: Callable[[State], None],
+    ) -> None:
+        self.exit_status: int | None = None
+        self._probes = probes
+        self._spool = spool
+        self._facts = facts
+        self._limits = limits
+        self._workload = workload
+        self._on_state = on_state
+        self._clock = self._started = read_clocks()
+        self._clock_steps: list[tuple[int, int]] = []
+        self._builder = RowBuilder(probes, names, self._started.offset_ns)
+        self._ledger = Ledger(probes, names, self._builder.devices, read_in_flight())
+        self._pending: list[NDArray[np.void]] = []
+        self._drained = self._shown = 0
+        self._rate = 0.0
+        self._last_drain_s = time.monotonic()
+
+    def run(self) -> Metadata:
+        """Records until a limit, a signal or the workload's end; returns the final metadata.
+
+        The stop signals and SIGCHLD must be blocked.
+        """
+        stats_at_start = self._switch(is_recording=True)
+        if self._workload is not None:
+            self._workload.start()
+        self._record()
+        stats = stats_at_start, self._switch(is_recording=False)
+        self._probes.detach()
+        time.sleep(_SETTLE_S)
+        self._drain()
+        self._write_pending()
+        hung = in_flight_records(self._probes.in_flight)
+        metadata = self._metadata(len(hung), stats)
+        self._spool.write(self._builder.build(hung, is_in_flight=True), metadata)
+        self._spool.close()
+        return metadata
+
+    def _switch(self, *, is_recording: bool) -> tuple[DiskStats, DiskStats]:
+        """Switches all programs at once; returns diskstats just before and just after."""
+        before = read_diskstats()
+        self._probes.is_recording[0] = is_recording
+        return before, read_diskstats()
+
+    def _record(self) -> None:
+        next_checkpoint = time.monotonic() + _CHECKPOINT_S
+        while True:
+            self._drain()
+            now = time.monotonic()
+            if now >= next_checkpoint:
+                next_checkpoint = now + _CHECKPOINT_S
+                self._checkpoint()
+            if self._is_done(now):
+                return
+            received = signal.sigtimedwait(_AWAITED, self._pause(now))
+            if received is not None and received.si_signo in STOP_SIGNALS:
+                return
+
+    def _drain(self) -> None:
+        records = self._probes.ring.drain()
+        self._builder.read_identities()
+        now = time.monotonic()
+        self._rate = len(records) / max(now - self._last_drain_s, 1e-6)
+        self._last_drain_s = now
+        if self._limits.count is not None:
+            room = self._limits.count - self._drained
+            self._ledger.add("filtered", records[room:])
+            records = records[:room]
+        self._drained += len(records)
+        self._pending.append(records)
+        if sum(map(len, self._pending)) >= _ROWS_PER_BATCH:
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        records = np.concatenate([_NO_RECORDS, *self._pending])
+        self._pending.clear()
+        self._ledger.add("recorded", records)
+        self._spool.write(self._builder.build(records), self._metadata(0, None))
+
+    def _checkpoint(self) -> None:
+        clock = read_clocks()
+        if (step := step_between(self._clock, clock)) is not None:
+            self._clock_steps.append((clock.monotonic_ns, step))
+        self._clock = clock
+        self._builder.devices.expire()
+        self._write_pending()
+        state = State(
+            elapsed_s=(clock.monotonic_ns - self._started.monotonic_ns) / 1e9,
+            rows=self._drained,
+            rows_per_s=(self._drained - self._shown) / _CHECKPOINT_S,
+            lost=self._ledger.lost(),
+            size_bytes=self._spool.size_bytes,
+        )
+        self._shown = self._drained
+        self._on_state(state)
+
+    def _is_done(self, now: float) -> bool:
+        if self._workload is not None and (status := self._workload.poll()) is not None:
+            self.exit_status = status
+            return True
+        limits = self._limits
+        return (
+            (limits.duration_ns is not None and now >= self._end_s())
+            or (limits.count is not None and self._drained >= limits.count)
+            or (
+                limits.max_size_bytes is not None
+                and self._spool.size_bytes >= limits.max_size_bytes
+            )
+        )
+
+    def _end_s(self) -> float:
+        assert self._limits.duration_ns is not None
+        return self._started.monotonic_ns / 1e9 + self._limits.duration_ns / 1e9
+
+    def _pause(self, now: float) -> float:
+        """Time until the ring is a sixteenth full at the present rate, within bounds."""
+        pause = self._probes.ring.capacity / 16 / max(self._rate, 1.0)
+        if self._limits.duration_ns is not None:
+            pause = min(pause, self._end_s() - now)
+        return min(max(pause, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+
+    def _metadata(
+        self, in_flight_at_stop: int, stats: tuple[StatPair, StatPair] | None
+    ) -> Metadata:
+        return build_metadata(
+            self._facts,
+            (self._started, read_clocks()),
+            self._clock_steps,
+            self._ledger.counts(in_flight_at_stop),
+            self._ledger.gaps(),
+            stats,
+            self.exit_status,
+        )

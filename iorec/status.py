@@ -1,0 +1,61 @@
+"""Shows a running recording on the terminal."""
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from analyze.units import format_bytes, format_count
+from iorec.recorder import Limits, State
+
+
+class StatusLine:
+    """One line on stderr, redrawn each second; nothing if stderr is no terminal."""
+
+    def __init__(self, limits: Limits, *, is_quiet: bool) -> None:
+        self._limits = limits
+        console = Console(stderr=True)
+        has_end = limits.duration_ns is not None or limits.count is not None
+        columns = (BarColumn(20), TextColumn("{task.description}"))
+        self._progress = Progress(
+            *(columns if has_end else columns[1:]),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            disable=is_quiet or not sys.stderr.isatty(),
+        )
+        self._task: TaskID = self._progress.add_task("", total=1.0)
+
+    def __enter__(self) -> "StatusLine":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, state: State) -> None:
+        """Draws the line anew."""
+        done = 0.0
+        if self._limits.duration_ns is not None:
+            done = state.elapsed_s * 1e9 / self._limits.duration_ns
+        if self._limits.count is not None:
+            done = max(done, state.rows / self._limits.count)
+        text = (
+            f"{state.elapsed_s:.0f} s  {format_count(state.rows)} I/Os  "
+            f"{format_count(round(state.rows_per_s))}/s  {format_count(state.lost)} lost  "
+            f"{format_bytes(state.size_bytes)}"
+        )
+        self._progress.update(self._task, description=text, completed=done)
+        self._progress.refresh()
+
+    def show_conversion(self, written: int, total: int) -> None:
+        """Draws how far the capture is written."""
+        self._progress.update(
+            self._task,
+            description=f"writing: {format_count(written)} of {format_count(total)} I/Os",
+            completed=written / max(total, 1),
+        )
+        self._progress.refresh()

@@ -1,0 +1,89 @@
+"""Runs the command that is recorded, from before its exec until it ends."""
+
+import os
+import pwd
+import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analyze.errors import IorecError
+
+
+@dataclass(frozen=True)
+class User:
+    """The user behind sudo."""
+
+    uid: int
+    gid: int
+
+
+def invoking_user() -> User | None:
+    """Who called sudo; None if nobody did."""
+    try:
+        uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+    except (KeyError, ValueError):
+        return None
+    return User(uid, gid) if os.geteuid() == 0 and uid != 0 else None
+
+
+class Workload:
+    """A forked process that waits for `start` and then becomes the command."""
+
+    def __init__(self, argv: Sequence[str], user: User | None) -> None:
+        """Forks; call it before any thread is started and before signals are blocked."""
+        if shutil.which(argv[0]) is None:
+            raise IorecError(
+                f"cannot run {argv[0]}: command not found",
+                "give the command as you would type it in a shell, or its full path",
+            )
+        reader, self._gate = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._gate)
+            _become(argv, user, reader)
+        os.close(reader)
+
+    def start(self) -> None:
+        """Lets the command begin."""
+        os.write(self._gate, b"\0")
+        os.close(self._gate)
+        self._gate = -1
+
+    def poll(self) -> int | None:
+        """The exit status once it has ended, 128 + N for signal N; None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return _exit_status(status) if pid else None
+
+    def wait(self) -> int:
+        """Waits for the end and returns the exit status."""
+        return _exit_status(os.waitpid(self.pid, 0)[1])
+
+    def cancel(self) -> None:
+        """Ends a process that was never started."""
+        if self._gate >= 0:
+            os.close(self._gate)
+            self._gate = -1
+            os.waitpid(self.pid, 0)
+
+
+def _become(argv: Sequence[str], user: User | None, gate: int) -> None:
+    try:
+        if not os.read(gate, 1):
+            os._exit(0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        if user is not None:
+            os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
+            os.setgid(user.gid)
+            os.setuid(user.uid)
+        os.execvp(argv[0], list(argv))
+    except OSError as error:
+        os.write(2, f"error: cannot run {argv[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _exit_status(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
