@@ -104,13 +104,15 @@ def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
 
 
 def _write_csv(sink: BinaryIO, rows: _SpoolRows, *, is_compressed: bool) -> None:
-    stream = pa.CompressedOutputStream(sink, "gzip") if is_compressed else pa.PythonFile(sink)
+    # Arrow closes what it writes to; the sink must stay open to be synced.
+    file = os.fdopen(os.dup(sink.fileno()), "wb")
+    stream = pa.CompressedOutputStream(file, "gzip") if is_compressed else pa.PythonFile(file)
     schema = pa.schema([_csv_field(SCHEMA.field(name)) for name in SCHEMA.names])
     with pyarrow.csv.CSVWriter(stream, schema) as writer:
         for table in rows:
             columns = [_csv_column(column) for column in table.columns]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    stream.flush() if not is_compressed else stream.close()
+    stream.close()
 
 
 def _csv_field(field: pa.Field) -> pa.Field:

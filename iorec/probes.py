@@ -275,10 +275,7 @@ def _fill_filters(module: Any, kernel_filter: KernelFilter) -> None:
         for comm in kernel_filter.comms:
             table[table.Key(comm[:15])] = table.Leaf(1)
     for index, folder in enumerate(kernel_filter.cgroup_folders):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        table = module["filter_cgroup"]
-        table[table.Key(index)] = table.Leaf(fd)
-        os.close(fd)
+        module["filter_cgroup"][index] = str(folder)
 
 
 def _map_arrays(module: Any, slots: int, ring_bytes: int) -> Probes:

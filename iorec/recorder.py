@@ -1,6 +1,5 @@
 """Records: drains the kernel's ring into a spool until asked to stop."""
 
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +15,9 @@ from iorec.metadata import Facts, StatPair, build_metadata
 from iorec.probes import Probes
 from iorec.records import RECORD
 from iorec.rows import RowBuilder, in_flight_records
+from iorec.signals import SignalWaiter
 from iorec.spool import Metadata, Spool
 from iorec.workload import Workload
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_AWAITED = {*STOP_SIGNALS, signal.SIGCHLD}
 
 _CHECKPOINT_S = 1.0
 _ROWS_PER_BATCH = 1 << 16
@@ -80,15 +77,12 @@ class Recorder:
         self._rate = 0.0
         self._last_drain_s = time.monotonic()
 
-    def run(self) -> Metadata:
-        """Records until a limit, a signal or the workload's end; returns the final metadata.
-
-        The stop signals and SIGCHLD must be blocked.
-        """
+    def run(self, signals: SignalWaiter) -> Metadata:
+        """Records until a limit, a stop signal or the workload's end; returns the metadata."""
         stats_at_start = self._switch(is_recording=True)
         if self._workload is not None:
             self._workload.start()
-        self._record()
+        self._record(signals)
         stats = stats_at_start, self._switch(is_recording=False)
         self._probes.detach()
         time.sleep(_SETTLE_S)
@@ -106,7 +100,7 @@ class Recorder:
         self._probes.is_recording[0] = is_recording
         return before, read_diskstats()
 
-    def _record(self) -> None:
+    def _record(self, signals: SignalWaiter) -> None:
         next_checkpoint = time.monotonic() + _CHECKPOINT_S
         while True:
             self._drain()
@@ -116,8 +110,7 @@ class Recorder:
                 self._checkpoint()
             if self._is_done(now):
                 return
-            received = signal.sigtimedwait(_AWAITED, self._pause(now))
-            if received is not None and received.si_signo in STOP_SIGNALS:
+            if signals.wait(self._pause(now)):
                 return
 
     def _drain(self) -> None:

@@ -3,8 +3,7 @@
 import contextlib
 import mmap
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,8 +17,9 @@ from iorec.kernel_names import read_kernel_names
 from iorec.metadata import Facts
 from iorec.output import PART_SUFFIX, Folder, capture_suffix
 from iorec.probes import load_probes
-from iorec.recorder import STOP_SIGNALS, Limits, Recorder
+from iorec.recorder import Limits, Recorder
 from iorec.records import SLOTS_PER_BUCKET
+from iorec.signals import SignalWaiter
 from iorec.spool import Metadata, Spool
 from iorec.status import StatusLine
 from iorec.workload import Workload, invoking_user
@@ -136,25 +136,14 @@ def _record(
             tuple(describe_devices()),
             settings.buffer_bytes,
         )
-        stack.enter_context(_blocked_signals())
+        signals = stack.enter_context(SignalWaiter())
         announce()
         recorder = Recorder(
             probes, names, Spool(part), facts, settings.limits, workload, status.show
         )
-        metadata = recorder.run()
+        metadata = recorder.run(signals)
         counts = metadata["counts"]
         return counts["recorded"] + counts["in_flight_at_stop"], recorder.exit_status
-
-
-@contextlib.contextmanager
-def _blocked_signals() -> Iterator[None]:
-    """The recorder takes signals when it is ready for them."""
-    blocked = {*STOP_SIGNALS, signal.SIGCHLD}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _keep_or_remove(folder: Folder, part_name: str, part: BinaryIO) -> None:

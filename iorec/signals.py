@@ -1,0 +1,45 @@
+"""Waits for signals without acting on them in the middle of anything."""
+
+import os
+import select
+import signal
+from types import FrameType, TracebackType
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class SignalWaiter:
+    """Collects stop signals and SIGCHLD; a context manager that restores the handlers.
+
+    The numbers of arrived signals are read from a pipe: unlike a mask, that also works for signals
+    which the kernel delivers to a thread of a library.
+    """
+
+    def __enter__(self) -> "SignalWaiter":
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._before = {
+            number: signal.signal(number, _do_nothing) for number in (*STOP_SIGNALS, signal.SIGCHLD)
+        }
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits for a signal; whether one of those that arrived asks to stop."""
+        if not select.select([self._reader], [], [], timeout_s)[0]:
+            return False
+        return any(number in STOP_SIGNALS for number in os.read(self._reader, 4096))
+
+
+def _do_nothing(_: int, __: FrameType | None) -> None:
+    pass

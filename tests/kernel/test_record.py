@@ -1,0 +1,314 @@
+"""Recordings of known workloads against what the kernel and the workload themselves count."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.csv
+import pytest
+
+from tests.kernel.conftest import (
+    DEVICE_BYTES,
+    IOREC,
+    WORKLOADS,
+    Capture,
+    LoopDevice,
+    assert_accounts_close,
+    read_capture,
+    run,
+    start_recording,
+)
+
+Record = Callable[..., Capture]
+
+READS, WRITES = 20_011, 10_007
+PYTHON = Path(sys.executable).name[:15]
+
+
+def direct(reads: int, writes: int, loop: LoopDevice, expected: Path, *more: str) -> list[str]:
+    program = [sys.executable, str(WORKLOADS / "direct.py")]
+    return [*program, str(reads), str(writes), loop.path, str(expected), *more]
+
+
+def assert_rows_match(capture: Capture, loop: LoopDevice, expected: Path) -> None:
+    done = Counter(tuple(io) for io in json.loads(expected.read_text()))
+    rows = capture.rows(device=loop.name)
+    assert Counter((r["op"], r["offset"], r["bytes"]) for r in rows if r["bytes"]) == done
+
+
+def test_every_direct_io_is_one_row_with_its_offset_and_size(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    expected = ram_folder / "expected.json"
+    capture = record("--", *direct(READS, WRITES, loop, expected))
+    rows = capture.rows(device=loop.name)
+    assert Counter(row["op"] for row in rows) == {"read": READS, "write": WRITES}
+    assert_rows_match(capture, loop, expected)
+    assert_accounts_close(capture)
+    stats = capture.metadata["diskstats"][loop.name]
+    assert stats["read"]["ios"] == READS
+    assert stats["write"]["ios"] == WRITES
+    assert stats["read"]["bytes"] == sum(r["bytes"] for r in rows if r["op"] == "read")
+    assert stats["write"]["bytes"] == sum(r["bytes"] for r in rows if r["op"] == "write")
+    assert sum(capture.counts["lost"].values()) == 0
+    assert capture.counts["in_flight_at_stop"] == 0
+
+
+def test_rows_carry_submitter_times_and_result(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    capture = record("--", *direct(101, 0, loop, ram_folder / "expected.json"))
+    rows = capture.rows(device=loop.name)
+    assert len({row["pid"] for row in rows}) == 1
+    for row in rows:
+        assert row["tid"] == row["pid"]
+        assert row["comm"] == PYTHON
+        assert row["cgroup"].startswith("/")
+        assert row["errno"] == 0
+        assert row["layer"] == "request"
+        assert row["cpu"] in range(os.cpu_count() or 1)
+        assert 0 < row["queue_ns"] <= row["latency_ns"] < 10**9
+    started = nanoseconds_of(capture.metadata["started_at"])
+    stopped = nanoseconds_of(capture.metadata["stopped_at"])
+    times = capture.table["time"].cast("int64").to_pylist()
+    assert started <= min(times) <= max(times) <= stopped
+    assert times == sorted(times)
+
+
+def nanoseconds_of(text: str) -> int:
+    """Nanoseconds since the epoch, by a reader that is not ours."""
+    return int(run("date", "-d", text, "+%s%N", capture_output=True).stdout)
+
+
+@pytest.mark.parametrize("scheduler", ["none", "mq-deadline", "bfq", "kyber"])
+def test_flush_sequences_count_as_the_kernel_counts_them(
+    record: Record, loop: LoopDevice, ram_folder: Path, scheduler: str
+) -> None:
+    loop.set_queue("scheduler", scheduler)
+    expected = ram_folder / "expected.json"
+    capture = record("--", *direct(211, 503, loop, expected, "O_DSYNC"))
+    assert_rows_match(capture, loop, expected)
+    assert_accounts_close(capture)
+    stats = capture.metadata["diskstats"][loop.name]
+    assert stats["flush"]["ios"] >= 503
+    flushes = capture.rows(device=loop.name, op="flush")
+    assert len(flushes) == stats["flush"]["ios"]
+    assert all(row["offset"] is None and row["bytes"] == 0 for row in flushes)
+    assert all(row["latency_ns"] > 0 and row["pid"] is None for row in flushes)
+    writes = capture.rows(device=loop.name, op="write")
+    assert len(writes) == stats["write"]["ios"]
+    assert sum(row["bytes"] for row in writes) == stats["write"]["bytes"]
+
+
+@pytest.mark.parametrize("scheduler", ["none", "mq-deadline", "bfq"])
+def test_splits_and_merges_agree_with_diskstats(
+    record: Record, loop: LoopDevice, scheduler: str
+) -> None:
+    loop.set_queue("scheduler", scheduler)
+    capture = record(
+        "--",
+        "sh",
+        "-c",
+        f"dd if=/dev/zero of={loop.path} bs=8M count=16 oflag=direct && "
+        f"dd if=/dev/zero of={loop.path} bs=4k count=20000 conv=fsync && "
+        f"dd if={loop.path} of=/dev/null bs=64k iflag=direct count=500",
+    )
+    stats = capture.metadata["diskstats"][loop.name]
+    for op in ("read", "write"):
+        rows = capture.rows(device=loop.name, op=op)
+        assert len(rows) == stats[op]["ios"] > 0
+        assert sum(row["bytes"] for row in rows) == stats[op]["bytes"]
+    written = sum(row["bytes"] for row in capture.rows(device=loop.name, op="write"))
+    assert written == (16 << 23) + 20_000 * 4096
+    assert_accounts_close(capture)
+
+
+def test_discards_and_zeroed_ranges_are_rows_of_their_own(record: Record, loop: LoopDevice) -> None:
+    capture = record(
+        "--",
+        "sh",
+        "-c",
+        f"blkdiscard -o 1M -l 3M {loop.path} && blkdiscard -z -o 8M -l 2M {loop.path}",
+    )
+    (discard,) = capture.rows(device=loop.name, op="discard")
+    assert (discard["offset"], discard["bytes"]) == (1 << 20, 3 << 20)
+    zeroed = capture.rows(device=loop.name, op="write_zeroes")
+    assert sum(row["bytes"] for row in zeroed) == 2 << 20
+    assert_accounts_close(capture)
+
+
+def test_errors_have_the_errno_that_the_program_saw(record: Record, loop: LoopDevice) -> None:
+    with loop.backing.open("r+b") as file:
+        file.truncate(1 << 20)
+    capture = record(
+        "--", "dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "count=512", "iflag=direct"
+    )
+    failed = [row for row in capture.rows(device=loop.name) if row["errno"]]
+    assert capture.status == 1
+    assert {row["errno"] for row in failed} == {5}
+    assert min(row["offset"] for row in failed) == 1 << 20
+    assert_accounts_close(capture)
+
+
+def test_an_io_that_hangs_is_a_row_without_latency(
+    record: Record, make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    lower = make_loop()
+    run("mkfs.ext4", "-q", lower.path)
+    mount = ram_folder / "mount"
+    mount.mkdir()
+    run("mount", lower.path, mount)
+    try:
+        upper = make_loop(16 << 20, folder=mount)
+        recording = start_recording(ram_folder / "hung.parquet", "-d", upper.name)
+        run("fsfreeze", "-f", mount)
+        write = ["dd", "if=/dev/zero", f"of={upper.path}", "bs=4k", "count=1", "seek=7"]
+        writer = subprocess.Popen([*write, "oflag=direct"], stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(0.5)
+            recording.send_signal(signal.SIGINT)
+            assert recording.wait(20) == 0
+            later = record("-d", upper.name, "--duration", "300ms")
+        finally:
+            run("fsfreeze", "-u", mount)
+        writer.wait()
+        run("losetup", "-d", upper.path)
+    finally:
+        run("umount", mount)
+    capture = read_capture(ram_folder / "hung.parquet")
+    (row,) = [row for row in capture.rows() if row["latency_ns"] is None]
+    assert (row["op"], row["offset"], row["bytes"]) == ("write", 7 * 4096, 4096)
+    assert (row["pid"], row["comm"], row["errno"]) == (writer.pid, "dd", None)
+    assert row["queue_ns"] > 0
+    assert capture.counts["in_flight_at_stop"] == 1
+    assert later.counts["in_flight_at_start"] == 1
+
+
+def test_devices_that_come_and_go_while_recording_keep_their_names(
+    record: Record, ram_folder: Path
+) -> None:
+    backing = ram_folder / "late"
+    with backing.open("wb") as file:
+        file.truncate(8 << 20)
+    script = (
+        f"L=$(losetup -f --show {backing}) && echo $L > {ram_folder}/name && "
+        "dd if=$L of=/dev/null bs=4k count=100 iflag=direct && losetup -d $L"
+    )
+    capture = record("--", "sh", "-c", script)
+    name = (ram_folder / "name").read_text().strip().removeprefix("/dev/")
+    rows = [row for row in capture.rows(device=name, op="read") if row["comm"] == "dd"]
+    assert len(rows) == 100
+
+
+def test_partitions_are_named(record: Record, make_loop: Callable[..., LoopDevice]) -> None:
+    loop = make_loop(DEVICE_BYTES, "-P")
+    run("addpart", loop.path, 1, 2048, 65536)
+    run("addpart", loop.path, 2, 67584, 65536)
+    try:
+        part = f"{loop.name}p2"
+        work = ["dd", f"if=/dev/{part}", "of=/dev/null", "bs=4k", "count=10", "iflag=direct"]
+        capture = record("--", *work)
+        filtered = record("-d", part, "--", *work)
+        other = record("-d", f"{loop.name}p1", "--", *work)
+    finally:
+        run("delpart", loop.path, 1)
+        run("delpart", loop.path, 2)
+    rows = capture.rows(device=loop.name, partition=part)
+    assert [row["offset"] for row in rows] == [67584 * 512 + 4096 * i for i in range(10)]
+    assert len(filtered.rows()) == 10
+    assert other.rows() == []
+
+
+def test_filters_are_decided_by_submitter_device_and_op(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    work = ["--", *direct(53, 31, loop, ram_folder / "expected.json", "O_DSYNC")]
+    assert {r["op"] for r in record("-d", loop.name, "--op", "read", *work).rows()} == {"read"}
+    by_name = record("-c", PYTHON, "-d", loop.path, *work)
+    assert len([r for r in by_name.rows() if r["bytes"]]) == 53 + 31
+    assert {r["comm"] for r in by_name.rows()} == {PYTHON}
+    assert record("-c", "nobody", *work).rows() == []
+    slow = record("--min-latency", "1h", *work)
+    assert slow.rows() == []
+    assert slow.counts["filtered"] >= 53 + 31
+    for capture in (by_name, slow):
+        assert_accounts_close(capture)
+
+
+def test_a_process_is_recorded_alone(loop: LoopDevice, ram_folder: Path) -> None:
+    reader = ["dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "iflag=direct"]
+    wanted = subprocess.Popen(
+        ["sh", "-c", f"read go; exec {' '.join(reader)} count=70"], stdin=subprocess.PIPE
+    )
+    output = ram_folder / "run.parquet"
+    recording = start_recording(output, "-p", str(wanted.pid))
+    run(*reader, "count=50", capture_output=True)
+    wanted.communicate(b"go\n")
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(20) == 0
+    assert {r["pid"] for r in read_capture(output).rows()} == {wanted.pid}
+    assert len(read_capture(output).rows(device=loop.name)) == 70
+
+
+def test_a_cgroup_is_recorded_with_those_below_it(
+    record: Record, loop: LoopDevice, cgroup: Path
+) -> None:
+    child = cgroup / "child"
+    child.mkdir()
+    read = f"dd if={loop.path} of=/dev/null bs=4k iflag=direct"
+    script = f"{read} count=20; echo $$ > {child}/cgroup.procs; {read} count=30"
+    try:
+        capture = record("--cgroup", cgroup, "--", "sh", "-c", script)
+    finally:
+        child.rmdir()
+    rows = capture.rows(device=loop.name, comm="dd")
+    assert len(rows) == 30
+    assert {row["cgroup"] for row in rows} == {f"/{cgroup.name}/child"}
+
+
+def test_count_stops_after_exactly_so_many(record: Record, loop: LoopDevice) -> None:
+    read = ["dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "iflag=direct", "count=5000"]
+    capture = record("-d", loop.name, "-n", "997", "--", *read)
+    assert len(capture.rows()) == 997
+    assert_accounts_close(capture)
+
+
+def test_duration_and_signals_stop_a_recording(ram_folder: Path, record: Record) -> None:
+    started = time.monotonic()
+    assert record("--duration", "500ms").status == 0
+    assert time.monotonic() - started < 10
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        output = ram_folder / f"{number}.parquet"
+        recording = start_recording(output)
+        recording.send_signal(number)
+        assert recording.wait(20) == 0
+        assert read_capture(output).metadata["complete"]
+
+
+def test_the_workloads_status_is_the_status_of_record(record: Record) -> None:
+    assert record("--", "sh", "-c", "exit 7").status == 7
+    assert record("--", "sh", "-c", "kill -9 $$").status == 137
+    workload = record("--", "true").metadata["workload"]
+    assert workload == {"argv": ["true"], "exit_status": 0}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
+def test_csv_holds_the_same_columns(
+    loop: LoopDevice, ram_folder: Path, record: Record, suffix: str
+) -> None:
+    output = ram_folder / f"run.{suffix}"
+    expected = ram_folder / "expected.json"
+    run(IOREC, "record", "-o", output, "--", *direct(101, 103, loop, expected))
+    table = pyarrow.csv.read_csv(output)
+    parquet = record("--", "true").table
+    assert table.column_names == parquet.column_names
+    done = Counter(tuple(io) for io in json.loads(expected.read_text()))
+    rows = [row for row in table.to_pylist() if row["device"] == loop.name]
+    assert Counter((r["op"], r["offset"], r["bytes"]) for r in rows) == done
+    assert json.loads((ram_folder / "run.meta.json").read_text())["counts"]["recorded"] >= 204
