@@ -59,8 +59,8 @@ struct cached_identity {
 };
 
 /*
- * Counters of one CPU. A completion may interrupt a submission, so each program has a section, and
- * a cache line, of its own; a program never runs twice at once on one CPU.
+ * Counters of one CPU. Programs may interrupt each other, so each has a section, and a cache line,
+ * of its own; a program never runs twice at once on one CPU.
  */
 struct start_counters {
 	u64 scratch;
@@ -90,7 +90,16 @@ struct requeue_counters {
 	u64 padding[6];
 };
 
+struct counters {
+	struct start_counters start;
+	struct issue_counters issue;
+	struct merge_counters merge;
+	struct requeue_counters requeue;
+};
+
+/* Counters of one lane: the completions of a CPU, or those that interrupt them. */
 struct complete_counters {
+	u64 is_running;
 	u64 scratch;
 	u64 runs;
 	u64 recorded;
@@ -99,17 +108,10 @@ struct complete_counters {
 	u64 unmatched;		/* not in the table: began before the recording, or not seen to start */
 	u64 continuations;	/* one part of an I/O: of a flush sequence, or partial */
 	u64 gaps;		/* the number of the newest gap */
+	u64 padding[7];
 };
 
-struct counters {
-	struct start_counters start;
-	struct issue_counters issue;
-	struct merge_counters merge;
-	struct requeue_counters requeue;
-	struct complete_counters complete;
-};
-
-/* I/Os of one device and operation that got no record, on one CPU. */
+/* I/Os of one device and operation that got no record, in one lane. */
 struct tally {
 	u64 key;		/* dev << 8 | op, plus 1 << 63; 0: free */
 	u64 filtered;
@@ -121,7 +123,7 @@ struct tally {
 	u64 padding;
 };
 
-/* A span in which records found no room on one CPU. */
+/* A span in which records found no room in one lane. */
 struct gap {
 	u64 first_ns;
 	u64 last_ns;

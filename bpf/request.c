@@ -13,6 +13,13 @@
 /* Set while recording; clear before and after, so that all programs start and stop as one. */
 BPF_F_TABLE("array", u32, u64, is_recording, 1, MMAPABLE);
 BPF_F_TABLE("array", u32, struct counters, counters, CPUS, MMAPABLE);
+/*
+ * The kernel skips a program that is running on the CPU already (05b24ff9b2cf, 6.1), so a
+ * completion that interrupts another one would be missed. A second program takes it, in a lane of
+ * its own: lane N is CPU N, lane CPUS + N what interrupts it.
+ */
+#define LANES (CPUS * 2)
+BPF_F_TABLE("array", u32, struct complete_counters, completions, LANES, MMAPABLE);
 /* At least 8 slots for each request that the machine's queues can hold. */
 BPF_F_TABLE("array", u32, struct bucket, in_flight, BUCKETS, MMAPABLE);
 /* For each CPU a ring of the newest identities; the recorder reads them at every drain. */
@@ -20,13 +27,13 @@ BPF_F_TABLE("array", u32, struct identity, identities, CPUS * IDENTITIES, MMAPAB
 /* For each CPU the identities of the threads seen last; a miss costs a new identity, no more. */
 #define CACHED_IDENTITIES 1024
 BPF_F_TABLE("array", u32, struct cached_identity, cached_identities, CPUS * CACHED_IDENTITIES, 0);
-/* For each CPU room for 31 devices with all their operations; the last row takes what is beyond. */
+/* For each lane some 50 devices with their operations; the last row takes what is beyond. */
 #define TALLIES 256
-BPF_F_TABLE("array", u32, struct tally, tallies, CPUS * TALLIES, MMAPABLE);
-/* For each CPU a ring of gaps; two are at least GAP_NS apart, so 256 last for 2.5 s. */
+BPF_F_TABLE("array", u32, struct tally, tallies, LANES * TALLIES, MMAPABLE);
+/* For each lane a ring of gaps; two are at least GAP_NS apart, so 256 last for 2.5 s. */
 #define GAPS 256
 #define GAP_NS 10000000ULL
-BPF_F_TABLE("array", u32, struct gap, gaps, CPUS * GAPS, MMAPABLE);
+BPF_F_TABLE("array", u32, struct gap, gaps, LANES * GAPS, MMAPABLE);
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 
 #ifdef FILTER_DEVICE
@@ -71,15 +78,20 @@ static inline u64 hash(u64 value)
 	return value * 0x9e3779b97f4a7c15ULL;
 }
 
+static inline bool recording(void)
+{
+	u32 zero = 0;
+	u64 *on = is_recording.lookup(&zero);
+
+	return on && *on;
+}
+
 /* The counters of this CPU; NULL while not recording. */
 static inline struct counters *counters_if_recording(void)
 {
-	u32 zero = 0, cpu = bpf_get_smp_processor_id();
-	u64 *on = is_recording.lookup(&zero);
+	u32 cpu = bpf_get_smp_processor_id();
 
-	if (!on || !*on)
-		return NULL;
-	return counters.lookup(&cpu);
+	return recording() ? counters.lookup(&cpu) : NULL;
 }
 
 /* A typed pointer cannot be hashed; one read back from a map is a plain number. */
@@ -138,10 +150,10 @@ static inline struct slot *claim(u64 key, u64 *stale)
 	return NULL;
 }
 
-static inline struct tally *tally_of(u32 dev, u32 op)
+static inline struct tally *tally_of(u32 lane, u32 dev, u32 op)
 {
 	u64 key = 1ULL << 63 | (u64)dev << 8 | op;
-	u32 base = bpf_get_smp_processor_id() * TALLIES, index;
+	u32 base = lane * TALLIES, index;
 	struct tally *tally;
 	int i;
 
@@ -160,9 +172,9 @@ static inline struct tally *tally_of(u32 dev, u32 op)
 	return tallies.lookup(&index);
 }
 
-static inline void note_gap(struct complete_counters *mine, u64 now)
+static inline void note_gap(struct complete_counters *mine, u32 lane, u64 now)
 {
-	u32 base = bpf_get_smp_processor_id() * GAPS;
+	u32 base = lane * GAPS;
 	u32 index = base + mine->gaps % GAPS;
 	struct gap *gap = gaps.lookup(&index);
 
@@ -493,15 +505,16 @@ int on_merge(u64 *ctx)
 	return 0;
 }
 
-static inline void emit(struct complete_counters *mine, struct slot *slot, u64 now, u32 bytes)
+static inline void emit(struct complete_counters *mine, u32 lane, struct slot *slot, u64 now,
+			u32 bytes)
 {
 	struct record *record = records.ringbuf_reserve(sizeof(*record));
 	struct tally *tally;
 
 	if (!record) {
 		mine->ring_full++;
-		note_gap(mine, now);
-		tally = tally_of(slot->dev, slot->cmd_flags & REQ_OP_MASK);
+		note_gap(mine, lane, now);
+		tally = tally_of(lane, slot->dev, slot->cmd_flags & REQ_OP_MASK);
 		if (tally) {
 			tally->ring_full++;
 			tally->ring_full_bytes += bytes;
@@ -544,7 +557,7 @@ static inline bool is_filtered(const struct slot *slot, u64 now)
 	return slot->is_filtered;
 }
 
-int on_complete(u64 *ctx)
+static inline void complete(u64 *ctx, struct complete_counters *mine, u32 lane)
 {
 	struct request *rq = (struct request *)ctx[0];
 	u32 nr_bytes = ctx[2], left = rq->__data_len;
@@ -553,16 +566,11 @@ int on_complete(u64 *ctx)
 #else
 	u16 error = -(int)ctx[1];
 #endif
-	struct counters *counts = counters_if_recording();
-	struct complete_counters *mine;
 	struct slot *slot;
 	struct tally *tally;
 	u64 now;
 	u32 bytes;
 
-	if (!counts)
-		return 0;
-	mine = &counts->complete;
 	mine->runs++;
 	slot = find_request(rq, &mine->scratch);
 	if (slot && error && !slot->error)
@@ -571,16 +579,16 @@ int on_complete(u64 *ctx)
 		mine->continuations++;
 		if (slot)
 			slot->done_bytes += nr_bytes;
-		return 0;
+		return;
 	}
 	if (!slot) {
 		mine->unmatched++;
-		tally = tally_of(dev_of_disk(disk_of_request(rq)), rq->cmd_flags & REQ_OP_MASK);
+		tally = tally_of(lane, dev_of_disk(disk_of_request(rq)), rq->cmd_flags & REQ_OP_MASK);
 		if (tally) {
 			tally->unmatched++;
 			tally->unmatched_bytes += nr_bytes;
 		}
-		return 0;
+		return;
 	}
 	now = bpf_ktime_get_ns();
 	bytes = slot->done_bytes + left;
@@ -589,14 +597,40 @@ int on_complete(u64 *ctx)
 	trace_complete(now - slot->start_ns, bytes, slot->error);
 	if (is_filtered(slot, now)) {
 		mine->filtered++;
-		tally = tally_of(slot->dev, slot->cmd_flags & REQ_OP_MASK);
+		tally = tally_of(lane, slot->dev, slot->cmd_flags & REQ_OP_MASK);
 		if (tally) {
 			tally->filtered++;
 			tally->filtered_bytes += bytes;
 		}
 	} else {
-		emit(mine, slot, now, bytes);
+		emit(mine, lane, slot, now, bytes);
 	}
 	slot->key = 0;
+}
+
+int on_complete(u64 *ctx)
+{
+	u32 lane = bpf_get_smp_processor_id();
+	struct complete_counters *mine = completions.lookup(&lane);
+
+	if (!mine || !recording())
+		return 0;
+	mine->is_running = true;
+	complete(ctx, mine, lane);
+	mine->is_running = false;
+	return 0;
+}
+
+int on_nested_complete(u64 *ctx)
+{
+	u32 lane = bpf_get_smp_processor_id();
+	struct complete_counters *interrupted = completions.lookup(&lane), *mine;
+
+	if (!interrupted || !interrupted->is_running || !recording())
+		return 0;
+	lane += CPUS;
+	mine = completions.lookup(&lane);
+	if (mine)
+		complete(ctx, mine, lane);
 	return 0;
 }

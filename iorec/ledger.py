@@ -57,27 +57,27 @@ class Ledger:
         been missed: the table was full, or the kernel skipped the program.
         """
         missed = self._probes.missed_runs()
-        unmatched = self._total("complete", "unmatched")
+        unmatched = self._completed("unmatched")
         table_full = min(
             unmatched, self._total("start", "table_full") + self._total("issue", "table_full")
         )
         missed_start = min(unmatched - table_full, missed.get("on_start", 0))
         stale = self._total("start", "stale") + self._total("issue", "stale")
         return {
-            "completions": self._total("complete", "runs"),
+            "completions": self._completed("runs"),
             "recorded": self._totals["recorded"],
-            "filtered": self._total("complete", "filtered") + self._totals["filtered"],
+            "filtered": self._completed("filtered") + self._totals["filtered"],
             "began_before": unmatched - table_full - missed_start,
-            "continuations": self._total("complete", "continuations"),
+            "continuations": self._completed("continuations"),
             "merged": self._total("merge", "merged"),
             "requeued": self._total("requeue", "requeued"),
             "in_flight_at_start": self.in_flight_at_start,
             "in_flight_at_stop": in_flight_at_stop,
             "lost": {
-                "ring_full": self._total("complete", "ring_full"),
+                "ring_full": self._completed("ring_full"),
                 "table_full": table_full,
                 "missed_start": missed_start,
-                "missed_completion": max(stale, missed.get("on_complete", 0)),
+                "missed_completion": max(stale, missed.get("on_complete", 0) - self._nested_runs()),
                 "spool_failed": self._totals["spool_failed"],
             },
             "devices": self._device_counts(),
@@ -90,8 +90,8 @@ class Ledger:
     def gaps(self) -> list[tuple[int, int, int]]:
         """Spans (first ns, last ns, I/Os lost; monotonic time) in which records found no room."""
         spans = []
-        for cpu, newest in enumerate(self._probes.counters["complete"]["gaps"].tolist()):
-            rows = self._probes.gaps[cpu]
+        for lane, newest in enumerate(self._probes.completions["gaps"].tolist()):
+            rows = self._probes.gaps[lane]
             for number in range(max(1, newest - len(rows) + 1), newest + 1):
                 row = rows[number % len(rows)]
                 spans.append((int(row["first_ns"]), int(row["last_ns"]), int(row["lost"])))
@@ -99,6 +99,14 @@ class Ledger:
 
     def _total(self, section: str, name: str) -> int:
         return int(self._probes.counters[section][name].sum())
+
+    def _completed(self, name: str) -> int:
+        return int(self._probes.completions[name].sum())
+
+    def _nested_runs(self) -> int:
+        """Completions that the first program missed and the second one took."""
+        interrupting = self._probes.completions[len(self._probes.counters) :]
+        return int(interrupting["runs"].sum())
 
     def _device_counts(self) -> list[dict[str, Any]]:
         sums: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))

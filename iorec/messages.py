@@ -32,7 +32,9 @@ def format_end(result: Result) -> str:
     ]
     if counts["lost"]["ring_full"]:
         buffer = result.metadata["recorder"]["buffer_bytes"]
-        lines.append(f"warning: the kernel buffer overflowed: record with -B {buffer >> 18}M")
+        lines.append(
+            f"warning: the kernel buffer overflowed: record with -B {max(4 * buffer >> 20, 1)}M"
+        )
     return "\n".join(lines)
 
 

@@ -17,18 +17,28 @@ from numpy.typing import NDArray
 from analyze.errors import IorecError
 from iorec.btf import KernelTypes, libbpf
 from iorec.kernel_header import kernel_header
-from iorec.records import COUNTERS, GAP, IDENTITY, RECORD, SLOT, SLOTS_PER_BUCKET, TALLY
+from iorec.records import (
+    COMPLETE_COUNTERS,
+    COUNTERS,
+    GAP,
+    IDENTITY,
+    RECORD,
+    SLOT,
+    SLOTS_PER_BUCKET,
+    TALLY,
+)
 from iorec.ring import Ring
 
 BPF_FOLDER = Path(__file__).parent.parent / "bpf"
 
 IDENTITIES_PER_CPU = 4096
-_TALLIES_PER_CPU = 256
-_GAPS_PER_CPU = 256
+_TALLIES_PER_LANE = 256
+_GAPS_PER_LANE = 256
 
 # Completions first, so that nothing is seen to start whose end would be missed.
 _PROGRAMS = {
     "on_complete": "block_rq_complete",
+    "on_nested_complete": "block_rq_complete",
     "on_merge": "block_rq_merge",
     "on_requeue": "block_rq_requeue",
     "on_issue": "block_rq_issue",
@@ -98,13 +108,15 @@ class KernelFilter:
 class Probes:
     """The attached programs and the maps they write, as arrays; a context manager.
 
-    `counters` has one row per CPU; `in_flight` is every slot in one row; `identities`, `tallies`
-    and `gaps` are shaped (CPUs, rows per CPU). Reading any of them needs no privilege.
+    `counters` has one row per CPU, `completions` one per lane (see bpf/request.c), `in_flight` one
+    per slot; `identities` is shaped (CPUs, rows), `tallies` and `gaps` (lanes, rows). Reading them
+    needs no privilege.
     """
 
     ring: Ring
     is_recording: NDArray[np.uint64]
     counters: NDArray[np.void]
+    completions: NDArray[np.void]
     in_flight: NDArray[np.void]
     identities: NDArray[np.void]
     tallies: NDArray[np.void]
@@ -280,6 +292,7 @@ def _fill_filters(module: Any, kernel_filter: KernelFilter) -> None:
 
 def _map_arrays(module: Any, slots: int, ring_bytes: int) -> Probes:
     cpus = _possible_cpus()
+    lanes = 2 * cpus
 
     def array(name: str, dtype: Any, count: int) -> NDArray[Any]:
         dtype = np.dtype(dtype)
@@ -291,10 +304,11 @@ def _map_arrays(module: Any, slots: int, ring_bytes: int) -> Probes:
         ring=Ring(module["records"].map_fd, ring_bytes, RECORD),
         is_recording=array("is_recording", np.uint64, 1),
         counters=array("counters", COUNTERS, cpus),
+        completions=array("completions", COMPLETE_COUNTERS, lanes),
         in_flight=array("in_flight", SLOT, slots),
         identities=array("identities", IDENTITY, cpus * IDENTITIES_PER_CPU).reshape(cpus, -1),
-        tallies=array("tallies", TALLY, cpus * _TALLIES_PER_CPU).reshape(cpus, -1),
-        gaps=array("gaps", GAP, cpus * _GAPS_PER_CPU).reshape(cpus, -1),
+        tallies=array("tallies", TALLY, lanes * _TALLIES_PER_LANE).reshape(lanes, -1),
+        gaps=array("gaps", GAP, lanes * _GAPS_PER_LANE).reshape(lanes, -1),
         has_trace=False,
     )
 

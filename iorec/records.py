@@ -59,12 +59,21 @@ COUNTERS = np.dtype(
         ("issue", _section("table_full", "stale")),
         ("merge", _section("merged")),
         ("requeue", _section("requeued")),
-        (
-            "complete",
-            _section(
-                "runs", "recorded", "ring_full", "filtered", "unmatched", "continuations", "gaps"
-            ),
-        ),
+    ]
+)
+
+COMPLETE_COUNTERS = np.dtype(
+    [
+        ("is_running", "u8"),
+        ("scratch", "u8"),
+        ("runs", "u8"),
+        ("recorded", "u8"),
+        ("ring_full", "u8"),
+        ("filtered", "u8"),
+        ("unmatched", "u8"),
+        ("continuations", "u8"),
+        ("gaps", "u8"),
+        ("padding", "u8", 7),
     ]
 )
 

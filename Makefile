@@ -1,0 +1,36 @@
+# Sets up what is missing, as root on Debian and Ubuntu, and runs it.
+#   make install   the command in .venv/bin/iorec
+#   make demo      record a real workload, print its report, draw its plot
+#   make test      every test
+#   make check     linters, types and the import contract
+.PHONY: install demo test check packages
+
+# BCC's Python module is built for the distribution's Python and is no PyPI package.
+PYTHON := /usr/bin/python3
+PACKAGES := python3-bpfcc python3-venv fio e2fsprogs
+STAMP := .venv/.installed
+
+install: $(STAMP)
+
+packages:
+	@missing=$$(for p in $(PACKAGES); do \
+		dpkg-query -Wf '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	[ -z "$$missing" ] || { apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; }
+
+$(STAMP): pyproject.toml | packages
+	$(PYTHON) -m venv --system-site-packages .venv
+	.venv/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: install
+	samples/demo.sh
+
+test: install
+	.venv/bin/pytest
+
+check: install
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
