@@ -84,6 +84,7 @@ def libbpf() -> ctypes.CDLL:
     library.btf__name_by_offset.restype = ctypes.c_char_p
     library.btf__name_by_offset.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
     library.btf__find_by_name_kind.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32)
+    library.btf__type_cnt.argtypes = (ctypes.c_void_p,)
     library.btf__free.argtypes = (ctypes.c_void_p,)
     return library
 
@@ -115,15 +116,23 @@ class KernelTypes:
     def enum(self, name: str) -> dict[str, int]:
         """The values of an enum by name; {} if the kernel has no such enum."""
         type_id = self._find(name, _KIND_ENUM)
-        if not type_id:
-            return {}
-        info = self._type(type_id)
-        values = self._trailing(type_id, _Enum, info.count)
-        return {self._name(value.name_off): value.val for value in values}
+        return self._enum_values(type_id) if type_id else {}
 
-    def enum_holding(self, value_name: str, *enums: str) -> dict[str, int]:
-        """The first of several enums (an enum is renamed now and then) that has the value."""
-        return next((e for name in enums if value_name in (e := self.enum(name))), {})
+    def enum_holding(self, value: str, *names: str) -> dict[str, int]:
+        """The enum that has the value; {} if none has.
+
+        The given names are tried first; an enum without a name takes a look at every type, 0.2 s.
+        """
+        for name in names:
+            if value in (found := self.enum(name)):
+                return found
+        for type_id in range(1, self._lib.btf__type_cnt(self._btf)):
+            info = self._type(type_id)
+            if info.kind == _KIND_ENUM and not info.name_off:
+                found = self._enum_values(type_id)
+                if value in found:
+                    return found
+        return {}
 
     def has_tracepoint(self, tracepoint: str) -> bool:
         """Whether a BPF program can be attached to the tracepoint with typed arguments."""
@@ -149,6 +158,10 @@ class KernelTypes:
     def _find(self, name: str, kind: int) -> int:
         type_id: int = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
         return max(0, type_id)
+
+    def _enum_values(self, type_id: int) -> dict[str, int]:
+        values = self._trailing(type_id, _Enum, self._type(type_id).count)
+        return {self._name(value.name_off): value.val for value in values}
 
     def _type(self, type_id: int) -> _Type:
         return _Type.from_address(self._lib.btf__type_by_id(self._btf, type_id))

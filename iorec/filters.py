@@ -10,7 +10,7 @@ from analyze.errors import IorecError
 from iorec.cgroups import cgroup_root
 from iorec.devices import dev_of_numbers
 from iorec.kernel_names import KernelNames
-from iorec.probes import KernelFilter
+from iorec.loader import KernelFilter
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
     return KernelFilter(
         devices=tuple(_device(name) for name in filters.device),
         pids=tuple(_pid(pid) for pid in filters.pid),
-        comms=tuple(name.encode() for name in filters.comm),
-        cgroup_folders=tuple(_cgroup(path) for path in filters.cgroup),
+        comms=filters.comm,
+        cgroup_folders=tuple(str(_cgroup(path)) for path in filters.cgroup),
         ops=tuple(number for name in filters.op for number in _op(name, names)),
         min_latency_ns=filters.min_latency_ns,
         excluded_pid=None if filters.include_self else os.getpid(),

@@ -31,8 +31,8 @@ _FEATURES = {
     "HAVE_BD_FLAGS": ("block_device", "__bd_flags"),  # 6.10; bd_partno before
 }
 
-# RQF_FLUSH_SEQ was the macro 1 << 4 until the flags became `enum rqf_flags` in 6.11.
-_OLD_FLUSH_SEQ_BIT = 4
+# The RQF_ flags were macros until 6.10 and then an enum, without a name in 6.12.
+_FLUSH_SEQ_BIT_OF_MACROS = 4
 
 
 def kernel_header(kernel: KernelTypes) -> str:
@@ -50,6 +50,11 @@ def kernel_header(kernel: KernelTypes) -> str:
 def req_ops(kernel: KernelTypes) -> dict[str, int]:
     """REQ_OP_ values by name."""
     return kernel.enum_holding("REQ_OP_READ", "req_op", "req_opf")  # renamed in 6.0
+
+
+def request_flag_bits(kernel: KernelTypes) -> dict[str, int]:
+    """Bit numbers of the RQF_ flags by name; {} where they are macros."""
+    return kernel.enum_holding("__RQF_FLUSH_SEQ", "rqf_flags")
 
 
 def has_blk_status(kernel: KernelTypes) -> bool:
@@ -81,7 +86,7 @@ def _features(kernel: KernelTypes, structs: dict[str, dict[str, Member]]) -> lis
 def _constants(kernel: KernelTypes) -> dict[str, str]:
     ops = req_ops(kernel)
     passthrough = [value for name, value in ops.items() if name.endswith(("_IN", "_OUT"))]
-    flush_seq = kernel.enum("rqf_flags").get("__RQF_FLUSH_SEQ", _OLD_FLUSH_SEQ_BIT)
+    flush_seq = request_flag_bits(kernel).get("__RQF_FLUSH_SEQ", _FLUSH_SEQ_BIT_OF_MACROS)
     arguments = {
         "GETRQ_BIO_ARGUMENT": ("block_getrq", "struct bio *"),
         "ISSUE_REQUEST_ARGUMENT": ("block_rq_issue", "struct request *"),

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iorec.btf import KernelTypes
-from iorec.kernel_header import has_blk_status, req_ops
+from iorec.kernel_header import has_blk_status, req_ops, request_flag_bits
 
 # blk_errors in block/blk-core.c. The statuses from 14 on moved down by one when
 # BLK_STS_ZONE_RESOURCE went in 6.10 (the series that brought zone write plugging).
@@ -60,9 +60,7 @@ def read_kernel_names() -> KernelNames:
         has_status = has_blk_status(kernel)
         ops = {value: _op_name(name) for name, value in req_ops(kernel).items()}
         bits = kernel.enum("req_flag_bits")
-        has_plugging = "__RQF_ZONE_WRITE_PLUGGING" in kernel.enum("rqf_flags") or (
-            "zone_wplugs_hash" in kernel.members("gendisk")
-        )
+        has_plugging = "__RQF_ZONE_WRITE_PLUGGING" in request_flag_bits(kernel)
     flags: dict[int, str] = {}
     for name, bit in sorted(bits.items(), key=lambda item: item[1]):
         if name != "__REQ_NR_BITS":

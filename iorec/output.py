@@ -90,3 +90,11 @@ class Folder:
             os.unlink(name, dir_fd=self._fd)
         except FileNotFoundError:
             return
+
+
+def check_free(folder: Folder, name: str, *, is_forced: bool) -> None:
+    """Refuses a name that is taken, unless it may be overwritten."""
+    if folder.exists(name) and not is_forced:
+        raise IorecError(
+            f"{folder.path / name} exists", "overwrite it with -f/--force or give another name"
+        )

@@ -1,6 +1,7 @@
 """Takes a recording from an empty folder to a finished capture file."""
 
 import contextlib
+import fcntl
 import mmap
 import os
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from iorec.convert import convert
 from iorec.devices import describe_devices, read_request_capacity
 from iorec.filters import Filters, resolve_filters
 from iorec.kernel_names import read_kernel_names
+from iorec.loader import Plan
 from iorec.metadata import Facts
-from iorec.output import PART_SUFFIX, Folder, capture_suffix
-from iorec.probes import load_probes
+from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
+from iorec.probes import open_probes
 from iorec.recorder import Limits, Recorder
 from iorec.records import SLOTS_PER_BUCKET
 from iorec.signals import SignalWaiter
@@ -79,11 +81,13 @@ def record_session(settings: Settings, announce: Callable[[], None]) -> Result:
     name = settings.output.name
     part_name = f"{name}{PART_SUFFIX}"
     with Folder.open(settings.output.parent, invoking_user()) as folder:
-        _refuse_existing(folder, name, part_name, is_forced=settings.is_forced)
+        check_free(folder, name, is_forced=settings.is_forced)
+        _refuse_leftover(folder, part_name)
         with (
             folder.create(part_name) as part,
             StatusLine(settings.limits, is_quiet=settings.is_quiet) as status,
         ):
+            fcntl.flock(part, fcntl.LOCK_EX)
             try:
                 rows, exit_status = _record(settings, part, status, announce)
                 metadata = convert(
@@ -97,11 +101,7 @@ def record_session(settings: Settings, announce: Callable[[], None]) -> Result:
     return Result(settings.output, size, metadata, exit_status)
 
 
-def _refuse_existing(folder: Folder, name: str, part_name: str, *, is_forced: bool) -> None:
-    if folder.exists(name) and not is_forced:
-        raise IorecError(
-            f"{folder.path / name} exists", "overwrite it with -f/--force or give another name"
-        )
+def _refuse_leftover(folder: Folder, part_name: str) -> None:
     if folder.exists(part_name):
         raise IorecError(
             f"{folder.path / part_name} exists: a recording runs or was interrupted",
@@ -121,11 +121,13 @@ def _record(
         names = read_kernel_names()
         slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
         probes = stack.enter_context(
-            load_probes(
-                resolve_filters(settings.filters, names),
-                settings.buffer_bytes,
-                1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
-                wants_trace=settings.is_verbose,
+            open_probes(
+                Plan(
+                    resolve_filters(settings.filters, names),
+                    settings.buffer_bytes,
+                    1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
+                    settings.is_verbose,
+                )
             )
         )
         facts = Facts(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,11 @@ class LoopDevice:
         Path(f"/sys/block/{self.name}/queue/{attribute}").write_text(value)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _modules() -> None:
+    subprocess.run(["modprobe", "-qa", "loop", "bfq", "kyber-iosched"], check=False)
+
+
 @pytest.fixture
 def ram_folder() -> Iterator[Path]:
     """A folder in memory, so that nothing in it does block I/O."""
@@ -60,6 +66,8 @@ def make_loop(ram_folder: Path) -> Iterator[Callable[..., LoopDevice]]:
         device = LoopDevice(path.strip(), backing)
         devices.append(device)
         device.set_queue("scheduler", "none")
+        if shutil.which("udevadm"):
+            run("udevadm", "settle")
         return device
 
     yield make

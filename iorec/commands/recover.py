@@ -1,0 +1,31 @@
+"""The command `iorec recover`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def recover(
+    part: Annotated[Path, typer.Argument(help="The .part file of an interrupted recording.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The capture; default: the name without .part."),
+    ] = None,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
+) -> None:
+    """Bring back what an interrupted recording had written.
+
+    Every I/O up to the last second before a crash, kill or power cut becomes a capture that is
+    marked as recovered.
+
+    Examples:
+
+        iorec recover run.parquet.part
+        iorec recover run.parquet.part -o saved.csv.gz
+    """
+    from iorec.messages import format_end
+    from iorec.recover import recover as recover_spool
+
+    result = recover_spool(part, output, lambda _: None, is_forced=force)
+    typer.echo(format_end(result), err=True)

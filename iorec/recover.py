@@ -1,0 +1,50 @@
+"""Turns the spool of an interrupted recording into a capture file."""
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from analyze.errors import IorecError
+from iorec.convert import convert
+from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
+from iorec.session import Result
+from iorec.workload import invoking_user
+
+
+def recover(
+    part: Path, output: Path | None, on_rows: Callable[[int], None], *, is_forced: bool
+) -> Result:
+    """Writes what the spool holds to `output`, by default its name without .part, and removes it.
+
+    The capture's metadata are those of the last batch that was written whole.
+    """
+    if output is None:
+        if not part.name.endswith(PART_SUFFIX):
+            raise IorecError(
+                f"{part} is not a spool: its name does not end in {PART_SUFFIX}",
+                "iorec recover takes the .part file that an interrupted recording left",
+                exit_code=2,
+            )
+        output = part.with_name(part.name.removesuffix(PART_SUFFIX))
+    suffix = capture_suffix(output)
+    try:
+        spool = part.open("rb")
+    except OSError as error:
+        raise IorecError(f"cannot open {part}: {error.strerror}", "check the name") from error
+    with spool, Folder.open(output.parent, invoking_user()) as folder:
+        _lock(spool, part)
+        check_free(folder, output.name, is_forced=is_forced)
+        metadata = convert(spool, folder, output.name, suffix, on_rows)
+        size = folder.size_bytes(output.name)
+        part.unlink()
+    return Result(output, size, metadata, None)
+
+
+def _lock(spool: BinaryIO, part: Path) -> None:
+    try:
+        fcntl.flock(spool, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise IorecError(
+            f"{part} is being written by a running iorec record", "stop that recording first"
+        ) from error

@@ -1,0 +1,55 @@
+"""The numpy dtypes of iorec/records.py against the C structs of bpf/records.h."""
+
+import ctypes
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from iorec import records
+from iorec.loader import BPF_FOLDER
+
+PAIRS = {
+    "record": records.RECORD,
+    "slot": records.SLOT,
+    "identity": records.IDENTITY,
+    "start_counters": records.COUNTERS["start"],
+    "counters": records.COUNTERS,
+    "complete_counters": records.COMPLETE_COUNTERS,
+    "tally": records.TALLY,
+    "gap": records.GAP,
+}
+
+
+@pytest.fixture(scope="module")
+def structs() -> dict[str, type[ctypes.Structure]]:
+    """The C structs as BCC's compiler lays them out."""
+    os.environ["BCC_KERNEL_SOURCE"] = str(BPF_FOLDER)
+    import bcc
+
+    tables = "".join(f"BPF_ARRAY(table_{name}, struct {name}, 1);\n" for name in PAIRS)
+    flags = [f"-I{BPF_FOLDER}", "-DPAGE_SIZE=4096"]
+    module = bcc.BPF(text=f'#include "records.h"\n{tables}', cflags=flags)
+    leaves = {name: module[f"table_{name}".encode()].Leaf for name in PAIRS}
+    module.cleanup()
+    return leaves
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_field_is_where_the_kernel_programs_write_it(
+    structs: dict[str, type[ctypes.Structure]], name: str
+) -> None:
+    struct, dtype = structs[name], PAIRS[name]
+    assert ctypes.sizeof(struct) == dtype.itemsize
+    fields = {field[0] for field in struct._fields_} - {"padding"}
+    assert fields == set(dtype.names or ()) - {"padding", "pad"}
+    for field in fields:
+        offset = dtype.fields[field][1] if dtype.fields else 0
+        assert getattr(struct, field).offset == offset, field
+
+
+def test_a_record_with_its_header_is_one_cache_line_and_a_slot_too() -> None:
+    assert records.RECORD.itemsize + 8 == records.SLOT.itemsize == 64
+    assert np.dtype(records.RECORD).itemsize % 8 == 0
+    assert sys.byteorder == "little"

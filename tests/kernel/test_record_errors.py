@@ -1,0 +1,136 @@
+"""What bad input to record gets: one error, one hint, the right status, and nothing left behind."""
+
+import ctypes
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import IOREC
+
+
+def fails(
+    folder: Path, *argv: str | Path, status: int = 1, before: tuple[str, ...] = (), **env: str
+) -> str:
+    """Runs record in a folder, where it must fail and leave nothing; returns stderr."""
+    present = set(folder.iterdir())
+    done = subprocess.run(
+        [*before, str(IOREC), "record", *map(str, argv)],
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith("error: ") for line in lines) == 1, done.stderr
+    assert sum(line.startswith("hint: ") for line in lines) == 1, done.stderr
+    assert set(folder.iterdir()) == present
+    return done.stderr
+
+
+def test_not_root_names_the_missing_capabilities(ram_folder: Path) -> None:
+    ram_folder.chmod(0o777)
+    as_nobody = ("setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps=-all")
+    error = fails(ram_folder, "-o", "x.parquet", before=as_nobody)
+    assert "CAP_PERFMON and CAP_BPF" in error
+    assert "sudo" in error
+
+
+def test_missing_bcc_names_the_package(ram_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bcc.py").write_text("raise ImportError('No module named bcc')")
+    error = fails(ram_folder, "-o", "x.parquet", PYTHONPATH=str(tmp_path))
+    assert "apt install python3-bpfcc" in error
+    assert "dnf install python3-bcc" in error
+
+
+def test_another_package_called_bcc_is_told_apart(ram_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bcc.py").write_text("")
+    error = fails(ram_folder, "-o", "x.parquet", PYTHONPATH=str(tmp_path))
+    assert "is not the BPF Compiler Collection" in error
+
+
+def test_a_kernel_without_btf_is_named(ram_folder: Path) -> None:
+    hide = 'mount -t tmpfs none /sys/kernel/btf && mount -t tmpfs none /boot && exec "$@"'
+    error = fails(ram_folder, "-o", "x.parquet", before=("unshare", "-m", "sh", "-c", hide, "sh"))
+    assert "no BTF" in error
+    assert "CONFIG_DEBUG_INFO_BTF" in error
+
+
+def test_a_refusal_by_the_kernel_is_told_with_its_reason(ram_folder: Path) -> None:
+    error = fails(ram_folder, "-o", "x.parquet", before=("unshare", "-Ur"))
+    assert "the kernel refused" in error
+    assert "Operation not permitted" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "named", "status"),
+    [
+        (("-d", "nosuchdisk"), "no block device nosuchdisk", 1),
+        (("-p", "4194303"), "no process 4194303", 1),
+        (("--cgroup", "/no/such/group"), "no cgroup /no/such/group", 1),
+        (("--op", "teleport"), "no operation teleport", 2),
+        (("--duration", "soon"), "soon", 2),
+        (("--duration", "5"), "5", 2),
+        (("--duration", "0s"), "0s", 2),
+        (("--min-latency", "-3ms"), "-3ms", 2),
+        (("--max-size", "1X"), "1X", 2),
+        (("-B", "1"), "out of range", 2),
+        (("-n", "0"), "0", 2),
+        (("--", "/no/such/command"), "/no/such/command", 1),
+    ],
+)
+def test_nonsense_is_refused_by_name(
+    ram_folder: Path, options: tuple[str, ...], named: str, status: int
+) -> None:
+    assert named in fails(ram_folder, "-o", "x.parquet", *options, status=status)
+
+
+def test_an_output_that_exists_is_kept_and_the_flag_named(ram_folder: Path) -> None:
+    (ram_folder / "x.parquet").write_text("precious")
+    assert "--force" in fails(ram_folder, "-o", "x.parquet")
+    assert (ram_folder / "x.parquet").read_text() == "precious"
+
+
+def test_a_leftover_spool_is_kept_and_the_remedy_named(ram_folder: Path) -> None:
+    (ram_folder / "x.parquet.part").write_text("precious")
+    assert "iorec recover" in fails(ram_folder, "-f", "-o", "x.parquet")
+    assert (ram_folder / "x.parquet.part").read_text() == "precious"
+
+
+def test_an_output_folder_that_is_missing_or_read_only_is_named(ram_folder: Path) -> None:
+    assert "No such file" in fails(ram_folder, "-o", "no/x.parquet")
+    mount = ram_folder / "mount"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", mount], check=True)
+    try:
+        assert "Read-only file system" in fails(ram_folder, "-o", "mount/x.parquet")
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_an_unknown_suffix_lists_those_there_are(ram_folder: Path) -> None:
+    error = fails(ram_folder, "-o", "x.json", status=2)
+    assert ".parquet, .csv, .csv.gz" in error
+
+
+def test_nothing_stays_attached_after_an_error(ram_folder: Path) -> None:
+    before = attached_programs()
+    fails(ram_folder, "-o", "x.parquet", "--", "/no/such/command")
+    time.sleep(0.2)
+    assert attached_programs() == before
+
+
+def attached_programs() -> int:
+    """How many BPF programs the kernel holds, by the ids it gives out."""
+    from iorec.btf import libbpf
+
+    count, number = 0, ctypes.c_uint32(0)
+    while libbpf().bpf_prog_get_next_id(number, ctypes.byref(number)) == 0:
+        count += 1
+    return count
