@@ -66,7 +66,7 @@ struct start_counters {
 	u64 scratch;
 	u64 runs;
 	u64 table_full;
-	u64 stale;		/* the request's earlier use was never seen to complete */
+	u64 stale;		/* the request's earlier use was not seen to complete */
 	u64 identities;		/* the number of the newest identity */
 	u64 padding[3];
 };
@@ -111,7 +111,7 @@ struct complete_counters {
 	u64 padding[7];
 };
 
-/* I/Os of one device and operation that got no record, in one lane. */
+/* I/Os of one device and operation that got no record, counted in one lane. */
 struct tally {
 	u64 key;		/* dev << 8 | op, plus 1 << 63; 0: free */
 	u64 filtered;
@@ -120,7 +120,9 @@ struct tally {
 	u64 ring_full_bytes;
 	u64 unmatched;
 	u64 unmatched_bytes;
-	u64 padding;
+	u64 stale;
+	u64 stale_bytes;
+	u64 padding[7];
 };
 
 /* A span in which records found no room in one lane. */

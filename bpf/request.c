@@ -29,7 +29,10 @@ BPF_F_TABLE("array", u32, struct identity, identities, CPUS * IDENTITIES, MMAPAB
 BPF_F_TABLE("array", u32, struct cached_identity, cached_identities, CPUS * CACHED_IDENTITIES, 0);
 /* For each lane some 50 devices with their operations; the last row takes what is beyond. */
 #define TALLIES 256
-BPF_F_TABLE("array", u32, struct tally, tallies, LANES * TALLIES, MMAPABLE);
+/* Those who start and issue requests count in lanes of their own, behind those above. */
+#define START_LANE (CPUS * 2)
+#define ISSUE_LANE (CPUS * 3)
+BPF_F_TABLE("array", u32, struct tally, tallies, CPUS * 4 * TALLIES, MMAPABLE);
 /* For each lane a ring of gaps; two are at least GAP_NS apart, so 256 last for 2.5 s. */
 #define GAPS 256
 #define GAP_NS 10000000ULL
@@ -122,34 +125,6 @@ static inline struct slot *find(u64 key)
 	return NULL;
 }
 
-/* Takes a free slot; NULL if all of the key's slots are taken. */
-static inline struct slot *claim(u64 key, u64 *stale)
-{
-	struct bucket *bucket = bucket_of(key);
-	int i;
-
-	if (!bucket)
-		return NULL;
-#pragma unroll
-	for (i = 0; i < SLOTS_PER_BUCKET; i++) {
-		struct slot *slot = &bucket->slots[i];
-		u64 owner;
-#ifdef HAVE_CMPXCHG
-		owner = __sync_val_compare_and_swap(&slot->key, 0, key);
-#else
-		/* Two CPUs may take the same slot; the one overwritten is counted as unmatched. */
-		owner = slot->key;
-		if (!owner)
-			slot->key = key;
-#endif
-		if (owner == key)
-			*stale += 1;
-		if (!owner || owner == key)
-			return slot;
-	}
-	return NULL;
-}
-
 static inline struct tally *tally_of(u32 lane, u32 dev, u32 op)
 {
 	u64 key = 1ULL << 63 | (u64)dev << 8 | op;
@@ -170,6 +145,53 @@ static inline struct tally *tally_of(u32 lane, u32 dev, u32 op)
 	}
 	index = base + TALLIES - 1;
 	return tallies.lookup(&index);
+}
+
+/* The I/O that held the slot is over, but its completion was not seen. */
+static inline void note_stale(const struct slot *slot, u64 *stale, u32 lane)
+{
+	struct tally *tally = tally_of(lane + bpf_get_smp_processor_id(), slot->dev,
+				       slot->cmd_flags & REQ_OP_MASK);
+
+	if (!slot->is_filtered)
+		*stale += 1;
+	if (!tally)
+		return;
+	if (slot->is_filtered) {
+		tally->filtered++;
+		tally->filtered_bytes += slot->bytes;
+	} else {
+		tally->stale++;
+		tally->stale_bytes += slot->bytes;
+	}
+}
+
+/* Takes a free slot; NULL if all of the key's slots are taken. */
+static inline struct slot *claim(u64 key, u64 *stale, u32 lane)
+{
+	struct bucket *bucket = bucket_of(key);
+	int i;
+
+	if (!bucket)
+		return NULL;
+#pragma unroll
+	for (i = 0; i < SLOTS_PER_BUCKET; i++) {
+		struct slot *slot = &bucket->slots[i];
+		u64 owner;
+#ifdef HAVE_CMPXCHG
+		owner = __sync_val_compare_and_swap(&slot->key, 0, key);
+#else
+		/* Two CPUs may take the same slot; the one overwritten is counted as unmatched. */
+		owner = slot->key;
+		if (!owner)
+			slot->key = key;
+#endif
+		if (owner == key)
+			note_stale(slot, stale, lane);
+		if (!owner || owner == key)
+			return slot;
+	}
+	return NULL;
 }
 
 static inline void note_gap(struct complete_counters *mine, u32 lane, u64 now)
@@ -303,7 +325,7 @@ static inline struct slot *submit(struct start_counters *mine, u64 key, u32 dev,
 	struct slot *slot;
 
 	mine->runs++;
-	slot = claim(key, &mine->stale);
+	slot = claim(key, &mine->stale, START_LANE);
 	if (!slot) {
 		mine->table_full++;
 		return NULL;
@@ -391,7 +413,7 @@ static inline struct slot *find_request(struct request *rq, u64 *scratch)
 
 static inline struct slot *rekey(struct slot *old, u64 key, struct issue_counters *mine)
 {
-	struct slot *slot = claim(key, &mine->stale);
+	struct slot *slot = claim(key, &mine->stale, ISSUE_LANE);
 
 	if (!slot) {
 		mine->table_full++;
@@ -425,7 +447,7 @@ static inline bool begins_at_issue(u32 op)
 
 static inline struct slot *begin_at_issue(struct request *rq, u64 key, struct issue_counters *mine)
 {
-	struct slot *slot = claim(key, &mine->stale);
+	struct slot *slot = claim(key, &mine->stale, ISSUE_LANE);
 
 	if (!slot) {
 		mine->table_full++;

@@ -1,6 +1,7 @@
 """Accounts for every completion that the kernel reported: recorded, left out, or lost."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,12 @@ from iorec.kernel_names import KernelNames
 from iorec.probes import Probes
 
 # The kernel's name of a tally and the ledger's.
-_TALLY_KINDS = {"filtered": "filtered", "ring_full": "lost", "unmatched": "began_before"}
+_TALLY_KINDS = {
+    "filtered": "filtered",
+    "ring_full": "lost",
+    "stale": "lost",
+    "unmatched": "began_before",
+}
 _KINDS = ("recorded", "filtered", "lost", "began_before")
 
 
@@ -126,19 +132,13 @@ class Ledger:
             for (device, group), place in sorted(sums.items())
         ]
 
-    def _kernel_tallies(self) -> list[tuple[tuple[int, int], dict[str, int]]]:
+    def _kernel_tallies(self) -> Iterator[tuple[tuple[int, int], dict[str, int]]]:
         tallies = self._probes.tallies
-        return [
-            (
-                (int(row["key"]) >> 8 & 0xFFFFFFFF, int(row["key"]) & 0xFF),
-                {
-                    f"{ours}{unit}": int(row[f"{theirs}{unit}"])
-                    for theirs, ours in _TALLY_KINDS.items()
-                    for unit in ("", "_bytes")
-                },
-            )
-            for row in tallies[tallies["key"] != 0]
-        ]
+        for row in tallies[tallies["key"] != 0]:
+            place = int(row["key"]) >> 8 & 0xFFFFFFFF, int(row["key"]) & 0xFF
+            for theirs, ours in _TALLY_KINDS.items():
+                for unit in ("", "_bytes"):
+                    yield place, {f"{ours}{unit}": int(row[f"{theirs}{unit}"])}
 
 
 def diskstats_delta(

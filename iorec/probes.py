@@ -31,8 +31,8 @@ class Probes:
     """The attached programs and the maps they write, as arrays; a context manager.
 
     `counters` has one row per CPU, `completions` one per lane (see bpf/request.c), `in_flight` one
-    per slot; `identities` is shaped (CPUs, rows), `tallies` and `gaps` (lanes, rows). Reading them
-    needs no privilege.
+    per slot; `identities` is shaped (CPUs, rows), `gaps` (lanes, rows). Reading them needs no
+    privilege.
     """
 
     ring: Ring
@@ -93,7 +93,7 @@ def open_probes(plan: Plan) -> Probes:
         completions=array("completions", COMPLETE_COUNTERS, lanes),
         in_flight=array("in_flight", SLOT, plan.bucket_count * SLOTS_PER_BUCKET),
         identities=array("identities", IDENTITY, cpus * IDENTITIES_PER_CPU).reshape(cpus, -1),
-        tallies=array("tallies", TALLY, lanes * _TALLIES_PER_LANE).reshape(lanes, -1),
+        tallies=array("tallies", TALLY, 2 * lanes * _TALLIES_PER_LANE),
         gaps=array("gaps", GAP, lanes * _GAPS_PER_LANE).reshape(lanes, -1),
         has_trace=loaded.has_trace,
         _programs=loaded.programs,

@@ -86,7 +86,9 @@ TALLY = np.dtype(
         ("ring_full_bytes", "u8"),
         ("unmatched", "u8"),
         ("unmatched_bytes", "u8"),
-        ("padding", "u8"),
+        ("stale", "u8"),
+        ("stale_bytes", "u8"),
+        ("padding", "u8", 7),
     ]
 )
 

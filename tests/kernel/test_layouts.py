@@ -30,7 +30,7 @@ def structs() -> dict[str, type[ctypes.Structure]]:
 
     tables = "".join(f"BPF_ARRAY(table_{name}, struct {name}, 1);\n" for name in PAIRS)
     flags = [f"-I{BPF_FOLDER}", "-DPAGE_SIZE=4096"]
-    module = bcc.BPF(text=f'#include "records.h"\n{tables}', cflags=flags)
+    module = bcc.BPF(text=f'#include "records.h"\n{tables}'.encode(), cflags=flags)
     leaves = {name: module[f"table_{name}".encode()].Leaf for name in PAIRS}
     module.cleanup()
     return leaves
