@@ -11,6 +11,7 @@ import errno
 import json
 import mmap
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -53,6 +54,8 @@ _START_BEFORE_6_5 = "block_getrq"
 # include/uapi/linux/bpf.h
 _PROG_TYPE_SOCKET_FILTER, _PROG_TYPE_TRACING = 1, 26
 _TRACE_RAW_TP = 23
+
+_NEEDS = "record needs root, or CAP_BPF and CAP_PERFMON; a container may deny them"
 
 
 class _ProgLoadOpts(ctypes.Structure):
@@ -257,6 +260,10 @@ def _compile(bcc: Any, header: str, defines: Mapping[str, str]) -> Any:
             return bcc.BPF(text=text, cflags=[f"-I{BPF_FOLDER}", *flags])
         except Exception as error:
             failure = error
+    if refusal := re.search(r"could not open bpf map: (\w+), error: (.+)", output[0]):
+        raise IorecError(
+            f"the kernel refused to create the map {refusal[1]}: {refusal[2]}", _NEEDS
+        ) from failure
     raise IorecError(
         f"cannot compile {source.name} for this kernel: {output[0].strip() or failure}",
         "please report this with the output of `uname -a`",
@@ -337,7 +344,7 @@ def _load_program(bcc: Any, module: Any, name: str, tracepoint: str) -> int:
 def _refused(what: str, error: int, log: str = "") -> IorecError:
     hint = "please report this with the output of `uname -a`"
     if error in (errno.EPERM, errno.EACCES) and not log:
-        hint = "record needs root, or CAP_BPF and CAP_PERFMON; a container may deny them"
+        hint = _NEEDS
     message = f"the kernel refused to {what}: {os.strerror(error)}"
     if tail := log.strip().splitlines()[-8:]:
         message += "\n" + "\n".join(tail)

@@ -1,1 +1,75 @@
 """The command `iorec plot`."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyze.errors import IorecError
+from analyze.plot.kinds import Kind
+from iorec.options import Begin, Captures, End, Verbose, Where
+from iorec.output import Folder, check_free
+from iorec.workload import invoking_user
+
+EPILOG = """\b
+Examples:
+  iorec plot run.parquet
+  iorec plot run.parquet -o latency.svg --kind heatmap
+  iorec plot run.parquet -b 10 -e 20 --where "device = 'sda'" -f
+"""
+
+
+def plot(
+    captures: Captures,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="A .png, .svg or .pdf; by default a .png beside the capture.",
+            show_default=False,
+        ),
+    ] = None,
+    kind: Annotated[
+        Kind, typer.Option(metavar="KIND", help=f"What to draw: {', '.join(Kind)}.")
+    ] = Kind.OVERVIEW,
+    begin: Begin = None,
+    end: End = None,
+    where: Where = None,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw what the storage did as a picture."""
+    from analyze.capture import open_captures
+    from analyze.plot.figure import draw
+    from analyze.plot.output import image_suffix, render
+
+    suffix = ".png" if output is None else image_suffix(output)
+    with open_captures(captures, begin_s=begin, end_s=end, where=where) as capture:
+        path = output or _picture_of(capture.files[0].path)
+        with Folder.open(path.parent, invoking_user()) as folder:
+            check_free(folder, path.name, is_forced=force)
+            _write(folder, path, render(draw(capture, kind), suffix))
+    typer.echo(f"wrote {path}", err=True)
+
+
+def _picture_of(capture: Path) -> Path:
+    name = capture.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".parquet")
+    return capture.with_name(f"{name}.png")
+
+
+def _write(folder: Folder, path: Path, image: bytes) -> None:
+    """Under another name first: readers see the whole picture or none of it."""
+    unfinished = f".{path.name}.{secrets.token_hex(4)}"
+    try:
+        with folder.create(unfinished) as file:
+            file.write(image)
+        folder.rename(unfinished, path.name)
+    except OSError as error:
+        raise IorecError(
+            f"cannot write {path}: {error.strerror}", "give another place with -o"
+        ) from error
+    finally:
+        folder.remove(unfinished)

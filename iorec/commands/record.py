@@ -10,14 +10,11 @@ import typer
 
 _DEFAULT_BUFFER = "16M"
 
-_EPILOG = """
+EPILOG = """\b
 Examples:
-
-  sudo iorec record -o run.parquet                     # until Ctrl-C
-
-  sudo iorec record -d nvme0n1 --duration 30s
-
-  sudo iorec record -o fio.parquet -- fio job.fio
+  sudo iorec record -o run.parquet                  until Ctrl-C
+  sudo iorec record -d nvme0n1 --op write --duration 30s
+  sudo iorec record -o fio.parquet -- fio job.fio   until fio ends
 """
 
 
@@ -30,30 +27,38 @@ def record(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The capture: .parquet, .csv or .csv.gz."),
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The capture: .parquet, .csv or .csv.gz."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
     duration: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop after this time: 30s, 5m.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("-n", "--count", min=1, help="Stop after this many I/Os.")
+        int | None,
+        typer.Option("-n", "--count", metavar="COUNT", min=1, help="Stop after this many I/Os."),
     ] = None,
     max_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Stop when the file has this size: 1G.")
     ] = None,
     device: Annotated[
-        list[str] | None, typer.Option("-d", "--device", help="Only this disk or partition.")
+        list[str] | None,
+        typer.Option("-d", "--device", metavar="NAME", help="Only this disk or partition."),
     ] = None,
-    pid: Annotated[list[int] | None, typer.Option("-p", "--pid", help="Only this process.")] = None,
+    pid: Annotated[
+        list[int] | None, typer.Option("-p", "--pid", metavar="PID", help="Only this process.")
+    ] = None,
     comm: Annotated[
-        list[str] | None, typer.Option("-c", "--comm", help="Only threads of this name.")
+        list[str] | None,
+        typer.Option("-c", "--comm", metavar="NAME", help="Only threads of this name."),
     ] = None,
     cgroup: Annotated[
-        list[str] | None, typer.Option(help="Only this cgroup and those below it.")
+        list[str] | None, typer.Option(metavar="PATH", help="Only this cgroup and those below it.")
     ] = None,
     op: Annotated[
-        list[str] | None, typer.Option(help="Only this operation: read, write, flush, discard...")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this operation: read, write, flush, discard..."),
     ] = None,
     min_latency: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only I/Os that take at least this: 10ms.")
@@ -73,8 +78,9 @@ def record(
 ) -> None:
     """Record every block I/O of the machine to a file.
 
-    All filters are decided in the kernel when the I/O is submitted; each may be repeated.
+    Filters are decided in the kernel when an I/O is submitted; each may be repeated.
     """
+    from analyze.errors import IorecError
     from analyze.units import parse_duration_ns, parse_size_bytes
     from iorec import __version__
     from iorec.filters import Filters
@@ -83,6 +89,11 @@ def record(
     from iorec.recorder import Limits
     from iorec.session import Settings, buffer_bytes, record_session
 
+    duration_ns = parse_duration_ns(duration) if duration else None
+    max_size_bytes = parse_size_bytes(max_size) if max_size else None
+    for option, value in (("--duration", duration_ns), ("--max-size", max_size_bytes)):
+        if value == 0:
+            raise IorecError(f"{option} is 0", "leave it out to record until Ctrl-C", exit_code=2)
     settings = Settings(
         output=output or _default_output(),
         is_forced=force,
@@ -96,9 +107,9 @@ def record(
             include_self=include_self,
         ),
         limits=Limits(
-            duration_ns=parse_duration_ns(duration) if duration else None,
+            duration_ns=duration_ns,
             count=count,
-            max_size_bytes=parse_size_bytes(max_size) if max_size else None,
+            max_size_bytes=max_size_bytes,
         ),
         buffer_bytes=buffer_bytes(parse_size_bytes(buffer_size)),
         workload=tuple(command or ()),

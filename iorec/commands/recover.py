@@ -5,12 +5,22 @@ from typing import Annotated
 
 import typer
 
+EPILOG = """\b
+Examples:
+  iorec recover run.parquet.part
+  iorec recover run.parquet.part -o saved.csv.gz
+"""
+
 
 def recover(
-    part: Annotated[Path, typer.Argument(help="The .part file of an interrupted recording.")],
+    part: Annotated[
+        Path, typer.Argument(metavar="SPOOL", help="The .part file of an interrupted recording.")
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The capture; default: the name without .part."),
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The capture; default: the name without .part."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
 ) -> None:
@@ -18,11 +28,6 @@ def recover(
 
     Every I/O up to the last second before a crash, kill or power cut becomes a capture that is
     marked as recovered.
-
-    Examples:
-
-        iorec recover run.parquet.part
-        iorec recover run.parquet.part -o saved.csv.gz
     """
     from iorec.messages import format_end
     from iorec.recover import recover as recover_spool

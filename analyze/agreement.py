@@ -1,0 +1,100 @@
+"""Compares what was counted on each device with what /proc/diskstats counted."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analyze.metadata import Metadata
+
+_OPS = ("read", "write", "discard", "flush")  # passthrough is not in diskstats
+_UNKNOWN_DEVICE = "?"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The I/Os of a device and op by our count and by that of diskstats.
+
+    `edge_ios` of theirs may lie just outside of the recording, so ours agrees from
+    `diskstats_ios - edge_ios` to `diskstats_ios`. `agrees` is None where they cannot be compared:
+    the device takes no requests, or diskstats does not count it.
+    """
+
+    device: str
+    op: str
+    counted_ios: int
+    counted_bytes: int
+    diskstats_ios: int
+    diskstats_bytes: int
+    edge_ios: int
+    agrees: bool | None
+
+
+def compare_with_diskstats(captures: Sequence[Metadata]) -> tuple[Agreement, ...]:
+    """One for each device and op that either side counted, over all captures, by device."""
+    sums: Counter[tuple[str, str, str]] = Counter()
+    for capture in captures:
+        sums.update(_counts(capture))
+    incomparable = {device for capture in captures for device in _incomparable(capture)}
+    return tuple(
+        _agreement(sums, device, op, is_comparable=device not in incomparable)
+        for device in sorted({device for device, _, _ in sums})
+        for op in _OPS
+        if sums[device, op, "counted_ios"] or sums[device, op, "diskstats_ios"]
+    )
+
+
+def _counts(capture: Metadata) -> Counter[tuple[str, str, str]]:
+    """Both sides' counts by device, op and field of Agreement."""
+    sums: Counter[tuple[str, str, str]] = Counter()
+    for entry in capture.counts.devices:
+        if entry.layer == "request":
+            place = (entry.device or _UNKNOWN_DEVICE, entry.op)
+            sums[*place, "counted_ios"] += (
+                entry.recorded + entry.filtered + entry.lost + entry.began_before
+            )
+            sums[*place, "counted_bytes"] += (
+                entry.recorded_bytes
+                + entry.filtered_bytes
+                + entry.lost_bytes
+                + entry.began_before_bytes
+            )
+    for device, groups in capture.diskstats.items():
+        for op, stats in groups.items():
+            sums[device, op, "diskstats_ios"] += stats.ios
+            sums[device, op, "diskstats_bytes"] += stats.bytes
+            sums[device, op, "edge_ios"] += stats.edge_ios
+    return sums
+
+
+def _incomparable(capture: Metadata) -> set[str]:
+    """Devices that only one side can count: without requests (dm, zram), or without diskstats."""
+    counted = {
+        entry.device or _UNKNOWN_DEVICE
+        for entry in capture.counts.devices
+        if entry.layer == "request"
+    }
+    takes_requests = {
+        device.name
+        for device in capture.devices
+        if device.nr_requests is not None and not device.stands_on
+    }
+    return (counted - capture.diskstats.keys()) | (
+        capture.diskstats.keys() - counted - takes_requests
+    )
+
+
+def _agreement(
+    sums: Counter[tuple[str, str, str]], device: str, op: str, *, is_comparable: bool
+) -> Agreement:
+    counted, theirs = sums[device, op, "counted_ios"], sums[device, op, "diskstats_ios"]
+    edge_ios = sums[device, op, "edge_ios"]
+    return Agreement(
+        device=device,
+        op=op,
+        counted_ios=counted,
+        counted_bytes=sums[device, op, "counted_bytes"],
+        diskstats_ios=theirs,
+        diskstats_bytes=sums[device, op, "diskstats_bytes"],
+        edge_ios=edge_ios,
+        agrees=theirs - edge_ios <= counted <= theirs if is_comparable else None,
+    )

@@ -1,0 +1,136 @@
+"""Says whether a capture holds every I/O, and if not, what is missing."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analyze.agreement import Agreement, compare_with_diskstats
+from analyze.metadata import Counts, Gap
+from analyze.names import escape_for_terminal
+from analyze.schema import LOSS_CAUSES
+from analyze.sources import CaptureFile
+from analyze.units import format_count
+
+_CAUSE_NAMES = {
+    "ring_full": "ring buffer full",
+    "table_full": "in-flight table full",
+    "missed_start": "start not seen",
+    "missed_completion": "completion not seen",
+    "spool_failed": "writing failed",
+    "rejected": "malformed record",
+}
+TOO_LOW = "counts, IOPS and throughput are too low"
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """The ledgers of all captures, added up and checked."""
+
+    is_complete: bool
+    recorded: int
+    lost: int
+    lost_by_cause: dict[str, int]  # also when 0
+    in_flight: int
+    filtered: int
+    began_before: int
+    unaccounted: int  # completions that the ledger does not explain: 0 when it closes
+    row_mismatch: int  # rows by which the files differ from their ledgers
+    is_recovered: bool  # the recording was cut off
+    gaps: tuple[Gap, ...]  # when I/Os were lost, in time order
+    devices: tuple[Agreement, ...]
+
+
+def make_completeness(files: Sequence[CaptureFile]) -> Completeness:
+    """Adds up the ledgers of the captures and checks them."""
+    counts = [file.metadata.counts for file in files]
+    causes: Counter[str] = Counter(dict.fromkeys(LOSS_CAUSES, 0))
+    for count in counts:
+        causes.update(count.lost)
+    unaccounted = sum(abs(_unaccounted(count)) for count in counts)
+    row_mismatch = sum(abs(_missing_rows(file)) for file in files)
+    is_recovered = not all(file.metadata.complete for file in files)
+    devices = compare_with_diskstats([file.metadata for file in files])
+    differs = any(device.agrees is False for device in devices)
+    shortcomings = (causes.total(), unaccounted, row_mismatch, is_recovered, differs)
+    return Completeness(
+        is_complete=not any(shortcomings),
+        recorded=sum(count.recorded for count in counts),
+        lost=causes.total(),
+        lost_by_cause=dict(causes),
+        in_flight=sum(count.in_flight_at_stop for count in counts),
+        filtered=sum(count.filtered for count in counts),
+        began_before=sum(count.began_before for count in counts),
+        unaccounted=unaccounted,
+        row_mismatch=row_mismatch,
+        is_recovered=is_recovered,
+        gaps=tuple(sorted((g for count in counts for g in count.gaps), key=lambda gap: gap.start)),
+        devices=devices,
+    )
+
+
+def format_completeness(completeness: Completeness) -> str:
+    """The one line that everything which shows a capture prints."""
+    if not completeness.is_complete:
+        return f"INCOMPLETE: {'; '.join(_shortcomings(completeness))}"
+    left_out = (
+        (completeness.filtered, "filtered out"),
+        (completeness.began_before, "began before"),
+    )
+    parts = [
+        f"{format_count(completeness.recorded)} I/Os recorded",
+        *(f"{format_count(count)} {what}" for count, what in left_out if count),
+        "0 lost",
+        f"{format_count(completeness.in_flight)} in flight",
+    ]
+    is_checked = any(device.agrees for device in completeness.devices)
+    return f"complete: {', '.join(parts)}" + "; agrees with /proc/diskstats" * is_checked
+
+
+def _shortcomings(completeness: Completeness) -> list[str]:
+    said = []
+    if completeness.lost:
+        causes = ", ".join(
+            f"{format_count(count)} {_CAUSE_NAMES.get(cause, escape_for_terminal(cause))}"
+            for cause, count in completeness.lost_by_cause.items()
+            if count
+        )
+        total = completeness.recorded + completeness.lost
+        said.append(
+            f"{format_count(completeness.lost)} of {format_count(total)} I/Os lost ({causes})"
+        )
+    else:
+        said.append(f"{format_count(completeness.recorded)} I/Os recorded, 0 known to be lost")
+    if completeness.is_recovered:
+        said.append("recovered from a recording that was cut off, so its end is missing")
+    if completeness.unaccounted:
+        said.append(f"{format_count(completeness.unaccounted)} completions are unaccounted for")
+    if completeness.row_mismatch:
+        said.append(f"{format_count(completeness.row_mismatch)} rows too many or too few")
+    differing = [device for device in completeness.devices if device.agrees is False]
+    if differing:
+        said.append(f"differs from /proc/diskstats on {_first_names(differing)}")
+    if completeness.lost:
+        said.append(TOO_LOW)
+    return said
+
+
+def _first_names(devices: Sequence[Agreement]) -> str:
+    names = list(dict.fromkeys(escape_for_terminal(device.device) for device in devices))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _unaccounted(counts: Counts) -> int:
+    """Completions without an explanation; one that was never reported is not among them."""
+    return counts.completions - (
+        counts.recorded
+        + counts.filtered
+        + counts.began_before
+        + counts.continuations
+        + sum(count for cause, count in counts.lost.items() if cause != "missed_completion")
+    )
+
+
+def _missing_rows(file: CaptureFile) -> int:
+    counts = file.metadata.counts
+    wanted = counts.recorded + counts.in_flight_at_stop
+    return 0 if file.row_count is None else wanted - file.row_count

@@ -1,0 +1,206 @@
+"""What a capture says of itself: its metadata as dataclasses."""
+
+import json
+from dataclasses import dataclass
+
+from analyze.errors import IorecError
+from analyze.schema import FORMAT_VERSION
+from analyze.typed_json import EpochNs, FieldError, SignedInt, parse_object
+
+MAX_METADATA_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class ClockReading:
+    """The two clocks read at one moment."""
+
+    monotonic_ns: int
+    realtime_ns: int
+
+
+@dataclass(frozen=True)
+class ClockStep:
+    """A jump of the wall clock while recording."""
+
+    time: EpochNs
+    step_ns: SignedInt
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the wall clock ran against the monotonic one."""
+
+    start: ClockReading
+    stop: ClockReading
+    steps: tuple[ClockStep, ...]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The command that was recorded; the status is None if it was still running."""
+
+    argv: tuple[str, ...]
+    exit_status: int | None
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the recording was narrowed to; an empty tuple stands for everything."""
+
+    device: tuple[str, ...]
+    pid: tuple[int, ...]
+    comm: tuple[str, ...]
+    cgroup: tuple[str, ...]
+    op: tuple[str, ...]
+    min_latency_ns: int | None
+    include_self: bool
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition and its place on the disk."""
+
+    name: str
+    number: int
+    start_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """A block device as it was while recording."""
+
+    name: str
+    major: int
+    minor: int
+    model: str | None
+    size_bytes: int | None
+    logical_block_size: int | None
+    rotational: bool | None
+    scheduler: str | None
+    nr_requests: int | None
+    partitions: tuple[Partition, ...]
+    stands_on: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A span of time in which I/Os were lost."""
+
+    start: EpochNs
+    stop: EpochNs
+    lost: int
+
+
+@dataclass(frozen=True)
+class DeviceCounts:
+    """The ledger of one device and diskstats group (read, write, discard, flush, other)."""
+
+    layer: str
+    device: str | None
+    op: str
+    recorded: int
+    recorded_bytes: int
+    filtered: int
+    filtered_bytes: int
+    lost: int
+    lost_bytes: int
+    began_before: int
+    began_before_bytes: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The ledger: what became of every completion that the kernel reported."""
+
+    completions: int
+    recorded: int
+    filtered: int
+    began_before: int
+    continuations: int
+    merged: int
+    in_flight_at_start: int
+    in_flight_at_stop: int
+    lost: dict[str, int]
+    gaps: tuple[Gap, ...]
+    devices: tuple[DeviceCounts, ...]
+
+
+@dataclass(frozen=True)
+class Diskstats:
+    """What /proc/diskstats counted; `edge_ios` of them may lie outside the recording."""
+
+    ios: int
+    bytes: int
+    edge_ios: int
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """What the recording itself cost."""
+
+    cpu_user_s: float
+    cpu_system_s: float
+    peak_memory_bytes: int
+    buffer_bytes: int
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything that a capture says of itself."""
+
+    format_version: int
+    iorec_version: str
+    hostname: str
+    kernel: str
+    machine: str
+    cpus: int
+    command: tuple[str, ...]
+    workload: Workload | None
+    started_at: EpochNs
+    stopped_at: EpochNs
+    duration_s: float
+    clock: Clock
+    filters: Filters
+    layers: tuple[str, ...]
+    devices: tuple[Device, ...]
+    counts: Counts
+    diskstats: dict[str, dict[str, Diskstats]]
+    recorder: Recorder
+    complete: bool
+
+
+def parse_metadata(data: bytes, source: str = "the capture") -> Metadata:
+    """Reads the JSON object; an error names `source` and the field that is wrong.
+
+    Fields that it does not know are left out, so a later release may add some.
+    """
+    if len(data) > MAX_METADATA_BYTES:
+        raise _damaged(source, f"its metadata takes {len(data):,} bytes")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(source, "its metadata is not valid JSON") from error
+    if not isinstance(document, dict):
+        raise _damaged(source, "its metadata is not a JSON object")
+    version = document.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise IorecError(
+            f"cannot read {source}: its format is version {version},"
+            f" this iorec reads up to version {FORMAT_VERSION}",
+            "update iorec, or read the capture with the iorec that made it",
+        )
+    try:
+        metadata = parse_object(Metadata, document)
+    except FieldError as error:
+        raise _damaged(source, f"in its metadata {str(error)[:200]}") from error
+    if metadata.stopped_at < metadata.started_at:
+        raise _damaged(source, "its metadata says that it stopped before it started")
+    return metadata
+
+
+def _damaged(source: str, cause: str) -> IorecError:
+    return IorecError(
+        f"cannot read {source}: {cause}",
+        "the file is damaged or was not written by iorec; get a fresh copy of it",
+    )

@@ -1,0 +1,5 @@
+"""Charts of a capture.
+
+Data goes from the queries (`traffic`, `depth`, `offsets`, `processes`: rows to binned numbers) by
+`panels` (numbers to one chart) and `figure` (charts to a page) to `output` (page to an image).
+"""

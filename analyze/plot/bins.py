@@ -1,0 +1,74 @@
+"""Counting rows into bins: the one query frame that all charts share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from duckdb import DuckDBPyConnection
+from numpy.typing import NDArray
+
+from analyze.capture import Capture
+from analyze.plot.timeline import Timeline
+
+FloatArray = NDArray[np.floating[Any]]
+Cells = dict[str, FloatArray]
+
+OPS = ("read", "write", "flush", "discard", "other")
+
+# `discard` stands for every op that frees or zeroes space without moving data.
+OP_INDEX = """
+    CASE op WHEN 'read' THEN 0 WHEN 'write' THEN 1 WHEN 'zone_append' THEN 1 WHEN 'flush' THEN 2
+        WHEN 'discard' THEN 3 WHEN 'secure_erase' THEN 3 WHEN 'write_zeroes' THEN 3 ELSE 4 END
+"""
+
+# Values from a stranger are brought into range here: a time outside of the window to its first or
+# last moment, a negative latency or size to 0, an end after the window to its last moment. An I/O
+# without a latency was in flight until then. CASE, as least() and greatest() take twice the time.
+_TIMED = f"""
+    WITH timed AS (
+        SELECT *,
+            {OP_INDEX} AS op_index,
+            CASE WHEN epoch_ns(time) BETWEEN $begin AND $begin + $last THEN epoch_ns(time) - $begin
+                WHEN epoch_ns(time) > $begin THEN $last ELSE 0 END AS start_ns,
+            CASE WHEN latency_ns BETWEEN 0 AND $last - start_ns THEN latency_ns
+                WHEN latency_ns < 0 THEN 0 ELSE $last - start_ns END AS busy_ns,
+            start_ns + busy_ns AS stop_ns,
+            start_ns // $width AS start_bin,
+            stop_ns // $width AS stop_bin,
+            CASE WHEN bytes > 0 THEN bytes ELSE 0 END AS size_bytes
+        FROM io
+    )
+"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A quantity per op and time bin, with the mean and the peak of the sum over all ops."""
+
+    values: FloatArray  # (op, time bin)
+    mean: float
+    peak: float
+
+
+def make_series(values: FloatArray) -> Series:
+    total = values.sum(axis=0)
+    return Series(values, float(total.mean()), float(total.max()))
+
+
+def query_timed(
+    capture: Capture, timeline: Timeline, query: str, parameters: dict[str, object] | None = None
+) -> DuckDBPyConnection:
+    """Runs `query` over `timed`: the rows of the window with times in ns from its begin."""
+    window: dict[str, object] = {
+        "begin": timeline.begin_ns,
+        "last": timeline.length_ns - 1,
+        "width": timeline.width_ns,
+    }
+    return capture.sql(_TIMED + query, window | (parameters or {}))
+
+
+def add_up(shape: tuple[int, ...], keys: tuple[FloatArray, ...], amounts: FloatArray) -> FloatArray:
+    """An array of `shape` with every amount added at its key."""
+    sums: FloatArray = np.zeros(shape)
+    np.add.at(sums, tuple(key.astype(np.int64) for key in keys), amounts)
+    return sums

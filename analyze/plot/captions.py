@@ -1,0 +1,61 @@
+"""The words around the charts: title, subtitle, messages."""
+
+from collections.abc import Sequence
+from textwrap import shorten
+
+from analyze.capture import Capture
+from analyze.plot.contents import Contents, OnlyIo
+from analyze.plot.theme import drawable
+from analyze.plot.timeline import Timeline
+from analyze.units import format_bytes, format_count, format_duration, format_time
+
+_MOST_NAMES = 4
+_LONGEST_HOST = 64
+_LONGEST_TITLE = 85
+
+
+def title(capture: Capture, contents: Contents) -> str:
+    """Host and devices."""
+    hosts = sorted({drawable(file.metadata.hostname, _LONGEST_HOST) for file in capture.files})
+    devices = [drawable(device) for device in contents.devices]
+    names = (_some(hosts, len(hosts)), _some(devices, contents.device_count))
+    return shorten(" · ".join(filter(None, names)), _LONGEST_TITLE, placeholder=" …")
+
+
+def subtitle(capture: Capture, contents: Contents, timeline: Timeline) -> str:
+    """When, how long, how many, under which kernel."""
+    systems = sorted(
+        {
+            f"Linux {drawable(metadata.kernel)} {drawable(metadata.machine)}, {metadata.cpus} CPUs"
+            for metadata in (file.metadata for file in capture.files)
+        }
+    )
+    parts = (
+        format_time(timeline.begin_ns),
+        format_duration(timeline.length_ns),
+        f"{format_count(contents.io_count)} I/O{'s' * (contents.io_count != 1)}",
+        _some(systems, len(systems)),
+    )
+    return "  ·  ".join(parts)
+
+
+def only_io(io: OnlyIo) -> str:
+    """A sentence in three lines for a capture of which charts would be empty."""
+    at = "" if io.offset is None else f" at {format_bytes(io.offset)}"
+    size = format_bytes(io.size_bytes)
+    took = "did not complete" if io.latency_ns is None else f"took {format_duration(io.latency_ns)}"
+    return (
+        f"Only one I/O: {drawable(io.op)} of {size} on {drawable(io.device)}{at}\n"
+        f"by {process_name(io.comm, io.pid)} on {format_time(io.time_ns)}\n{took}"
+    )
+
+
+def process_name(comm: str | None, pid: int | None) -> str:
+    name = "unknown" if comm is None else drawable(comm)
+    return name if pid is None else f"{name} ({pid})"
+
+
+def _some(names: Sequence[str], total: int) -> str:
+    shown = names[:_MOST_NAMES]
+    left_out = f" and {total - len(shown)} more" if total > len(shown) else ""
+    return ", ".join(shown) + left_out

@@ -1,0 +1,38 @@
+"""How many I/Os were in flight over time."""
+
+import numpy as np
+
+from analyze.capture import Capture
+from analyze.plot.bins import OPS, Cells, FloatArray, Series, add_up, make_series, query_timed
+from analyze.plot.timeline import Timeline
+
+
+def load_depth(capture: Capture, timeline: Timeline) -> Series:
+    """Mean I/Os in flight per bin: the overlap of all I/Os with the bin over the bin's width.
+
+    The sum over all bins, times the width, is the time that all I/Os spent inside the window.
+    An I/O from before the window's begin is not among its rows, so not in the depth either.
+    """
+    cells = query_timed(
+        capture,
+        timeline,
+        """
+        SELECT op_index, start_bin, stop_bin, count(*) AS ios,
+            sum(start_ns - start_bin * $width)::DOUBLE AS start_into_bin_ns,
+            sum(stop_ns - stop_bin * $width)::DOUBLE AS stop_into_bin_ns
+        FROM timed GROUP BY ALL
+        """,
+    ).fetchnumpy()
+    return make_series(
+        np.maximum(_since(cells, "start", timeline) - _since(cells, "stop", timeline), 0)
+    )
+
+
+def _since(cells: Cells, event: str, timeline: Timeline) -> FloatArray:
+    """Mean number of I/Os for which the event has happened: partly in its bin, then wholly."""
+    shape = (len(OPS), timeline.bin_count)
+    keys = (cells["op_index"], cells[f"{event}_bin"])
+    ios = add_up(shape, keys, cells["ios"])
+    into_bin = add_up(shape, keys, cells[f"{event}_into_bin_ns"]) / timeline.width_ns
+    since: FloatArray = np.cumsum(ios, axis=1) - into_bin
+    return since

@@ -1,0 +1,101 @@
+"""Where on each device I/O went over time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyze.capture import Capture
+from analyze.plot.bins import OPS, FloatArray, add_up, query_timed
+from analyze.plot.timeline import Timeline
+
+_OFFSET_BINS = 96
+
+
+@dataclass(frozen=True)
+class DeviceOffsets:
+    """The I/Os of one device; an offset past the device's end counts as its end."""
+
+    device: str
+    io_count: int
+    edges_bytes: FloatArray
+    counts: FloatArray  # (op, offset bin, time bin)
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """The devices with the most I/Os that have an offset, busiest first."""
+
+    devices: tuple[DeviceOffsets, ...]
+    left_out_count: int
+
+
+@dataclass(frozen=True)
+class _Range:
+    device: str
+    io_count: int
+    low: int
+    high: int
+
+    @property
+    def step(self) -> int:
+        return (self.high - self.low) // _OFFSET_BINS + 1
+
+
+def load_offsets(capture: Capture, timeline: Timeline, device_limit: int) -> Offsets:
+    devices = capture.sql(
+        f"""
+        SELECT device, count(*) AS ios, greatest(min("offset"), 0), greatest(max("offset"), 0),
+            count(*) OVER ()
+        FROM io WHERE "offset" IS NOT NULL GROUP BY device ORDER BY ios DESC, device
+        LIMIT {device_limit}
+        """
+    ).fetchall()
+    ends = {
+        device.name: device.size_bytes
+        for device in capture.devices
+        if device.size_bytes is not None
+    }
+    ranges = [
+        _Range(name, ios, low, max(low, min(high, ends.get(name, high))))
+        for name, ios, low, high, _ in devices
+    ]
+    device_count = devices[0][-1] if devices else 0
+    counts = _count(capture, timeline, ranges)
+    return Offsets(
+        tuple(
+            DeviceOffsets(
+                range_.device,
+                range_.io_count,
+                range_.low + np.arange(_OFFSET_BINS + 1) * float(range_.step),
+                counts[row],
+            )
+            for row, range_ in enumerate(ranges)
+        ),
+        device_count - len(ranges),
+    )
+
+
+def _count(capture: Capture, timeline: Timeline, ranges: list[_Range]) -> FloatArray:
+    """I/Os by (device, op, offset bin, time bin)."""
+    cells = query_timed(
+        capture,
+        timeline,
+        """
+        SELECT row, op_index, start_bin, count(*) AS ios,
+            CASE WHEN "offset" BETWEEN low AND high THEN "offset" - low
+                WHEN "offset" > high THEN high - low ELSE 0 END // step AS offset_bin
+        FROM timed JOIN (
+            SELECT unnest($devices) AS device, unnest($lows) AS low, unnest($highs) AS high,
+                unnest($steps) AS step, unnest(range(len($devices))) AS row
+        ) USING (device)
+        WHERE "offset" IS NOT NULL GROUP BY ALL
+        """,
+        {
+            "devices": [range_.device for range_ in ranges],
+            "lows": [range_.low for range_ in ranges],
+            "highs": [range_.high for range_ in ranges],
+            "steps": [range_.step for range_ in ranges],
+        },
+    ).fetchnumpy()
+    keys = (cells["row"], cells["op_index"], cells["offset_bin"], cells["start_bin"])
+    return add_up((len(ranges), len(OPS), _OFFSET_BINS, timeline.bin_count), keys, cells["ios"])

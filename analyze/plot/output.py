@@ -1,0 +1,34 @@
+"""Turning a figure into the bytes of an image file."""
+
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from analyze.errors import IorecError
+from analyze.plot.theme import theme
+
+# No dates, so that the same capture gives the same file.
+_METADATA: dict[str, dict[str, None]] = {
+    ".png": {},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+
+
+def image_suffix(path: Path) -> str:
+    """The suffix that picks the format; an error lists those there are."""
+    if path.suffix in _METADATA:
+        return path.suffix
+    raise IorecError(
+        f"cannot tell the format of {path} from its name",
+        f"end the name in one of: {', '.join(_METADATA)}",
+        exit_code=2,
+    )
+
+
+def render(figure: Figure, suffix: str) -> bytes:
+    buffer = BytesIO()
+    with theme():
+        figure.savefig(buffer, format=suffix.removeprefix("."), metadata=_METADATA[suffix])
+    return buffer.getvalue()

@@ -1,0 +1,121 @@
+"""Axis ticks in the units that people think in."""
+
+from datetime import UTC, datetime, timedelta
+from math import ceil, floor, log10
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
+from analyze.plot.timeline import Timeline
+
+Units = tuple[tuple[str, float], ...]  # largest first
+
+_COUNT_UNITS: Units = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
+_TIME_UNITS: Units = ((" s", 1e9), (" ms", 1e6), (" µs", 1e3), (" ns", 1.0))
+_BYTE_UNITS: Units = tuple(
+    (name, 1024.0**power)
+    for power, name in reversed([*enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))])
+)
+
+_MOST_TIME_TICKS = 9
+_MOST_FRACTION_TICKS = 6  # the clock is a longer label where steps are small
+_FRACTION_STEP_S = 10
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_TIME_STEPS_S: tuple[float, ...] = (
+    *(digit * 10.0**power for power in range(-9, 1) for digit in (1, 2, 5)),
+    *(10, 15, 30),
+    *(minutes * _MINUTE for minutes in (1, 2, 5, 10, 15, 30)),
+    *(hours * _HOUR for hours in (1, 2, 3, 6, 12)),
+    *(digit * 10.0**power * _DAY for power in range(6) for digit in (1, 2, 5)),
+)
+_SHORT_AXIS = 500
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def set_time_ticks(axes: Axes, timeline: Timeline) -> None:
+    """Time since the capture began, which `-b` and `-e` take, over the clock."""
+    first_s, last_s = (float(edge) for edge in timeline.edges_s[[0, -1]])
+    step_s = _time_step(last_s - first_s)
+    at_s = [n * step_s for n in range(ceil(first_s / step_s), floor(last_s / step_s) + 1)]
+    labels = [
+        f"{_elapsed(at, step_s, last_s)}\n{_clock(timeline.origin_ns, at, step_s)}" for at in at_s
+    ]
+    axes.set_xlim(first_s, last_s)
+    axes.set_xlabel("time since the start, and UTC")
+    axes.xaxis.set_major_locator(FixedLocator(at_s))
+    axes.xaxis.set_major_formatter(FixedFormatter(labels))
+
+
+def set_latency_ticks(axis: Axis, low_ns: float, high_ns: float) -> None:
+    """Powers of ten, and steps between them where the axis is short."""
+    is_short = high_ns / low_ns < _SHORT_AXIS
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: duration_label(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def set_count_ticks(axis: Axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: count_label(value)))
+
+
+def count_label(count: float) -> str:
+    """`950`, `1.2k`, `3.45M`."""
+    return _scaled(count, _COUNT_UNITS)
+
+
+def duration_label(duration_ns: float) -> str:
+    """`850 ns`, `1.23 ms`, `100 s`."""
+    return _scaled(duration_ns, _TIME_UNITS)
+
+
+def bytes_unit(largest: float) -> tuple[str, float]:
+    """The binary unit in which `largest` is a short number, and its size in bytes."""
+    return _fitting(largest, _BYTE_UNITS)
+
+
+def _scaled(value: float, units: Units) -> str:
+    name, size = _fitting(value, units)
+    return f"{float(f'{value / size:.3g}'):g}{name}"
+
+
+def _fitting(value: float, units: Units) -> tuple[str, float]:
+    return next((unit for unit in units if value >= unit[1]), units[-1])
+
+
+def _time_step(span_s: float) -> float:
+    for step_s in _TIME_STEPS_S:
+        is_short_label = step_s >= _FRACTION_STEP_S
+        if span_s / step_s <= (_MOST_TIME_TICKS if is_short_label else _MOST_FRACTION_TICKS):
+            return step_s
+    return _TIME_STEPS_S[-1]
+
+
+def _elapsed(at_s: float, step_s: float, last_s: float) -> str:
+    if step_s >= 1:
+        return _whole_seconds(round(at_s))
+    name, unit_ns = _fitting(last_s * 1e9, _TIME_UNITS)
+    digits = max(0, ceil(-log10(step_s * 1e9 / unit_ns) - 1e-9))
+    return f"{at_s * 1e9 / unit_ns:.{digits}f}{name}"
+
+
+def _whole_seconds(seconds: int) -> str:
+    """`0 s`, `45 s`, `1 m 30 s`, `2 h`."""
+    parts = []
+    for name, size in (("d", _DAY), ("h", _HOUR), ("m", _MINUTE), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {name}")
+    return " ".join(parts) or "0 s"
+
+
+def _clock(origin_ns: int, at_s: float, step_s: float) -> str:
+    """The time of day, as exact as the axis."""
+    moment = _EPOCH + timedelta(microseconds=origin_ns // 1000 + round(at_s * 1e6))
+    if step_s >= _DAY:
+        return f"{moment:%Y-%m-%d}"
+    if step_s >= _HOUR:
+        return f"{moment:%H:%M}"
+    if step_s >= _FRACTION_STEP_S:
+        return f"{moment:%H:%M:%S}"
+    return f"{moment:%H:%M:%S.%f}"[: -3 if step_s >= 1e-3 else None]

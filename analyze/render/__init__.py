@@ -1,0 +1,1 @@
+"""Renderers: they turn finished numbers into text, JSON and CSV, and compute nothing."""

@@ -1,0 +1,130 @@
+"""Renders what captures are as text for people."""
+
+import shlex
+import textwrap
+
+from analyze.info import CaptureInfo, Info
+from analyze.metadata import Counts, Device, Filters, Metadata
+from analyze.names import escape_for_terminal
+from analyze.render.table import Column, fit_columns, format_columns
+from analyze.render.text import completeness_lines, device_lines
+from analyze.units import format_bytes, format_count, format_duration, format_time
+
+_LABEL_WIDTH = 13
+_KINDS = {True: "rotating", False: "solid", None: "-"}
+
+
+def render_info(info: Info, width: int) -> str:
+    """A section for each file, in lines of at most `width` characters if names allow it."""
+    return "\n\n".join(_capture_text(capture, width) for capture in info.captures) + "\n"
+
+
+def _capture_text(capture: CaptureInfo, width: int) -> str:
+    sections = [
+        completeness_lines(capture.completeness, capture.metadata.started_at, width),
+        _fact_lines(capture, width),
+        _disk_lines(capture.metadata.devices, width),
+        device_lines(capture.completeness, width),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def _fact_lines(capture: CaptureInfo, width: int) -> list[str]:
+    metadata, recorder = capture.metadata, capture.metadata.recorder
+    per_io = "" if capture.bytes_per_io is None else f", {capture.bytes_per_io:.1f} bytes per I/O"
+    facts = {
+        "file": f"{capture.path}, {format_bytes(capture.size_bytes)}{per_io}",
+        "host": f"{metadata.hostname}, Linux {metadata.kernel} {metadata.machine},"
+        f" {metadata.cpus} CPUs",
+        "recorded": f"{format_time(metadata.started_at)}, {format_duration(capture.duration_ns)}",
+        "command": shlex.join(metadata.command),
+        "workload": _workload(metadata),
+        "layers": ", ".join(metadata.layers),
+        "filters": _filters(metadata.filters),
+        "completions": _ledger(metadata.counts),
+        "in flight": f"{format_count(metadata.counts.in_flight_at_start)} at the start,"
+        f" {format_count(metadata.counts.in_flight_at_stop)} at the end",
+        "clock steps": _clock_steps(metadata),
+        "recorder": f"iorec {metadata.iorec_version}, {format_duration(capture.recorder_cpu_ns)}"
+        f" of CPU, {format_bytes(recorder.peak_memory_bytes)} of memory,"
+        f" {format_bytes(recorder.buffer_bytes)} of kernel buffer",
+    }
+    return [line for label, text in facts.items() for line in _labelled(label, text, width)]
+
+
+def _labelled(label: str, text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        escape_for_terminal(text),
+        width,
+        initial_indent=f"{label:<{_LABEL_WIDTH}}",
+        subsequent_indent=" " * _LABEL_WIDTH,
+    )
+
+
+def _workload(metadata: Metadata) -> str:
+    if metadata.workload is None:
+        return "none, the whole machine"
+    status = metadata.workload.exit_status
+    end = "still running at the end" if status is None else f"exit status {status}"
+    return f"{shlex.join(metadata.workload.argv)} ({end})"
+
+
+def _filters(filters: Filters) -> str:
+    named = {
+        "device": filters.device,
+        "pid": filters.pid,
+        "comm": filters.comm,
+        "cgroup": filters.cgroup,
+        "op": filters.op,
+    }
+    parts = [f"{name} {', '.join(map(str, values))}" for name, values in named.items() if values]
+    if filters.min_latency_ns is not None:
+        parts.append(f"latency of {format_duration(filters.min_latency_ns)} or more")
+    parts.append(f"{'with' if filters.include_self else 'without'} the recorder's own I/O")
+    return "; ".join(parts)
+
+
+def _ledger(counts: Counts) -> str:
+    parts = {
+        "recorded": counts.recorded,
+        "filtered out": counts.filtered,
+        "began before": counts.began_before,
+        "parts of others": counts.continuations,
+        "lost": sum(counts.lost.values()),
+    }
+    text = " + ".join(f"{format_count(count)} {name}" for name, count in parts.items())
+    return f"{format_count(counts.completions)} = {text}"
+
+
+def _clock_steps(metadata: Metadata) -> str:
+    steps = [
+        f"{format_duration(step.step_ns)} at {format_time(step.time)}"
+        for step in metadata.clock.steps
+    ]
+    return ", ".join(steps) or "none"
+
+
+def _disk_lines(devices: tuple[Device, ...], width: int) -> list[str]:
+    if not devices:
+        return []
+    columns = [
+        _column("DISK", [device.name for device in devices]),
+        _column("NUMBER", [f"{device.major}:{device.minor}" for device in devices], 3),
+        _column("SIZE", [format_bytes(device.size_bytes) for device in devices]),
+        _column("BLOCK", [format_bytes(device.logical_block_size) for device in devices], 5),
+        _column("KIND", [_KINDS[device.rotational] for device in devices], 4),
+        _column("SCHEDULER", [device.scheduler or "-" for device in devices], 1),
+        _column("REQUESTS", [format_count(device.nr_requests) for device in devices], 6),
+        _column("STANDS ON", [" ".join(device.stands_on) or "-" for device in devices], 2),
+        _column("PARTITIONS", [_partitions(device) for device in devices], 7),
+        _column("MODEL", [device.model or "-" for device in devices], 8),
+    ]
+    return format_columns(fit_columns(columns, width))
+
+
+def _partitions(device: Device) -> str:
+    return " ".join(partition.name for partition in device.partitions) or "-"
+
+
+def _column(title: str, texts: list[str], rank: int = 0) -> Column:
+    return Column(title, [escape_for_terminal(text) for text in texts], rank, is_text=True)

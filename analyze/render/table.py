@@ -1,0 +1,60 @@
+"""Lays out tables for a terminal of a given width."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.cells import cell_len, set_cell_size
+
+_GAP = "  "
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column; `rank` says how early it may be left out, 0 never."""
+
+    title: str
+    cells: Sequence[str]
+    rank: int = 0
+    is_text: bool = False  # on the left side, and shortened if it is long
+
+
+def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
+    """The columns for which there is room: those of the highest rank go first."""
+    longest = max(width * 2 // 5, 12)
+    fitting = [_shortened(column, longest) if column.is_text else column for column in columns]
+    while sum(_width(column) + len(_GAP) for column in fitting) - len(_GAP) > width:
+        last = max(fitting, key=lambda column: column.rank)
+        if last.rank == 0:
+            break
+        fitting.remove(last)
+    return fitting
+
+
+def format_columns(columns: Sequence[Column]) -> list[str]:
+    """A line with the titles and one for each row."""
+    padded = [
+        [_padded(cell, _width(column), column.is_text) for cell in (column.title, *column.cells)]
+        for column in columns
+    ]
+    return [_GAP.join(row).rstrip() for row in zip(*padded, strict=True)]
+
+
+def _shortened(column: Column, longest: int) -> Column:
+    return replace(column, cells=[_without_middle(cell, longest) for cell in column.cells])
+
+
+def _without_middle(cell: str, longest: int) -> str:
+    """Both ends of a path or a name, which say more than its middle."""
+    if cell_len(cell) <= longest:
+        return cell
+    tail = (longest - 1) // 2
+    return f"{set_cell_size(cell, longest - 1 - tail)}…{set_cell_size(cell[::-1], tail)[::-1]}"
+
+
+def _width(column: Column) -> int:
+    return max(cell_len(cell) for cell in (column.title, *column.cells))
+
+
+def _padded(cell: str, width: int, is_text: bool) -> str:
+    space = " " * (width - cell_len(cell))
+    return cell + space if is_text else space + cell

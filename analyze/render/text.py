@@ -1,0 +1,135 @@
+"""Renders a report as text for people."""
+
+import textwrap
+from collections.abc import Sequence
+
+from analyze.agreement import Agreement
+from analyze.completeness import Completeness, format_completeness
+from analyze.names import errno_name, escape_for_terminal
+from analyze.render.groups import group_lines, histogram_lines
+from analyze.render.table import Column, fit_columns, format_columns
+from analyze.report import Report
+from analyze.troubles import Troubles
+from analyze.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_elapsed,
+    format_time,
+)
+
+_MAX_SOURCES = 3
+_MAX_GAPS = 3
+_MAX_DEVICE_LINES = 12
+_VERDICTS = {True: "agrees", False: "DIFFERS", None: "not comparable"}
+
+
+def render_text(report: Report, width: int) -> str:
+    """The report in lines of at most `width` characters, if names allow it."""
+    histograms = [
+        histogram_lines(group) for group in report.summary.groups if group.histogram is not None
+    ]
+    sections = [
+        completeness_lines(report.completeness, report.origin, width) + _selection_lines(report),
+        device_lines(report.completeness, width),
+        group_lines(report.summary, width, is_too_low=report.completeness.lost > 0),
+        *histograms,
+        _in_flight_lines(report, width),
+        _failed_lines(report, width),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def completeness_lines(completeness: Completeness, origin_ns: int, width: int) -> list[str]:
+    """The verdict, and when I/Os were lost in seconds from `origin_ns`."""
+    lines = textwrap.wrap(format_completeness(completeness), width, subsequent_indent="  ")
+    for gap in completeness.gaps[:_MAX_GAPS]:
+        begin, end = format_elapsed(gap.start, origin_ns), format_elapsed(gap.stop, origin_ns)
+        lines.append(f"  {format_count(gap.lost)} lost from {begin} to {end}")
+    left_out = len(completeness.gaps) - _MAX_GAPS
+    return [*lines, f"  and more in {format_count(left_out)} other gaps"] if left_out > 0 else lines
+
+
+def device_lines(completeness: Completeness, width: int) -> list[str]:
+    """Our counts beside those of diskstats; of many devices only those that differ."""
+    rows: Sequence[Agreement] = completeness.devices
+    if len(rows) > _MAX_DEVICE_LINES:
+        rows = [row for row in rows if row.agrees is False]
+    left_out = len(completeness.devices) - len(rows)
+    columns = [
+        Column("DEVICE", [escape_for_terminal(row.device) for row in rows], is_text=True),
+        Column("OP", [row.op for row in rows], is_text=True),
+        Column("I/OS", [format_count(row.counted_ios) for row in rows]),
+        Column("DISKSTATS", [_diskstats_range(row) for row in rows]),
+        Column("", [_VERDICTS[row.agrees] for row in rows], is_text=True),
+    ]
+    lines = format_columns(fit_columns(columns, width)) if rows else []
+    return [*lines, f"({left_out} more, which do not differ)"] if left_out else lines
+
+
+def _diskstats_range(row: Agreement) -> str:
+    if not row.edge_ios:
+        return format_count(row.diskstats_ios)
+    return f"{format_count(row.diskstats_ios - row.edge_ios)} to {format_count(row.diskstats_ios)}"
+
+
+def _selection_lines(report: Report) -> list[str]:
+    """Where and when it was recorded, and which part of it is shown below."""
+    lines = [
+        f"{escape_for_terminal(str(source.path))}: {escape_for_terminal(source.hostname)},"
+        f" Linux {escape_for_terminal(source.kernel)},"
+        f" {format_time(source.started_at)}, {format_duration(source.duration_ns)}"
+        for source in report.sources[:_MAX_SOURCES]
+    ]
+    left_out = len(report.sources) - _MAX_SOURCES
+    if left_out > 0:
+        lines.append(f"and {format_count(left_out)} more captures")
+    shown, selection = [], report.selection
+    if selection.begin_s is not None:
+        shown.append(f"from {selection.begin_s:g} s")
+    if selection.end_s is not None:
+        shown.append(f"to {selection.end_s:g} s")
+    if selection.where is not None:
+        shown.append(f"where {escape_for_terminal(selection.where)}")
+    if shown:
+        lines.append(f"below: {format_count(report.summary.total.ios)} I/Os {' '.join(shown)}")
+    return lines
+
+
+def _in_flight_lines(report: Report, width: int) -> list[str]:
+    ages = Column("AGE", [format_duration(row.age_ns) for row in report.in_flight.shown])
+    title = "in flight when recording stopped"
+    return _trouble_lines(title, report.in_flight, report.origin, [ages], width)
+
+
+def _failed_lines(report: Report, width: int) -> list[str]:
+    rows = report.failed.shown
+    latencies = Column("LATENCY", [format_duration(row.latency_ns) for row in rows], 3)
+    errors = Column("ERROR", [errno_name(row.errno or 0) for row in rows], is_text=True)
+    return _trouble_lines("failed", report.failed, report.origin, [latencies, errors], width)
+
+
+def _trouble_lines(
+    title: str, troubles: Troubles, origin_ns: int, last_columns: list[Column], width: int
+) -> list[str]:
+    if not troubles.count:
+        return []
+    rows = troubles.shown
+    columns = [
+        Column("START", [format_elapsed(row.time, origin_ns) for row in rows]),
+        Column("PID", [_text(row.pid) for row in rows]),
+        Column("COMM", [_text(row.comm) for row in rows], is_text=True),
+        Column("OP", [_text(row.op) for row in rows], is_text=True),
+        Column("DEVICE", [_text(row.device) for row in rows], is_text=True),
+        Column("OFFSET", [_text(row.offset) for row in rows], 1),
+        Column("SIZE", [format_bytes(row.bytes) for row in rows], 2),
+        *last_columns,
+    ]
+    lines = format_columns(fit_columns(columns, width))
+    left_out = troubles.count - len(rows)
+    more = [f"({format_count(left_out)} more)"] if left_out > 0 else []
+    return [f"{format_count(troubles.count)} {title}:", *lines, *more]
+
+
+def _text(value: str | int | None) -> str:
+    return "-" if value is None else escape_for_terminal(str(value))

@@ -1,0 +1,179 @@
+"""Finds capture files and checks that each is one before anything relies on it."""
+
+import glob
+import gzip
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from analyze.condition import first_line
+from analyze.errors import IorecError
+from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
+from analyze.rows import COLUMN_TYPES, CSV_SUFFIXES, is_csv, literal_path, parquet_source
+from analyze.schema import METADATA_KEY
+
+# A capture of a billion I/Os needs a tenth of this.
+_MAX_FOOTER_BYTES = 32 << 20
+# Real captures have less than one, 20 M equal rows have 17. A file that claims 2**60 rows would
+# keep a query busy for ever.
+_MAX_ROWS_PER_BYTE = 100
+_MAGIC = b"PAR1"
+_OTHER_FILE = "give a file that iorec record wrote: .parquet, .csv or .csv.gz"
+_FRESH_COPY = "get a fresh copy of the file, or record once more"
+
+
+@dataclass(frozen=True)
+class CaptureFile:
+    """A capture on disk; `row_count` is None for CSV, which does not say it."""
+
+    path: Path
+    size_bytes: int
+    row_count: int | None
+    metadata: Metadata
+
+
+def find_captures(paths: Sequence[str | Path]) -> list[Path]:
+    """The files that the paths stand for: files, globs and folders; each once, in this order."""
+    found = [file for path in paths for file in _expand(Path(path))]
+    if not found:
+        raise IorecError("no capture was given", _OTHER_FILE, exit_code=2)
+    for file in found:
+        _check_readable(file)
+    return list(dict.fromkeys(found))
+
+
+def read_capture_file(connection: duckdb.DuckDBPyConnection, path: Path) -> CaptureFile:
+    """Checks the file's form and reads its metadata."""
+    size_bytes = path.stat().st_size
+    if size_bytes == 0:
+        raise IorecError(f"cannot read {path}: the file is empty", _FRESH_COPY)
+    if is_csv(path):
+        _check_csv_header(path)
+        return CaptureFile(path, size_bytes, None, _read_sidecar(path))
+    _check_parquet_frame(path, size_bytes)
+    try:
+        metadata = _read_parquet_metadata(connection, path)
+        row_count = _check_parquet_columns(connection, path)
+    except duckdb.Error as error:
+        raise IorecError(
+            f"cannot read {path}: the file is damaged: {first_line(error)}", _FRESH_COPY
+        ) from error
+    if row_count > size_bytes * _MAX_ROWS_PER_BYTE:
+        raise IorecError(
+            f"cannot read {path}: it claims {row_count:,} rows in {size_bytes:,} bytes", _FRESH_COPY
+        )
+    return CaptureFile(path, size_bytes, row_count, metadata)
+
+
+def _expand(path: Path) -> Iterable[Path]:
+    if path.is_dir():
+        captures = [file for file in sorted(path.iterdir()) if _looks_like_capture(file)]
+        if not captures:
+            raise IorecError(f"there is no capture in the folder {path}", _OTHER_FILE)
+        return captures
+    if not path.exists() and glob.has_magic(str(path)):
+        matches = sorted(glob.glob(str(path)))  # noqa: PTH207 - an absolute pattern is fine here
+        if not matches:
+            raise IorecError(f"no file matches {path}", _OTHER_FILE)
+        return [Path(match) for match in matches]
+    return [path]
+
+
+def _looks_like_capture(path: Path) -> bool:
+    return _sidecar(path).exists() if is_csv(path) else path.suffix == ".parquet"
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        str(path).encode()
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            os.close(os.open(path, os.O_RDONLY))
+    except FileNotFoundError as error:
+        raise IorecError(f"cannot read {path}: there is no such file", _OTHER_FILE) from error
+    except OSError as error:
+        raise IorecError(
+            f"cannot read {path}: {error.strerror}", "a capture belongs to the user who recorded it"
+        ) from error
+    except ValueError as error:
+        raise IorecError(f"cannot read {path}: {error}", "give the file another name") from error
+    if not stat.S_ISREG(mode):
+        raise IorecError(f"cannot read {path}: it is not a regular file", _OTHER_FILE)
+
+
+def _check_parquet_frame(path: Path, size_bytes: int) -> None:
+    with path.open("rb") as file:
+        head = file.read(len(_MAGIC))
+        file.seek(-min(8, size_bytes), os.SEEK_END)
+        tail = file.read(8)
+    if not _MAGIC.startswith(head):
+        raise IorecError(f"cannot read {path}: it is not a Parquet file", _OTHER_FILE)
+    footer_bytes = int.from_bytes(tail[:4], "little")
+    if tail[4:] != _MAGIC or footer_bytes > size_bytes - 12:
+        raise IorecError(
+            f"cannot read {path}: the file is truncated: its end is missing", _FRESH_COPY
+        )
+    if footer_bytes > _MAX_FOOTER_BYTES:
+        raise IorecError(
+            f"cannot read {path}: its footer takes {footer_bytes:,} bytes", _OTHER_FILE
+        )
+
+
+def _read_parquet_metadata(connection: duckdb.DuckDBPyConnection, path: Path) -> Metadata:
+    found = connection.execute(
+        "SELECT value FROM parquet_kv_metadata(?) WHERE key = ?::BLOB LIMIT 1",
+        [literal_path(path), METADATA_KEY],
+    ).fetchall()
+    if not found:
+        raise IorecError(
+            f"cannot read {path}: it is a Parquet file, but not a capture of iorec", _OTHER_FILE
+        )
+    return parse_metadata(found[0][0], str(path))
+
+
+def _check_parquet_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """Checks the types as a query will see them and returns the count of rows."""
+    source = parquet_source([path])
+    described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+    types = {name: column_type for name, column_type, *_ in described}
+    for name, expected in COLUMN_TYPES.items():
+        if types.get(name) != expected:
+            found = f"has the type {types[name]}, not {expected}" if name in types else "is missing"
+            raise IorecError(f"cannot read {path}: its column {name} {found}", _FRESH_COPY)
+    [(row_count,)] = connection.execute(f"SELECT count(*) FROM {source}").fetchall()
+    return int(row_count)
+
+
+def _check_csv_header(path: Path) -> None:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.readline(4096).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise IorecError(f"cannot read {path}: it is damaged: {error}", _FRESH_COPY) from error
+    if [name.strip('"') for name in header.strip().split(",")] != list(COLUMN_TYPES):
+        raise IorecError(
+            f"cannot read {path}: its first line is not the header of a capture", _OTHER_FILE
+        )
+
+
+def _read_sidecar(path: Path) -> Metadata:
+    sidecar = _sidecar(path)
+    try:
+        with sidecar.open("rb") as file:
+            data = file.read(MAX_METADATA_BYTES + 1)
+    except OSError as error:
+        raise IorecError(
+            f"cannot read {path}: cannot read {sidecar}, which describes it: {error.strerror}",
+            "keep the .meta.json file beside the capture",
+        ) from error
+    return parse_metadata(data, str(sidecar))
+
+
+def _sidecar(path: Path) -> Path:
+    suffix = next(suffix for suffix in CSV_SUFFIXES if path.name.endswith(suffix))
+    return path.with_name(path.name.removesuffix(suffix) + ".meta.json")

@@ -1,0 +1,185 @@
+"""Sums up I/Os per group: counts, bytes, rates and how their latency is distributed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analyze.errors import IorecError
+from analyze.summary_query import GROUPINGS, SORTS, fine_query, groups_query
+
+if TYPE_CHECKING:
+    from analyze.capture import Capture
+
+Key = dict[str, str | int | None]
+
+_SECOND_NS = 1_000_000_000
+# What fits into memory; more can be counted, but not all be returned.
+_MAX_GROUPS = 20_000
+
+
+@dataclass(frozen=True)
+class HistogramBin:
+    """I/Os with a latency of `low_ns` up to, but not including, `high_ns`."""
+
+    low_ns: int
+    high_ns: int
+    ios: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latency of the I/Os that completed; all None, and a sum of 0, if none did.
+
+    A percentile lies within 0.3 % of that of numpy.percentile, the others are exact.
+    """
+
+    sum_ns: int
+    avg_ns: float | None
+    min_ns: int | None
+    p50_ns: float | None
+    p95_ns: float | None
+    p99_ns: float | None
+    p999_ns: float | None
+    max_ns: int | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The I/Os that share a key; a key column is None where it is unknown.
+
+    Rates are per second of recording in the window, `time_share` is of the latency of all groups,
+    `queue_share` is the part of the latency spent before the I/O went to the device.
+    """
+
+    key: Key
+    ios: int
+    reads: int
+    writes: int
+    read_bytes: int
+    write_bytes: int
+    in_flight: int
+    errors: int
+    ios_per_s: float | None
+    bytes_per_s: float | None
+    time_share: float | None
+    queue_share: float | None
+    latency: Latency
+    histogram: tuple[HistogramBin, ...] | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Groups from the largest to the smallest; `group_count` counts those left out too."""
+
+    by: tuple[str, ...]
+    key_columns: tuple[str, ...]
+    sort: str
+    duration_ns: int
+    group_count: int
+    groups: tuple[Group, ...]
+    total: Group
+
+
+def summarize(
+    capture: "Capture",
+    by: Sequence[str] = ("process",),
+    *,
+    sort: str = "time",
+    top: int | None = None,
+    histogram: bool = False,
+) -> Summary:
+    """Groups the I/Os in one pass over the files and returns the `top` groups, or all.
+
+    Raises IorecError for an unknown grouping or order, and for more groups than fit into memory.
+    """
+    keys = _key_columns(by)
+    if sort not in SORTS:
+        raise _unknown("sort by", sort, SORTS)
+    capture.sql(f"CREATE OR REPLACE TEMP TABLE fine AS {fine_query(keys)}")
+    [(group_count,)] = capture.sql(
+        f"SELECT count(*) FROM (SELECT DISTINCT {', '.join(keys)} FROM fine)"
+    ).fetchall()
+    wanted = group_count if top is None else min(top, group_count)
+    if wanted > _MAX_GROUPS:
+        raise IorecError(
+            f"there are {group_count:,} groups by {' and '.join(by)}",
+            f"show the largest of them with --top, {_MAX_GROUPS:,} at most",
+        )
+    [total] = _records(capture, groups_query((), sort, 1, histogram=histogram))
+    rows = _records(capture, groups_query(keys, sort, wanted, histogram=histogram))
+    return Summary(
+        by=tuple(by),
+        key_columns=tuple(keys),
+        sort=sort,
+        duration_ns=capture.covered_ns,
+        group_count=group_count,
+        groups=tuple(_make_group(row, keys, total, capture.covered_ns) for row in rows),
+        total=_make_group(total, (), total, capture.covered_ns),
+    )
+
+
+def _key_columns(by: Sequence[str]) -> list[str]:
+    for grouping in by:
+        if grouping not in GROUPINGS:
+            raise _unknown("group by", grouping, GROUPINGS)
+    columns = [column for grouping in by for column in GROUPINGS[grouping]]
+    return list(dict.fromkeys(columns))
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> IorecError:
+    return IorecError(f"cannot {what} {name!r}", f"choose from: {', '.join(known)}", exit_code=2)
+
+
+def _records(capture: "Capture", query: str) -> list[dict[str, Any]]:
+    result = capture.sql(query)
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def _make_group(
+    row: dict[str, Any], keys: Sequence[str], total: dict[str, Any], duration_ns: int
+) -> Group:
+    return Group(
+        key={key: row[key] for key in keys},
+        ios=row["ios"],
+        reads=row["reads"],
+        writes=row["writes"],
+        read_bytes=row["read_bytes"],
+        write_bytes=row["write_bytes"],
+        in_flight=row["ios"] - row["done"],
+        errors=row["errors"],
+        ios_per_s=_ratio(row["ios"] * _SECOND_NS, duration_ns),
+        bytes_per_s=_ratio(row["moved_bytes"] * _SECOND_NS, duration_ns),
+        time_share=_ratio(row["latency_sum_ns"], total["latency_sum_ns"]),
+        queue_share=_queue_share(row["queue_sum_ns"], row["device_sum_ns"]),
+        latency=Latency(
+            sum_ns=row["latency_sum_ns"],
+            avg_ns=row["avg_ns"],
+            min_ns=row["min_ns"],
+            p50_ns=row["p50_ns"],
+            p95_ns=row["p95_ns"],
+            p99_ns=row["p99_ns"],
+            p999_ns=row["p999_ns"],
+            max_ns=row["max_ns"],
+        ),
+        histogram=None if row["histogram"] is None else _make_histogram(row["histogram"]),
+    )
+
+
+def _queue_share(queue_sum_ns: int | None, device_sum_ns: int | None) -> float | None:
+    if queue_sum_ns is None or device_sum_ns is None:
+        return None
+    return _ratio(queue_sum_ns, queue_sum_ns + device_sum_ns)
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _make_histogram(counts: Sequence[int]) -> tuple[HistogramBin, ...]:
+    """From 0 to the last bin that is not empty; each but the first is twice as wide as the last."""
+    used = max((index + 1 for index, count in enumerate(counts) if count), default=0)
+    return tuple(
+        HistogramBin(1000 << index if index else 0, 2000 << index, counts[index])
+        for index in range(used)
+    )

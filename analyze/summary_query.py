@@ -1,0 +1,136 @@
+"""Writes the SQL that sums up I/Os: one pass over the rows, then only over what it left."""
+
+from collections.abc import Sequence
+
+# What rows can be grouped by, and the columns of the key that it makes.
+GROUPINGS = {
+    "process": ("pid", "comm"),
+    "pid": ("pid",),
+    "tid": ("tid",),
+    "comm": ("comm",),
+    "device": ("device",),
+    "partition": ("partition",),
+    "op": ("op",),
+    "flags": ("flags",),
+    "cgroup": ("cgroup",),
+    "cpu": ("cpu",),
+    "errno": ("errno",),
+    "size": ("size_class_bytes",),
+    "layer": ("layer",),
+}
+# What groups can be sorted by, the largest first.
+SORTS = {
+    "time": "latency_sum_ns",
+    "ios": "ios",
+    "reads": "reads",
+    "writes": "writes",
+    "bytes": "moved_bytes",
+    "errors": "errors",
+    "avg": "avg_ns",
+    "p50": "p50_ns",
+    "p95": "p95_ns",
+    "p99": "p99_ns",
+    "p999": "p999_ns",
+    "max": "max_ns",
+}
+
+# A size class reaches from its name, a power of two, to the next one.
+_KEY_VALUES = {
+    "size_class_bytes": "CASE WHEN bytes > 0 THEN 1::BIGINT << least(floor(log2(bytes)), 62)::INT"
+    " ELSE 0 END"
+}
+_PERCENTILES = {"p50_ns": 0.5, "p95_ns": 0.95, "p99_ns": 0.99, "p999_ns": 0.999}
+# The middle of such a bucket is within 0.28 % of every latency in it. They count from 1 us, so
+# that a bar of a log2 histogram in us is made of whole ones.
+_BUCKETS_PER_DOUBLING = 128
+_BUCKET = (
+    "floor(log2(CASE WHEN latency_ns < 1 THEN 1 ELSE latency_ns END / 1e3)"
+    f" * {_BUCKETS_PER_DOUBLING})::SMALLINT"
+)
+_DOUBLINGS = 54  # of 1 us up to 2**63 ns
+
+# Each FILTER costs about a second in 100 M rows, so what depends on the op, or on the I/O being
+# complete, is told apart when the few rows of `fine` are summed up.
+_FINE_SUMS = """
+    count(*) AS ios, count(*) FILTER (errno <> 0) AS errors, sum(bytes) AS bytes,
+    min(latency_ns) AS min_ns, max(latency_ns) AS max_ns, sum(latency_ns) AS latency_sum_ns,
+    sum(queue_ns) AS queue_sum_ns, sum(latency_ns - queue_ns) AS device_sum_ns
+"""
+_IS_WRITE = "op IN ('write', 'zone_append')"
+_GROUP_SUMS = f"""
+    coalesce(sum(ios), 0)::BIGINT AS ios,
+    coalesce(sum(ios) FILTER (bucket IS NOT NULL), 0)::BIGINT AS done,
+    coalesce(sum(ios) FILTER (op = 'read'), 0)::BIGINT AS reads,
+    coalesce(sum(ios) FILTER ({_IS_WRITE}), 0)::BIGINT AS writes,
+    coalesce(sum(bytes) FILTER (op = 'read'), 0) AS read_bytes,
+    coalesce(sum(bytes) FILTER ({_IS_WRITE}), 0) AS write_bytes,
+    coalesce(sum(errors), 0)::BIGINT AS errors,
+    min(min_ns) AS min_ns, max(max_ns) AS max_ns,
+    coalesce(sum(latency_sum_ns), 0) AS latency_sum_ns,
+    read_bytes + write_bytes AS moved_bytes,
+    sum(latency_sum_ns) / sum(ios) FILTER (bucket IS NOT NULL) AS avg_ns,
+    sum(queue_sum_ns) FILTER (bucket IS NOT NULL) AS queue_sum_ns,
+    sum(device_sum_ns) AS device_sum_ns
+"""
+
+
+def fine_query(keys: Sequence[str]) -> str:
+    """Sums of the rows of `io` by key, op and latency bucket, null for I/Os in flight."""
+    columns = [f"{_KEY_VALUES.get(key, key)} AS {key}" for key in keys if key != "op"]
+    columns += ["op", f"{_BUCKET} AS bucket", _FINE_SUMS]
+    return f"SELECT {', '.join(columns)} FROM io GROUP BY ALL"
+
+
+def groups_query(keys: Sequence[str], sort: str, limit: int, *, histogram: bool) -> str:
+    """The largest groups of the table `fine`, in order; without keys the one row of everything.
+
+    `done` counts the completed I/Os, and `histogram` lists them by doubling of their latency:
+    below 2 us, below 4 us and so on.
+    """
+    key_list = "".join(f"{key}, " for key in keys)
+    order = ", ".join([f"{SORTS[sort]} DESC NULLS LAST", *keys])
+    # Percentiles are dear, so they are computed of the largest groups only, if those are known.
+    choice = "" if SORTS[sort] in _PERCENTILES else f"ORDER BY {order} LIMIT {limit}"
+    same_key = " AND ".join(
+        ["true", *(f"top.{key} IS NOT DISTINCT FROM fine.{key}" for key in keys)]
+    )
+    percentiles = ", ".join(f"{_percentile(part)} AS {name}" for name, part in _PERCENTILES.items())
+    return f"""
+        WITH top AS (
+            SELECT {key_list} {_GROUP_SUMS} FROM fine GROUP BY ALL {choice}
+        ), buckets AS (
+            SELECT {key_list} bucket, sum(ios) AS bucket_ios, min(min_ns) AS low_ns,
+                max(max_ns) AS high_ns
+            FROM fine SEMI JOIN top ON {same_key} WHERE bucket IS NOT NULL GROUP BY ALL
+        ), ranked AS (
+            SELECT *, sum(bucket_ios) OVER (
+                {f"PARTITION BY {', '.join(keys)}" if keys else ""} ORDER BY bucket
+            )::BIGINT AS stop_rank, stop_rank - bucket_ios AS start_rank
+            FROM buckets
+        )
+        SELECT top.*, {percentiles}, {_histogram() if histogram else "NULL"} AS histogram
+        FROM top LEFT JOIN ranked AS fine ON {same_key}
+        GROUP BY ALL ORDER BY {order} LIMIT {limit}
+    """
+
+
+def _percentile(fraction: float) -> str:
+    """Interpolated between the two nearest ranks, as numpy.percentile does by default."""
+    rank = f"((done - 1) * {fraction})"
+    below, above = _value_at(f"floor({rank})"), _value_at(f"ceil({rank})")
+    return f"{below} + ({above} - {below}) * max({rank} - floor({rank}))"
+
+
+def _value_at(rank: str) -> str:
+    """The latency at a rank: exact at the ends of a bucket, its middle in between."""
+    value = f"""CASE {rank} WHEN start_rank THEN low_ns WHEN stop_rank - 1 THEN high_ns
+        ELSE low_ns / 2 + high_ns / 2 END"""
+    return f"max(CASE WHEN {rank} >= start_rank AND {rank} < stop_rank THEN {value} END)"
+
+
+def _histogram() -> str:
+    doubling = f"greatest(bucket // {_BUCKETS_PER_DOUBLING}, 0)"
+    sums = (
+        f"coalesce(sum(bucket_ios) FILTER ({doubling} = {i}), 0)::BIGINT" for i in range(_DOUBLINGS)
+    )
+    return f"[{', '.join(sums)}]"

@@ -1,0 +1,104 @@
+"""Turns JSON objects from strangers into frozen dataclasses, checking every field's type."""
+
+import re
+import types
+import typing
+from dataclasses import is_dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
+_INT64_MAX = 2**63 - 1
+_KIND_NAMES = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "an integer",
+    bool: "true or false",
+}
+
+
+class EpochNs(int):
+    """Nanoseconds since 1970 in UTC; an RFC 3339 time in the JSON."""
+
+
+class SignedInt(int):
+    """An integer that may be negative; any other one must not."""
+
+
+class FieldError(ValueError):
+    """Says which field is wrong, and how."""
+
+
+def parse_object(cls: type[T], value: dict[str, Any], path: str = "") -> T:
+    """`value` as the dataclass `cls`, every field checked against its annotation.
+
+    Fields that the dataclass does not have are left out; a missing one raises FieldError.
+    """
+    hints = typing.get_type_hints(cls)
+    missing = [name for name in hints if name not in value]
+    if missing:
+        raise FieldError(f"{_join(path, missing[0])} is missing")
+    return cls(
+        **{name: _parse(hint, value[name], _join(path, name)) for name, hint in hints.items()}
+    )
+
+
+def _parse(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the annotated type `hint`, checked through and through."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return None if value is None else _parse(arguments[0], value, path)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return parse_object(hint, _checked(value, dict, path), path)
+    if origin is tuple:
+        items = _checked(value, list, path)
+        return tuple(_parse(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(items))
+    if origin is dict:
+        entries = _checked(value, dict, path)
+        return {key: _parse(arguments[1], item, _join(path, key)) for key, item in entries.items()}
+    if hint is EpochNs:
+        return _parse_time(_checked(value, str, path), path)
+    if hint is float:
+        return _parse_float(value, path)
+    if hint in (int, SignedInt):
+        number = _checked(value, int, path)
+        if number > _INT64_MAX or number < (0 if hint is int else -_INT64_MAX):
+            raise FieldError(f"{path} is out of range")
+        return number
+    return _checked(value, hint, path)
+
+
+def _checked(value: Any, kind: type, path: str) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise FieldError(f"{path} is not {_KIND_NAMES[kind]}")
+    return value
+
+
+def _parse_float(value: Any, path: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FieldError(f"{path} is not a number")
+    if not 0 <= value <= _INT64_MAX:
+        raise FieldError(f"{path} is out of range")
+    return float(value)
+
+
+def _parse_time(text: str, path: str) -> EpochNs:
+    match = _RFC3339.fullmatch(text)
+    try:
+        whole = datetime.fromisoformat(match[1]).replace(tzinfo=UTC) if match else None
+    except ValueError:
+        whole = None
+    if match is None or whole is None:
+        raise FieldError(f"{path} is not a UTC time like 2026-11-21T20:32:47Z")
+    seconds = (whole - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+    time_ns = int(seconds) * 10**9 + int((match[2] or "").ljust(9, "0"))
+    if abs(time_ns) > _INT64_MAX:
+        raise FieldError(f"{path} is out of range")
+    return EpochNs(time_ns)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

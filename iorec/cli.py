@@ -1,0 +1,98 @@
+"""The command line: its commands, and the one place that prints errors."""
+
+import io
+import logging
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from analyze.errors import IorecError
+from analyze.names import escape_for_terminal
+from iorec import __version__
+from iorec.commands import info, plot, record, recover, report
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+app = typer.Typer(
+    help="Record every I/O of a Linux machine; report and plot it anywhere.",
+    epilog="Start with: sudo iorec record -o run.parquet, then iorec report run.parquet",
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=record.EPILOG)(record.record)
+app.command(epilog=report.EPILOG)(report.report)
+app.command()(plot.plot)
+app.command(epilog=info.EPILOG)(info.info)
+app.command(epilog=recover.EPILOG)(recover.recover)
+
+
+def main() -> None:
+    """Runs the command that the arguments name and exits with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command and returns its exit code; an error becomes a message and a hint."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What the terminal's encoding lacks must not end in an error.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(arguments, prog_name="iorec", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it exits, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
+    except Exception as error:
+        return _print_error(error)
+    return code or 0
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"iorec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _print_error(error: Exception) -> int:
+    if logging.getLogger("iorec").isEnabledFor(logging.DEBUG):
+        traceback.print_exception(error)
+    explained = _explained(error)
+    for label, text in (("error", explained.message), ("hint", explained.hint)):
+        print(f"{label}: {escape_for_terminal(text)}", file=sys.stderr)
+    return explained.exit_code
+
+
+def _explained(error: Exception) -> IorecError:
+    if isinstance(error, IorecError):
+        return error
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "iorec"
+        message = error.format_message().rstrip(".")
+        return IorecError(message[:1].lower() + message[1:], f"see {command} --help", 2)
+    if isinstance(error, OSError):
+        return IorecError(str(error), "check that the disk is not full and may be written")
+    return IorecError(
+        f"unexpected {type(error).__name__}: {error}",
+        "this is a defect of iorec: run it again with -v and report what it prints",
+    )

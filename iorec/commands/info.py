@@ -1,0 +1,26 @@
+"""The command `iorec info`."""
+
+import shutil
+import sys
+
+from iorec.options import Captures, Json, Verbose
+
+EPILOG = """\b
+Examples:
+  iorec info run.parquet
+  iorec info run.parquet --json
+"""
+
+
+def info(captures: Captures, json: Json = False, verbose: Verbose = False) -> None:
+    """Say what a capture is and whether it is complete."""
+    from analyze.capture import open_captures
+    from analyze.info import make_info
+    from analyze.render.info import render_info
+    from analyze.render.json import render_json
+
+    with open_captures(captures) as capture:
+        made = make_info(capture)
+    sys.stdout.write(
+        render_json(made) if json else render_info(made, shutil.get_terminal_size().columns)
+    )

@@ -1,0 +1,81 @@
+"""The command `iorec report`."""
+
+import shutil
+import sys
+from typing import Annotated
+
+import typer
+
+from analyze.errors import IorecError
+from iorec.options import Begin, Captures, End, Json, Verbose, Where
+
+EPILOG = """\b
+Examples:
+  iorec report run.parquet
+  iorec report run.parquet --by device,op --histogram
+  iorec report run.parquet -b 10 -e 20 --where "latency_ns > 10000000" --json
+"""
+
+_MAX_GROUPS_OF_TEXT = 20
+
+
+def report(
+    captures: Captures,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Group by process (the default), pid, tid, comm, device, partition, op, flags,"
+            " cgroup, cpu, errno, size or layer; by several: --by device,op.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER",
+            help="Largest first: time (spent in I/O), ios, reads, writes, bytes, errors, avg, p50,"
+            " p95, p99, p999 or max.",
+        ),
+    ] = "time",
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help=f"Show this many groups; by default {_MAX_GROUPS_OF_TEXT} in text and else all.",
+            show_default=False,
+        ),
+    ] = None,
+    histogram: Annotated[
+        bool, typer.Option("--histogram", help="Show the latency distribution of each group.")
+    ] = False,
+    begin: Begin = None,
+    end: End = None,
+    where: Where = None,
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the groups as CSV.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Sum up who did which I/O, and how long it took."""
+    from analyze.capture import open_captures
+    from analyze.completeness import format_completeness
+    from analyze.render.csv import render_csv
+    from analyze.render.json import render_json
+    from analyze.render.text import render_text
+    from analyze.report import make_report
+
+    if csv and (json or histogram):
+        raise IorecError("--csv goes with neither --json nor --histogram", "use --json", 2)
+    keys = [key for keys in by or ["process"] for key in keys.split(",")]
+    if top is None and not (json or csv):
+        top = _MAX_GROUPS_OF_TEXT
+    with open_captures(captures, begin_s=begin, end_s=end, where=where) as capture:
+        made = make_report(capture, keys, sort=sort, top=top, histogram=histogram)
+    if json:
+        sys.stdout.write(render_json(made))
+    elif csv:
+        sys.stdout.write(render_csv(made))
+        if not made.completeness.is_complete:
+            sys.stderr.write(f"warning: {format_completeness(made.completeness)}\n")
+    else:
+        sys.stdout.write(render_text(made, shutil.get_terminal_size().columns))

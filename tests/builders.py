@@ -1,0 +1,254 @@
+"""Builds small valid captures from a few columns, ledger and diskstats agreeing with the rows."""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from analyze.schema import FORMAT_VERSION, LOSS_CAUSES, METADATA_KEY, SCHEMA
+
+START_NS = 1_795_293_167_000_000_000  # 2026-11-21 20:32:47 UTC
+SECOND_NS = 1_000_000_000
+
+_DEFAULTS: dict[str, Any] = {
+    "layer": "request",
+    "op": "read",
+    "flags": "",
+    "device": "loop0",
+    "partition": None,
+    "bytes": 4096,
+    "latency_ns": 100_000,
+    "queue_ns": 10_000,
+    "errno": 0,
+    "pid": 1000,
+    "tid": 1000,
+    "comm": "fio",
+    "cgroup": "/user.slice",
+    "cpu": 0,
+}
+_DISKSTATS_GROUPS = ("read", "write", "discard", "flush")
+
+
+def table(count: int, **columns: Any) -> pa.Table:
+    """`count` rows, one each millisecond from START_NS; a column is one value or `count` values."""
+    index = np.arange(count, dtype=np.int64)
+    columns = {
+        **_DEFAULTS,
+        "time": START_NS + index * 1_000_000,
+        "offset": index * 4096,
+        **columns,
+    }
+    return pa.table([_column(field, columns[field.name], count) for field in SCHEMA], schema=SCHEMA)
+
+
+def mixed_table(count: int, seed: int = 1, seconds: float = 10.0) -> pa.Table:
+    """Reads, writes and flushes of several processes on two devices, in time order."""
+    rng = np.random.default_rng(seed)
+    process = rng.choice(4, count, p=[0.5, 0.3, 0.15, 0.05])
+    op = rng.choice(["read", "write", "flush"], count, p=[0.6, 0.35, 0.05])
+    latency_ns = rng.lognormal(np.log(200_000), 1.2, count).astype(np.int64)
+    is_flush = op == "flush"
+    return table(
+        count,
+        time=START_NS + np.sort(rng.uniform(0, seconds * SECOND_NS, count)).astype(np.int64),
+        op=op,
+        flags=np.where(op == "read", "", "sync"),
+        device=rng.choice(["nvme0n1", "sda"], count, p=[0.8, 0.2]),
+        offset=[
+            None if flush else int(place)
+            for flush, place in zip(is_flush, rng.integers(0, 1 << 18, count) * 4096, strict=True)
+        ],
+        bytes=np.where(is_flush, 0, rng.choice([4096, 16384, 131072], count)),
+        latency_ns=latency_ns,
+        queue_ns=latency_ns // 5,
+        pid=1000 + process,
+        tid=1000 + process,
+        comm=np.array(["postgres", "fio", "kworker/u8:3", "systemd-journal"])[process],
+        cpu=rng.integers(0, 2, count),
+    )
+
+
+def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
+    """The metadata of a recording that lost nothing; `overrides` are merged in, dicts deeply."""
+    stop_ns = max(pc.max(rows["time"]).value + 1 if len(rows) else 0, START_NS + SECOND_NS)
+    devices = sorted(set(rows["device"].to_pylist()))
+    ledger = [entry for device in devices for entry in _ledger_entries(rows, device)]
+    in_flight = rows["latency_ns"].null_count
+    recorded = len(rows) - in_flight
+    base: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "iorec_version": "0.1.0",
+        "hostname": "db1",
+        "kernel": "6.18.44",
+        "machine": "x86_64",
+        "cpus": 2,
+        "command": ["iorec", "record", "-o", "run.parquet"],
+        "workload": None,
+        "started_at": rfc3339(START_NS),
+        "stopped_at": rfc3339(stop_ns),
+        "duration_s": (stop_ns - START_NS) / SECOND_NS,
+        "clock": {
+            "start": {"monotonic_ns": SECOND_NS, "realtime_ns": START_NS},
+            "stop": {"monotonic_ns": SECOND_NS + stop_ns - START_NS, "realtime_ns": stop_ns},
+            "steps": [],
+        },
+        "filters": {
+            **{name: [] for name in ("device", "pid", "comm", "cgroup", "op")},
+            "min_latency_ns": None,
+            "include_self": False,
+        },
+        "layers": sorted(set(rows["layer"].to_pylist())) or ["request"],
+        "devices": [_device(number, name) for number, name in enumerate(devices)],
+        "counts": {
+            "completions": recorded,
+            "recorded": recorded,
+            "filtered": 0,
+            "began_before": 0,
+            "continuations": 0,
+            "merged": 0,
+            "in_flight_at_start": 0,
+            "in_flight_at_stop": in_flight,
+            "lost": dict.fromkeys(LOSS_CAUSES, 0),
+            "gaps": [],
+            "devices": ledger,
+        },
+        "diskstats": {
+            device: {group: _diskstats(ledger, device, group) for group in _DISKSTATS_GROUPS}
+            for device in devices
+        },
+        "recorder": {
+            "cpu_user_s": 0.25,
+            "cpu_system_s": 0.125,
+            "peak_memory_bytes": 120 << 20,
+            "buffer_bytes": 16 << 20,
+        },
+        "complete": True,
+    }
+    return _merged(base, overrides)
+
+
+def write_capture(path: Path, rows: pa.Table | None = None, **overrides: Any) -> Path:
+    """Writes `rows` (by default 1,009 mixed ones) to a .parquet, .csv or .csv.gz capture."""
+    rows = mixed_table(1009) if rows is None else rows
+    described = json.dumps(metadata(rows, **overrides)).encode()
+    if path.suffix == ".parquet":
+        write_parquet(path, rows, described)
+    else:
+        _write_csv(path, rows)
+        path.with_name(path.name.split(".csv")[0] + ".meta.json").write_bytes(described)
+    return path
+
+
+def write_parquet(path: Path, rows: pa.Table, described: bytes | None) -> Path:
+    """Writes any table with any bytes as its metadata, or none; row groups of 256 Ki rows."""
+    with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+        writer.write_table(rows, row_group_size=1 << 18)
+        if described is not None:
+            writer.add_key_value_metadata({METADATA_KEY: described})
+    return path
+
+
+def rfc3339(time_ns: int) -> str:
+    """A wall clock time as the metadata holds it."""
+    seconds, nanoseconds = divmod(time_ns, SECOND_NS)
+    return f"{np.datetime64(seconds, 's')}.{nanoseconds:09d}Z"
+
+
+def _column(field: pa.Field, values: Any, count: int) -> pa.Array:
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+        values = [values] * count
+    if pa.types.is_dictionary(field.type):
+        return pa.array(values, pa.string()).dictionary_encode().cast(field.type)
+    return pa.array(values).cast(field.type)
+
+
+def _ledger_entries(rows: pa.Table, device: str) -> list[dict[str, Any]]:
+    done = rows.filter(pc.and_(pc.equal(rows["device"], device), pc.is_valid(rows["latency_ns"])))
+    groups = [_diskstats_group(op) for op in done["op"].to_pylist()]
+    entries = []
+    for layer in sorted(set(done["layer"].to_pylist())):
+        for group in sorted(set(groups)):
+            mask = pc.and_(
+                pc.equal(done["layer"], layer), pa.array([name == group for name in groups])
+            )
+            found = done.filter(mask)
+            zeros = {
+                f"{kind}{unit}": 0
+                for kind in ("filtered", "lost", "began_before")
+                for unit in ("", "_bytes")
+            }
+            entries.append(
+                {
+                    "layer": layer,
+                    "device": device,
+                    "op": group,
+                    "recorded": len(found),
+                    "recorded_bytes": pc.sum(found["bytes"]).as_py() or 0,
+                    **zeros,
+                }
+            )
+    return entries
+
+
+def _diskstats_group(op: str) -> str:
+    if op in ("read", "discard", "flush"):
+        return op
+    return "other" if op == "driver" else "write"
+
+
+def _diskstats(ledger: list[dict[str, Any]], device: str, group: str) -> dict[str, int]:
+    found = [
+        entry
+        for entry in ledger
+        if (entry["layer"], entry["device"], entry["op"]) == ("request", device, group)
+    ]
+    return {
+        "ios": sum(entry["recorded"] for entry in found),
+        "bytes": sum(entry["recorded_bytes"] for entry in found),
+        "edge_ios": 0,
+    }
+
+
+def _device(number: int, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "major": 259,
+        "minor": number,
+        "model": None,
+        "size_bytes": 1 << 30,
+        "logical_block_size": 512,
+        "rotational": False,
+        "scheduler": "none",
+        "nr_requests": 128,
+        "partitions": [],
+        "stands_on": [],
+    }
+
+
+def _merged(base: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = copy.copy(base)
+    for key, value in overrides.items():
+        is_deep = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if is_deep else value
+    return merged
+
+
+def _write_csv(path: Path, rows: pa.Table) -> None:
+    columns = []
+    for field, column in zip(SCHEMA, rows.columns, strict=True):
+        if pa.types.is_timestamp(field.type):
+            column = pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
+        elif pa.types.is_dictionary(field.type):
+            column = pc.replace_substring_regex(
+                column.cast(pa.string()), r"^([=+\-@\t\r'])", r"'\1"
+            )
+        columns.append(column)
+    with pa.output_stream(path, compression="detect") as sink:
+        pyarrow.csv.write_csv(pa.table(columns, names=SCHEMA.names), sink)

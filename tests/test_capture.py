@@ -1,0 +1,324 @@
+"""Opening captures: what is readable reads the same everywhere, what is not says why."""
+
+import json
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import analyze
+from analyze.capture import Capture
+from analyze.errors import IorecError
+from analyze.schema import FORMAT_VERSION, SCHEMA
+from tests.builders import (
+    SECOND_NS,
+    START_NS,
+    metadata,
+    mixed_table,
+    rfc3339,
+    table,
+    write_capture,
+    write_parquet,
+)
+
+HOSTILE = [
+    "=cmd|' /C calc'!A0",
+    "+1",
+    "-1",
+    "@x",
+    "\tx",
+    "'x",
+    'a"b',
+    "a,b",
+    "a\nb",
+    "\x1b[31m",
+    "",
+]
+
+
+def error_of(*paths: Path | str, **selection: object) -> IorecError:
+    with pytest.raises(IorecError) as caught:
+        analyze.open(*paths, **selection)  # type: ignore[arg-type]
+    assert caught.value.hint
+    return caught.value
+
+
+def count(capture: Capture) -> int:
+    [(rows,)] = capture.sql("SELECT count(*) FROM io").fetchall()
+    return int(rows)
+
+
+def test_a_capture_gives_back_every_value_it_holds(tmp_path: Path) -> None:
+    rows = mixed_table(1009)
+    with analyze.open(write_capture(tmp_path / "run.parquet", rows)) as capture:
+        read = capture.table()
+    assert read.schema.names == SCHEMA.names
+    assert read.to_pylist() == rows.to_pylist()
+
+
+@pytest.mark.parametrize("name", ["run.csv", "run.csv.gz"])
+def test_a_csv_capture_gives_back_every_value_it_holds(tmp_path: Path, name: str) -> None:
+    names = [*HOSTILE[:-1], None]
+    rows = table(len(names), comm=names, latency_ns=[None, *[1] * (len(names) - 1)])
+    with analyze.open(write_capture(tmp_path / name, rows)) as capture:
+        assert capture.table().to_pylist() == rows.to_pylist()
+
+
+def test_other_tools_read_a_capture_without_our_code(tmp_path: Path) -> None:
+    rows = mixed_table(1009)
+    path = write_capture(tmp_path / "run.parquet", rows)
+    latency = rows["latency_ns"].to_numpy()
+
+    frame = pd.read_parquet(path)
+    assert str(frame["time"].dtype) == "datetime64[ns, UTC]"
+    assert frame["latency_ns"].sum() == latency.sum()
+    polars = pl.read_parquet(path)
+    assert polars["time"].dtype == pl.Datetime("ns", "UTC")
+    assert polars["latency_ns"].sum() == latency.sum()
+    query = f"SELECT sum(latency_ns), epoch_ns(min(time)), count(offset) FROM '{path}'"
+    assert duckdb.sql(query.replace("offset", '"offset"')).fetchall() == [
+        (latency.sum(), rows["time"][0].value, len(rows) - rows["offset"].null_count)
+    ]
+
+
+def test_pandas_and_duckdb_views_hold_the_rows_of_the_window(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(1000))
+    with analyze.open(path, begin_s=0.25, end_s=0.75) as capture:
+        assert len(capture.pandas()) == 500
+        assert capture.duckdb().count("*").fetchall() == [(500,)]
+        assert str(capture.pandas()["time"].dtype) == "datetime64[ns, UTC]"
+
+
+def test_several_files_a_glob_and_a_folder_read_as_one(tmp_path: Path) -> None:
+    paths = [write_capture(tmp_path / f"{i}.parquet", table(10 + i)) for i in range(3)]
+    paths.append(write_capture(tmp_path / "3.csv.gz", table(13)))
+    (tmp_path / "notes.csv").write_text("no capture: nothing describes it\n")
+    for given in (paths, [tmp_path], [tmp_path / "*.parquet", tmp_path / "3.csv.gz"]):
+        with analyze.open(*given) as capture:
+            assert count(capture) == 10 + 11 + 12 + 13
+            assert capture.completeness().recorded == 46
+
+
+def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(7))
+    with analyze.open(path, path) as capture:
+        assert count(capture) == 7
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a[1]*?.parquet", "it's.parquet", "k=v.parquet", "日本 {x,y}.parquet"],
+)
+def test_a_name_with_special_characters_is_only_a_name(tmp_path: Path, name: str) -> None:
+    write_capture(tmp_path / "a1xx.parquet", table(3))
+    with analyze.open(write_capture(tmp_path / name, table(7))) as capture:
+        assert count(capture) == 7
+
+
+def test_a_window_counts_seconds_from_the_earliest_start(tmp_path: Path) -> None:
+    first = write_capture(tmp_path / "1.parquet", table(1000))
+    later = table(1000, time=START_NS + 5 * SECOND_NS + np.arange(1000) * 1_000_000)
+    second = write_capture(
+        tmp_path / "2.parquet",
+        later,
+        started_at=rfc3339(START_NS + 5 * SECOND_NS),
+        stopped_at=rfc3339(START_NS + 6 * SECOND_NS),
+    )
+    with analyze.open(second, first, begin_s=0.9, end_s=5.1) as capture:
+        assert count(capture) == 200
+        assert capture.window == (START_NS + 9 * 10**8, START_NS + 51 * 10**8)
+        assert capture.covered_ns == 2 * 10**8
+
+
+def test_a_row_at_the_begin_is_in_the_window_and_one_at_its_end_is_not(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(3, time=[START_NS + i for i in (5, 6, 7)]))
+    with analyze.open(path, begin_s=5e-9, end_s=7e-9) as capture:
+        assert count(capture) == 2
+
+
+@pytest.mark.parametrize(
+    ("begin_s", "end_s"),
+    [(-1, None), (None, 0), (5, 5), (5, 2), (float("nan"), 1), (float("inf"), 1)],
+)
+def test_a_window_that_makes_no_sense_is_a_usage_error(
+    tmp_path: Path, begin_s: float | None, end_s: float | None
+) -> None:
+    path = write_capture(tmp_path / "run.parquet")
+    assert error_of(path, begin_s=begin_s, end_s=end_s).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "selection", [{"begin_s": 100.0}, {"begin_s": 1e300}, {"where": "pid = -5"}]
+)
+def test_nothing_left_after_narrowing_is_said(tmp_path: Path, selection: dict[str, object]) -> None:
+    error = error_of(write_capture(tmp_path / "run.parquet"), **selection)
+    assert "no I/Os are left" in error.message
+    assert error.exit_code == 1
+
+
+def test_an_empty_capture_opens(tmp_path: Path) -> None:
+    with analyze.open(write_capture(tmp_path / "run.parquet", table(0))) as capture:
+        assert count(capture) == 0
+
+
+def test_of_two_layers_that_see_the_same_io_one_is_shown(tmp_path: Path) -> None:
+    rows = table(
+        6,
+        layer=["bio", "request"] * 2 + ["bio"] * 2,
+        device=["sda"] * 4 + ["dm-0"] * 2,
+    )
+    with analyze.open(write_capture(tmp_path / "run.parquet", rows)) as capture:
+        shown = capture.sql("SELECT device, layer, count(*) FROM io GROUP BY ALL ORDER BY ALL")
+        assert shown.fetchall() == [("dm-0", "bio", 2), ("sda", "request", 2)]
+
+
+def test_leaving_a_capture_leaves_nothing_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_capture(tmp_path / "run.parquet")
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(spill))
+    with analyze.open(path):
+        assert list(spill.iterdir())
+    assert not list(spill.iterdir())
+    error_of(path, begin_s=1000.0)
+    assert not list(spill.iterdir())
+
+
+def test_a_capture_that_is_not_there_is_said(tmp_path: Path) -> None:
+    assert "no such file" in error_of(tmp_path / "run.parquet").message
+    assert "no file matches" in error_of(tmp_path / "*.parquet").message
+    assert "no capture in the folder" in error_of(tmp_path).message
+    assert error_of().exit_code == 2
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe.parquet")
+    assert "not a regular file" in error_of(tmp_path / "pipe.parquet").message
+    assert "not a regular file" in error_of("/dev/zero").message
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"", "is empty"),
+        (b"PA", "truncated"),
+        (b"time,layer,op\n" * 9, "not a Parquet file"),
+        (b"PAR1" + b"x" * 100, "truncated"),
+        (b"PAR1" + b"x" * 100 + (2**31).to_bytes(4, "little") + b"PAR1", "truncated"),
+        (b"PAR1" + b"x" * 100 + (50).to_bytes(4, "little") + b"PAR1", "damaged"),
+    ],
+)
+def test_what_is_no_parquet_file_is_said(tmp_path: Path, content: bytes, cause: str) -> None:
+    path = tmp_path / "run.parquet"
+    path.write_bytes(content)
+    error = error_of(path)
+    assert cause in error.message
+    assert error.exit_code == 1
+
+
+def test_a_parquet_file_of_somebody_else_is_said(tmp_path: Path) -> None:
+    assert (
+        "not a capture of iorec"
+        in error_of(write_parquet(tmp_path / "other.parquet", table(3), None)).message
+    )
+
+
+@pytest.mark.parametrize(
+    ("described", "cause"),
+    [
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"9" * 5000, "not valid JSON"),
+        (b"[]", "not a JSON object"),
+        (b"{}", "format_version is missing"),
+        (b" " * (8 << 20) + b"{}", "its metadata takes"),
+    ],
+)
+def test_metadata_that_is_no_object_is_said(tmp_path: Path, described: bytes, cause: str) -> None:
+    path = write_parquet(tmp_path / "run.parquet", table(3), described)
+    assert cause in error_of(path).message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cause"),
+    [
+        ({"hostname": 5}, "hostname is not a string"),
+        ({"cpus": True}, "cpus is not an integer"),
+        ({"cpus": 10**30}, "cpus is out of range"),
+        ({"duration_s": float("nan")}, "duration_s is out of range"),
+        ({"duration_s": 10**400}, "duration_s is out of range"),
+        ({"started_at": "yesterday"}, "started_at is not a UTC time"),
+        ({"started_at": "9999-01-01T00:00:00Z"}, "started_at is out of range"),
+        ({"started_at": "2026-02-30T00:00:00Z"}, "started_at is not a UTC time"),
+        ({"stopped_at": "1999-01-01T00:00:00Z"}, "stopped before it started"),
+        ({"counts": {"lost": {"ring_full": -1}}}, "counts.lost.ring_full is out of range"),
+        ({"counts": {"devices": [{}]}}, "counts.devices[0].layer is missing"),
+        ({"devices": [5]}, "devices[0] is not an object"),
+        ({"diskstats": {"sda": []}}, "diskstats.sda is not an object"),
+    ],
+)
+def test_a_field_of_the_metadata_that_is_wrong_is_named(
+    tmp_path: Path, overrides: dict[str, object], cause: str
+) -> None:
+    assert cause in error_of(write_capture(tmp_path / "run.parquet", **overrides)).message
+
+
+def test_a_field_of_a_later_release_is_ignored(tmp_path: Path) -> None:
+    with analyze.open(write_capture(tmp_path / "run.parquet", colour="red")) as capture:
+        assert count(capture) == 1009
+
+
+def test_a_newer_format_is_said_plainly(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", format_version=FORMAT_VERSION + 1)
+    assert f"reads up to version {FORMAT_VERSION}" in error_of(path).message
+
+
+def test_a_column_of_another_type_or_none_at_all_is_named(tmp_path: Path) -> None:
+    rows = table(3)
+    described = json.dumps(metadata(rows)).encode()
+    text_pid = rows.set_column(11, "pid", pa.array(["1", "2", "3"]))
+    path = write_parquet(tmp_path / "text.parquet", text_pid, described)
+    assert "column pid has the type VARCHAR, not INTEGER" in error_of(path).message
+    micro = rows.set_column(0, "time", rows["time"].cast(pa.timestamp("us", "UTC")))
+    path = write_parquet(tmp_path / "micro.parquet", micro, described)
+    assert "column time has the type" in error_of(path).message
+    path = write_parquet(tmp_path / "less.parquet", rows.drop_columns(["errno"]), described)
+    assert "column errno is missing" in error_of(path).message
+
+
+def test_a_csv_without_its_description_or_header_is_said(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.csv")
+    description = tmp_path / "run.meta.json"
+    whole = description.read_bytes()
+    description.unlink()
+    assert "run.meta.json" in error_of(path).message
+    description.write_bytes(whole)
+    path.write_text("a,b,c\n1,2,3\n")
+    assert "not the header of a capture" in error_of(path).message
+
+
+def test_a_csv_with_a_damaged_line_is_said(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.csv")
+    path.write_text(path.read_text() + "when?,request,read,,sda,,0,x,1,1,0,1,1,fio,/,0\n")
+    with pytest.raises(IorecError, match="damaged"), analyze.open(path) as capture:
+        capture.summary()
+
+
+def test_damage_that_shows_only_when_rows_are_read_is_said(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet")
+    first_page = pq.read_metadata(path).row_group(0).column(8).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[first_page : first_page + 64] = bytes(64)
+    path.write_bytes(content)
+    with pytest.raises(IorecError, match="damaged"), analyze.open(path) as capture:
+        capture.summary()

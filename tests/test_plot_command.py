@@ -1,0 +1,83 @@
+"""`iorec plot`: which file it writes, and that it leaves nothing behind when it fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analyze.errors import IorecError
+from analyze.plot.kinds import Kind
+from iorec.commands.plot import plot
+from iorec.output import Folder
+from tests.builders import write_capture
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    return write_capture(tmp_path / "run.parquet")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_picture_lies_beside_the_capture_by_default(capture: Path) -> None:
+    plot([capture])
+    assert names(capture.parent) == ["run.parquet", "run.png"]
+
+
+def test_a_compressed_csv_capture_gives_a_png_of_its_name(tmp_path: Path) -> None:
+    plot([write_capture(tmp_path / "run.csv.gz")], kind=Kind.IOPS)
+    assert "run.png" in names(tmp_path)
+
+
+def test_an_existing_picture_is_refused_unless_forced(capture: Path) -> None:
+    picture = capture.with_name("run.svg")
+    picture.write_text("mine")
+    with pytest.raises(IorecError) as refusal:
+        plot([capture], output=picture)
+    assert "-f/--force" in refusal.value.hint
+    assert picture.read_text() == "mine"
+    plot([capture], output=picture, kind=Kind.IOPS, force=True)
+    assert "<svg" in picture.read_text()
+
+
+@pytest.mark.parametrize("name", ["run.gif", "run", ".png", "run.parquet"])
+def test_an_unknown_suffix_is_a_usage_error(capture: Path, name: str) -> None:
+    with pytest.raises(IorecError) as refusal:
+        plot([capture], output=capture.with_name(name), force=True)
+    assert refusal.value.exit_code == 2
+    assert ".png, .svg, .pdf" in refusal.value.hint
+    assert names(capture.parent) == ["run.parquet"]
+
+
+def test_a_missing_folder_is_named(capture: Path) -> None:
+    with pytest.raises(IorecError, match="nowhere"):
+        plot([capture], output=capture.parent / "nowhere" / "run.png")
+
+
+def test_a_full_disk_leaves_neither_a_picture_nor_half_of_one(
+    capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    picture = capture.with_name("run.png")
+    picture.write_text("the old one")
+    monkeypatch.setattr(Folder, "rename", rename)
+    with pytest.raises(IorecError, match="No space left on device"):
+        plot([capture], kind=Kind.IOPS, force=True)
+    assert picture.read_text() == "the old one"
+    assert names(capture.parent) == ["run.parquet", "run.png"]
+
+
+def test_a_window_without_rows_is_an_error_and_draws_nothing(capture: Path) -> None:
+    with pytest.raises(IorecError):
+        plot([capture], where="pid = -1")
+    assert names(capture.parent) == ["run.parquet"]
+
+
+def test_neither_the_library_nor_the_command_imports_matplotlib_before_it_draws() -> None:
+    check = "import sys, analyze, iorec.commands.plot; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)

@@ -1,0 +1,101 @@
+"""The figures: every kind draws, says what it cannot draw, and is safe to open."""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pyarrow as pa
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from analyze.capture import open_captures
+from analyze.plot.figure import draw
+from analyze.plot.kinds import Kind
+from analyze.plot.output import render
+from tests.builders import START_NS, mixed_table, rfc3339, table, write_capture
+
+HOSTILE_NAMES = (
+    "<script>alert(1)</script>",
+    "$\\frac{a}$",
+    "\u202egnp.exe",
+    "\x1b[31m",
+    "a\nb",
+    "中",
+)
+
+
+def draw_rows(folder: Path, rows: pa.Table, kind: Kind = Kind.OVERVIEW, **overrides: Any) -> Figure:
+    with open_captures([write_capture(folder / "run.parquet", rows, **overrides)]) as capture:
+        return draw(capture, kind)
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_kind_draws_in_every_format(tmp_path: Path, kind: Kind) -> None:
+    figure = draw_rows(tmp_path, mixed_table(503), kind)
+    assert render(figure, ".png").startswith(b"\x89PNG")
+    assert b"<svg" in render(figure, ".svg")
+    assert render(figure, ".pdf").startswith(b"%PDF")
+
+
+def test_the_overview_says_host_devices_time_and_completeness(tmp_path: Path) -> None:
+    said = words(draw_rows(tmp_path, mixed_table(503)))
+    for word in ("db1", "nvme0n1, sda", "2026-11-21 20:32:47 UTC", "6.18.44", "503 I/Os", "0 lost"):
+        assert word in said
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_an_empty_capture_says_that_it_holds_nothing(tmp_path: Path, kind: Kind) -> None:
+    figure = draw_rows(tmp_path, table(0), kind)
+    assert "No I/Os in this capture" in words(figure)
+    assert render(figure, ".png")
+
+
+def test_a_capture_of_one_io_describes_it(tmp_path: Path) -> None:
+    said = words(draw_rows(tmp_path, table(1, offset=8192)))
+    assert "Only one I/O: read of 4.0 KiB on loop0 at 8.0 KiB" in said
+    assert "fio (1000)" in said
+    assert "took 100 µs" in said
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_ios_that_never_completed_are_drawn_too(tmp_path: Path, kind: Kind) -> None:
+    rows = table(10, op="flush", offset=[None] * 10, latency_ns=[None] * 10, bytes=0)
+    assert render(draw_rows(tmp_path, rows, kind), ".png")
+
+
+def test_lost_spans_have_an_entry_in_the_legend(tmp_path: Path) -> None:
+    gap = {"start": rfc3339(START_NS + 10**8), "stop": rfc3339(START_NS + 2 * 10**8), "lost": 9}
+    rows = table(100)
+    assert "I/Os were lost" in words(draw_rows(tmp_path, rows, counts={"gaps": [gap]}))
+    assert "I/Os were lost" not in words(draw_rows(tmp_path, rows))
+
+
+def test_the_same_capture_gives_the_same_file(tmp_path: Path) -> None:
+    rows = mixed_table(503)
+    first, second = (render(draw_rows(tmp_path, rows, Kind.CDF), ".svg") for _ in range(2))
+    assert first == second
+
+
+def test_hostile_names_do_no_harm_in_svg(tmp_path: Path) -> None:
+    rows = table(60, comm=list(HOSTILE_NAMES) * 10, device=list(HOSTILE_NAMES) * 10)
+    figure = draw_rows(tmp_path, rows, hostname=HOSTILE_NAMES[0])
+    svg = render(figure, ".svg").decode()
+    tags = {element.tag.rsplit("}")[-1] for element in ElementTree.fromstring(svg).iter()}
+    assert "script" not in tags
+    assert not {"\u202e", "\x1b"} & set(svg)
+    said = words(figure)
+    for name in ("$\\frac{a}$ (1000)", "\\u202egnp.exe", "\\x1b[31m", "a\\x0ab", "\\u4e2d"):
+        assert name in said
+
+
+def test_many_devices_are_named_or_counted(tmp_path: Path) -> None:
+    rows = table(240, device=[f"sd{chr(97 + index % 14)}" for index in range(240)])
+    overview = words(draw_rows(tmp_path, rows))
+    assert "sda, sdb, sdc, sdd and 10 more" in overview
+    assert "10 more devices are not shown" in overview
+    assert "2 more devices are not shown" in words(draw_rows(tmp_path, rows, Kind.OFFSET))

@@ -1,0 +1,205 @@
+"""The binned numbers behind the plots, against plain numpy on the same rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from analyze.capture import Capture, open_captures
+from analyze.plot.bins import OPS
+from analyze.plot.contents import load_contents
+from analyze.plot.depth import load_depth
+from analyze.plot.offsets import load_offsets
+from analyze.plot.processes import load_processes
+from analyze.plot.timeline import Timeline, make_timeline
+from analyze.plot.traffic import PERCENTILES, load_traffic
+from tests.builders import (
+    SECOND_NS,
+    START_NS,
+    metadata,
+    mixed_table,
+    rfc3339,
+    table,
+    write_capture,
+    write_parquet,
+)
+
+INT64_MAX = 2**63 - 1
+
+
+def open_rows(folder: Path, rows: pa.Table, **overrides: Any) -> tuple[Capture, Timeline]:
+    capture = open_captures([write_capture(folder / "run.parquet", rows, **overrides)])
+    return capture, make_timeline(capture, load_contents(capture).io_count)
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.Table:
+    return mixed_table(20_011)
+
+
+@pytest.fixture(scope="module")
+def opened(rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> tuple[Capture, Timeline]:
+    return open_rows(tmp_path_factory.mktemp("plot"), rows)
+
+
+def column(rows: pa.Table, name: str) -> Any:
+    return rows[name].cast(pa.int64()).to_numpy() if name == "time" else rows[name].to_numpy()
+
+
+def test_every_io_and_byte_lies_in_exactly_one_time_bin(
+    rows: pa.Table, opened: tuple[Capture, Timeline]
+) -> None:
+    traffic, timeline = load_traffic(*opened), opened[1]
+    bins = (column(rows, "time") - timeline.begin_ns) // timeline.width_ns
+    for index, op in enumerate(OPS):
+        of_op = column(rows, "op") == op
+        sizes = column(rows, "bytes")[of_op]
+        ios = np.bincount(bins[of_op], minlength=timeline.bin_count)
+        size_bytes = np.bincount(bins[of_op], sizes, minlength=timeline.bin_count)
+        width_s = timeline.width_ns / 1e9
+        np.testing.assert_allclose(traffic.iops.values[index] * width_s, ios)
+        np.testing.assert_allclose(traffic.bytes_per_s.values[index] * width_s, size_bytes)
+
+
+def test_heatmap_and_histogram_count_every_completed_io_once(
+    rows: pa.Table, opened: tuple[Capture, Timeline]
+) -> None:
+    latencies = load_traffic(*opened).latencies
+    timeline = opened[1]
+    expected, *_ = np.histogram2d(
+        column(rows, "latency_ns"),
+        (column(rows, "time") - timeline.begin_ns) // timeline.width_ns,
+        bins=(latencies.edges_ns, np.arange(timeline.bin_count + 1)),
+    )
+    np.testing.assert_array_equal(latencies.heat, expected)
+    np.testing.assert_array_equal(latencies.histogram.sum(axis=0), expected.sum(axis=1))
+
+
+def test_percentiles_are_within_one_percent_of_the_exact_ones(
+    rows: pa.Table, opened: tuple[Capture, Timeline]
+) -> None:
+    for op in load_traffic(*opened).latencies.by_op:
+        latency_ns = column(rows, "latency_ns")[column(rows, "op") == OPS[op.op_index]]
+        exact_ns = np.percentile(latency_ns, 100 * np.array(PERCENTILES))
+        np.testing.assert_allclose(op.percentiles_ns, exact_ns, rtol=0.01)
+        assert op.io_count == latency_ns.size
+        assert op.longest_ns == latency_ns.max()
+
+
+def test_depth_is_the_overlap_of_all_ios_with_each_bin(tmp_path: Path) -> None:
+    """Short and long I/Os, and every fiftieth one in flight until the end."""
+    rng = np.random.default_rng(7)
+    count = 503
+    start_ns = np.sort(rng.integers(0, SECOND_NS, count))
+    latency_ns = rng.lognormal(np.log(2e6), 3, count).astype(np.int64)
+    nulls = np.arange(count) % 50 == 0
+    rows = table(
+        count,
+        time=START_NS + start_ns,
+        op=rng.choice(["read", "write"], count),
+        latency_ns=[None if null else int(ns) for null, ns in zip(nulls, latency_ns, strict=True)],
+    )
+    capture, timeline = open_rows(tmp_path, rows)
+    depth = load_depth(capture, timeline)
+    last_ns = timeline.length_ns - 1
+    stop_ns = np.where(nulls, last_ns, np.minimum(start_ns + latency_ns, last_ns))
+    low = np.arange(timeline.bin_count)[:, None] * timeline.width_ns
+    overlap = np.minimum(stop_ns, low + timeline.width_ns) - np.maximum(start_ns, low)
+    expected = np.clip(overlap, 0, None).sum(axis=1) / timeline.width_ns
+    np.testing.assert_allclose(depth.values.sum(axis=0), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_offset_bins_hold_every_io_that_has_an_offset(
+    rows: pa.Table, opened: tuple[Capture, Timeline]
+) -> None:
+    offsets = load_offsets(*opened, device_limit=4)
+    assert [device.device for device in offsets.devices] == ["nvme0n1", "sda"]
+    for device in offsets.devices:
+        places = rows.filter(pa.compute.equal(rows["device"], device.device))["offset"]
+        places = places.drop_null().to_numpy()
+        expected, _ = np.histogram(places, device.edges_bytes)
+        np.testing.assert_array_equal(device.counts.sum(axis=(0, 2)), expected)
+        assert device.io_count == places.size
+
+
+def test_devices_beyond_the_limit_are_counted(opened: tuple[Capture, Timeline]) -> None:
+    offsets = load_offsets(*opened, device_limit=1)
+    assert [device.device for device in offsets.devices] == ["nvme0n1"]
+    assert offsets.left_out_count == 1
+
+
+def test_processes_are_ranked_by_their_time_in_io(
+    rows: pa.Table, opened: tuple[Capture, Timeline]
+) -> None:
+    processes = load_processes(*opened, limit=3)
+    last_ns = opened[1].begin_ns + opened[1].length_ns - 1
+    busy_ns = np.minimum(column(rows, "latency_ns"), last_ns - column(rows, "time"))
+    totals = {
+        comm: busy_ns[column(rows, "comm") == comm].sum() for comm in set(column(rows, "comm"))
+    }
+    ranking = sorted(totals, key=totals.__getitem__, reverse=True)
+    assert [process.comm for process in processes.top] == ranking[:3]
+    assert [process.busy_ns.sum() for process in processes.top] == [
+        totals[comm] for comm in ranking[:3]
+    ]
+    assert processes.process_count == 4
+    assert processes.top_share == pytest.approx(1 - totals[ranking[3]] / sum(totals.values()))
+
+
+def test_a_window_is_binned_from_its_own_begin(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(1000))
+    with open_captures([path], begin_s=0.25, end_s=0.75) as capture:
+        timeline = make_timeline(capture, 500)
+        assert (timeline.edges_s[0], timeline.edges_s[-1]) == pytest.approx((0.25, 0.75))
+        iops = load_traffic(capture, timeline).iops
+        assert iops.values.sum() * timeline.width_ns / 1e9 == pytest.approx(500)
+
+
+def test_an_end_after_the_recording_adds_no_empty_time(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(1000))
+    with open_captures([path], end_s=3600) as capture:
+        assert make_timeline(capture, 1000).edges_s[-1] == pytest.approx(1)
+
+
+def test_discards_count_as_ios_but_not_as_throughput(tmp_path: Path) -> None:
+    rows = table(100, op=["read", "discard", "write_zeroes", "secure_erase"] * 25)
+    traffic = load_traffic(*open_rows(tmp_path, rows))
+    assert traffic.iops.values[OPS.index("discard")].sum() > 0
+    assert traffic.bytes_per_s.values[OPS.index("discard")].sum() == 0
+    assert traffic.bytes_per_s.values[OPS.index("read")].sum() > 0
+
+
+def test_lost_spans_cover_the_bins_of_each_gap(tmp_path: Path) -> None:
+    gaps = [
+        {"start": rfc3339(START_NS + start), "stop": rfc3339(START_NS + stop), "lost": 5}
+        for start, stop in ((200_000_000, 300_000_000), (700_000_000, 700_000_001))
+    ]
+    _, timeline = open_rows(tmp_path, table(1000), counts={"gaps": gaps})
+    first, second = timeline.loss_spans_s
+    width_s = timeline.width_ns / 1e9
+    assert first == pytest.approx((0.2, 0.3), abs=width_s)
+    assert first[0] <= 0.2 < 0.3 <= first[1]
+    assert second[0] <= 0.7 < second[1] <= 0.7 + width_s
+
+
+def test_hostile_values_stay_within_the_bins_and_lose_no_row(tmp_path: Path) -> None:
+    rows = table(
+        6,
+        time=[START_NS, INT64_MAX, -INT64_MAX, 0, START_NS + 1, START_NS + 2],
+        latency_ns=[INT64_MAX, -INT64_MAX, -5, 0, None, 1],
+        offset=[INT64_MAX, -INT64_MAX, None, 0, 5, 2**62],
+        bytes=[INT64_MAX, INT64_MAX, -INT64_MAX, 0, 1, INT64_MAX],
+    )
+    described = json.dumps(metadata(table(2))).encode()
+    capture = open_captures([write_parquet(tmp_path / "run.parquet", rows, described)])
+    timeline = make_timeline(capture, len(rows))
+    traffic = load_traffic(capture, timeline)
+    assert traffic.iops.values.sum() * timeline.width_ns / 1e9 == pytest.approx(6)
+    assert traffic.latencies.heat.sum() == 5
+    assert traffic.latencies.heat.shape[0] < 400
+    assert load_depth(capture, timeline).peak <= 6
+    assert load_offsets(capture, timeline, 4).devices[0].counts.sum() == 5
+    assert load_processes(capture, timeline, 4).top[0].io_count == 6
