@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 app.command(epilog=record.EPILOG)(record.record)
 app.command(epilog=report.EPILOG)(report.report)
-app.command()(plot.plot)
+app.command(epilog=plot.EPILOG)(plot.plot)
 app.command(epilog=info.EPILOG)(info.info)
 app.command(epilog=recover.EPILOG)(recover.recover)
 
@@ -36,13 +36,15 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a command and returns its exit code; an error becomes a message and a hint."""
+    """Runs a command, writes what it returns and gives its exit code; errors become messages."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What the terminal's encoding lacks must not end in an error.
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(arguments, prog_name="iorec", standalone_mode=False)
+        result = app(arguments, prog_name="iorec", standalone_mode=False)
+        if isinstance(result, str):
+            sys.stdout.write(result)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more when it exits, which must not fail again.
@@ -52,7 +54,7 @@ def run(arguments: list[str]) -> int:
         return _INTERRUPTED
     except Exception as error:
         return _print_error(error)
-    return code or 0
+    return result if isinstance(result, int) else 0
 
 
 def _print_version(is_wanted: bool) -> None:

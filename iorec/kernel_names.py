@@ -3,9 +3,6 @@
 import errno
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from iorec.btf import KernelTypes
 from iorec.kernel_header import has_blk_status, req_ops, request_flag_bits
 
@@ -43,7 +40,7 @@ class KernelNames:
 
     ops: dict[int, str]
     flags: dict[int, str]  # by bit
-    errnos: NDArray[np.int16]  # by what a record holds as its error
+    errnos: tuple[int, ...]  # by what a record holds as its error
 
     def op(self, cmd_flags: int) -> str:
         """The operation's name; `driver` for passthrough, `op_N` if the kernel has no name."""
@@ -68,11 +65,8 @@ def read_kernel_names() -> KernelNames:
     if has_status:
         zone_resource = [] if has_plugging else [errno.EBUSY]
         table = [*_STATUS_ERRNO, *zone_resource, *_LATE_STATUS_ERRNO]
-        errnos = np.full(256, errno.EIO, np.int16)
-        errnos[: len(table)] = table
-    else:
-        errnos = np.arange(4096, dtype=np.int16)
-    return KernelNames(ops, flags, errnos)
+        return KernelNames(ops, flags, (*table, *[errno.EIO] * (256 - len(table))))
+    return KernelNames(ops, flags, tuple(range(4096)))
 
 
 def _op_name(name: str) -> str:

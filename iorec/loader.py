@@ -28,6 +28,7 @@ from iorec.kernel_header import kernel_header
 BPF_FOLDER = Path(__file__).parent.parent / "bpf"
 
 IDENTITIES_PER_CPU = 4096
+SLOTS_PER_BUCKET = 8  # of bpf/records.h
 
 MAPS = (
     "records",
@@ -131,37 +132,52 @@ class Loaded:
     has_trace: bool
 
 
-def load(plan: Plan) -> Loaded:
-    """Loads and attaches everything in another process.
+class Loading:
+    """Loads and attaches everything in another process; a context manager.
 
     With `wants_trace` the programs also print to the kernel's trace_pipe, unless the kernel
-    refuses that. Raises IorecError for whatever keeps them from being loaded.
+    refuses that.
     """
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "iorec.loader", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.PIPE,
+
+    def __init__(self, plan: Plan) -> None:
+        """Starts the process, which has the privileges that this one has now."""
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "iorec.loader", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.PIPE,
+            )
+        assert self._process.stdin is not None
+        with self._process.stdin as pipe:
+            pipe.write(json.dumps(asdict(plan)).encode())
+
+    def __enter__(self) -> "Loading":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+    def finish(self) -> Loaded:
+        """Waits for the process; raises IorecError for whatever kept it from loading."""
+        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, 64)
+        if not message:
+            raise IorecError(
+                f"the process that loads the kernel programs ended with {self._process.wait()}",
+                "run it again; if it stays, please report it with the output of `uname -a`",
+            )
+        answer = json.loads(message)
+        if "error" in answer:
+            raise IorecError(**answer["error"])
+        named = dict(zip(answer["names"], fds, strict=True))
+        return Loaded(
+            maps={name: named[f"map {name}"] for name in MAPS},
+            programs={name: named[f"program {name}"] for name in _PROGRAMS},
+            links={name: named[f"link {name}"] for name in _PROGRAMS},
+            has_trace=answer["has_trace"],
         )
-        theirs.close()
-        process.communicate(json.dumps(asdict(plan)).encode())
-        message, fds, _, _ = socket.recv_fds(ours, 1 << 16, 64)
-    if process.returncode != 0 or not message:
-        raise IorecError(
-            f"the process that loads the kernel programs ended with {process.returncode}",
-            "run it again; if it stays, please report it with the output of `uname -a`",
-        )
-    answer = json.loads(message)
-    if "error" in answer:
-        raise IorecError(**answer["error"])
-    named = dict(zip(answer["names"], fds, strict=True))
-    return Loaded(
-        maps={name: named[f"map {name}"] for name in MAPS},
-        programs={name: named[f"program {name}"] for name in _PROGRAMS},
-        links={name: named[f"link {name}"] for name in _PROGRAMS},
-        has_trace=answer["has_trace"],
-    )
 
 
 def possible_cpus() -> int:

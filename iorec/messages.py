@@ -3,7 +3,8 @@
 from analyze.units import format_bytes, format_count, format_duration
 from iorec.devices import disk_of_file
 from iorec.filters import Filters
-from iorec.session import Result, Settings
+from iorec.recording import Result
+from iorec.session import Settings
 
 
 def format_start(settings: Settings) -> str:

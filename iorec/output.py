@@ -79,6 +79,11 @@ class Folder:
         """The size of a file."""
         return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_size
 
+    def remove_if_empty(self, name: str) -> None:
+        """Removes a file that was created and never written."""
+        if self.exists(name) and self.size_bytes(name) == 0:
+            self.remove(name)
+
     def rename(self, old: str, new: str) -> None:
         """Readers see the whole capture under its name, or none of it."""
         os.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)

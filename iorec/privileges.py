@@ -1,12 +1,19 @@
-"""Checks that this process may load and attach kernel programs."""
+"""Checks for the privileges that loading programs takes, and drops them."""
 
+import ctypes
+import os
+import pwd
+from collections.abc import Iterable
 from pathlib import Path
 
 from analyze.errors import IorecError
+from iorec.workload import User
 
 # include/uapi/linux/capability.h
-_CAP_SYS_ADMIN = 21
+_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_SYS_ADMIN = 0, 1, 21
 _NEEDED = {"CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAPABILITY_VERSION_3 = 0x20080522
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 def check_privileges() -> None:
@@ -20,4 +27,55 @@ def check_privileges() -> None:
         raise IorecError(
             f"recording needs {' and '.join(missing)}, which this process lacks",
             "run it as root: sudo iorec record ...",
+        )
+
+
+def drop_privileges(user: User | None, folder: Path) -> None:
+    """Becomes `user`, if there is one who may write into `folder`, and drops every capability.
+
+    Capabilities belong to threads: to be called while there is only one. Root who may not write
+    into the folder as its owner keeps the capability that lets it.
+    """
+    if user is not None and _may_user_write(user, folder):
+        os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
+        os.setgid(user.gid)
+        os.setuid(user.uid)
+        _set_capabilities((), ())
+    elif os.geteuid() == 0:
+        everything = range(64)
+        _set_capabilities((), everything)
+        may_write = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+        kept = () if may_write and user is None else (_CAP_CHOWN, _CAP_DAC_OVERRIDE)
+        _set_capabilities(kept, kept)
+    else:
+        _set_capabilities((), ())
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _may_user_write(user: User, folder: Path) -> bool:
+    os.setegid(user.gid)
+    os.seteuid(user.uid)
+    try:
+        return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def _set_capabilities(effective: Iterable[int], permitted: Iterable[int]) -> None:
+    """capset(2); permitted ones that this process lacks are left out."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    present = (ctypes.c_uint32 * 6)()
+    libc.capget(header, present)
+    sets = [sum(1 << bit for bit in bits) for bits in (effective, permitted)]
+    wanted = (ctypes.c_uint32 * 6)()
+    for half in range(2):
+        for place, bits in enumerate(sets):
+            allowed = present[3 * half + 1]
+            wanted[3 * half + place] = bits >> 32 * half & 0xFFFFFFFF & allowed
+    if libc.capset(header, wanted) != 0:
+        error = ctypes.get_errno()
+        raise IorecError(
+            f"cannot drop privileges: {os.strerror(error)}", "please report this as a defect"
         )

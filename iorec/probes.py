@@ -1,15 +1,16 @@
 """Gives access to the attached kernel programs and the maps they write."""
 
+import ctypes
 import mmap
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iorec.loader import IDENTITIES_PER_CPU, Plan, load, possible_cpus
+from iorec.btf import libbpf
+from iorec.loader import IDENTITIES_PER_CPU, SLOTS_PER_BUCKET, Loaded, Plan, possible_cpus
 from iorec.records import (
     COMPLETE_COUNTERS,
     COUNTERS,
@@ -17,13 +18,23 @@ from iorec.records import (
     IDENTITY,
     RECORD,
     SLOT,
-    SLOTS_PER_BUCKET,
     TALLY,
 )
 from iorec.ring import Ring
 
 _TALLIES_PER_LANE = 256
 _GAPS_PER_LANE = 256
+
+
+class _ProgInfo(ctypes.Structure):
+    """struct bpf_prog_info of include/uapi/linux/bpf.h."""
+
+    _fields_ = (
+        ("before", ctypes.c_uint8 * 208),
+        ("run_time_ns", ctypes.c_uint64),
+        ("run_cnt", ctypes.c_uint64),
+        ("recursion_misses", ctypes.c_uint64),
+    )
 
 
 @dataclass
@@ -64,19 +75,20 @@ class Probes:
     def missed_runs(self) -> dict[str, int]:
         """How often the kernel skipped each program because it was running on that CPU already.
 
-        Counted since Linux 5.12 (9ed9e9ba2337); {} before.
+        {} where the kernel does not count it (before 5.12, 9ed9e9ba2337) or does not tell a process
+        without privileges (before 5.19, c8644cd0efe7).
         """
         missed = {}
         for name, fd in self._programs.items():
-            for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
-                if line.startswith("recursion_misses:"):
-                    missed[name] = int(line.split()[1])
+            info = _ProgInfo()
+            size = ctypes.c_uint32(ctypes.sizeof(info))
+            if libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)) == 0:
+                missed[name] = int(info.recursion_misses)
         return missed
 
 
-def open_probes(plan: Plan) -> Probes:
-    """Loads and attaches all programs; recording begins when `is_recording[0]` is set."""
-    loaded = load(plan)
+def open_probes(plan: Plan, loaded: Loaded) -> Probes:
+    """Maps what was loaded; recording begins when `is_recording[0]` is set."""
     cpus = possible_cpus()
     lanes = 2 * cpus
 

@@ -11,6 +11,7 @@ from iorec.clock import read_clocks, step_between
 from iorec.devices import DiskStats, read_diskstats, read_in_flight
 from iorec.kernel_names import KernelNames
 from iorec.ledger import Ledger
+from iorec.limits import Limits
 from iorec.metadata import Facts, StatPair, build_metadata
 from iorec.probes import Probes
 from iorec.records import RECORD
@@ -26,15 +27,6 @@ _LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.05, 0.001
 _SETTLE_S = 0.02
 
 _NO_RECORDS = np.empty(0, RECORD)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When to stop by itself; None: never."""
-
-    duration_ns: int | None = None
-    count: int | None = None
-    max_size_bytes: int | None = None
 
 
 @dataclass(frozen=True)

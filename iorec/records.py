@@ -44,7 +44,6 @@ SLOT = np.dtype(
         ("padding", "V6"),
     ]
 )
-SLOTS_PER_BUCKET = 8
 
 IDENTITY = np.dtype([("cgroup", "u8"), ("pid", "u4"), ("tid", "u4"), ("comm", "V16")])
 

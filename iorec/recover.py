@@ -8,7 +8,7 @@ from typing import BinaryIO
 from analyze.errors import IorecError
 from iorec.convert import convert
 from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
-from iorec.session import Result
+from iorec.recording import Result
 from iorec.workload import invoking_user
 
 

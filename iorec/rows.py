@@ -25,6 +25,7 @@ class RowBuilder:
     def __init__(self, probes: Probes, names: KernelNames, realtime_offset_ns: int) -> None:
         """`realtime_offset_ns` is what a monotonic time lacks to wall-clock time."""
         self._names = names
+        self._errnos = np.array(names.errnos, np.int16)
         self._offset_ns = realtime_offset_ns
         self._dictionaries = {
             column: NameColumn()
@@ -56,7 +57,7 @@ class RowBuilder:
             "bytes": pa.array(records["bytes"].astype(np.int64)),
             "latency_ns": _nullable(records["latency_ns"], is_in_flight),
             "queue_ns": _nullable(records["queue_ns"], records["queue_ns"] == NO_ISSUE),
-            "errno": _nullable(self._names.errnos[records["error"]], is_in_flight),
+            "errno": _nullable(self._errnos[records["error"]], is_in_flight),
             **self._identities.columns(records),
             "cpu": pa.array(records["cpu"].astype(np.int16)),
         }

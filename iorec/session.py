@@ -1,30 +1,26 @@
-"""Takes a recording from an empty folder to a finished capture file."""
+"""Prepares a recording: everything that needs privileges, before they are dropped."""
 
 import contextlib
 import fcntl
 import mmap
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from analyze.errors import IorecError
 from analyze.units import format_bytes
-from iorec.convert import convert
-from iorec.devices import describe_devices, read_request_capacity
+from iorec.devices import read_request_capacity
 from iorec.filters import Filters, resolve_filters
 from iorec.kernel_names import read_kernel_names
-from iorec.loader import Plan
-from iorec.metadata import Facts
+from iorec.limits import Limits
+from iorec.loader import SLOTS_PER_BUCKET, KernelFilter, Loading, Plan
 from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
-from iorec.probes import open_probes
-from iorec.recorder import Limits, Recorder
-from iorec.records import SLOTS_PER_BUCKET
-from iorec.signals import SignalWaiter
-from iorec.spool import Metadata, Spool
-from iorec.status import StatusLine
+from iorec.privileges import drop_privileges
 from iorec.workload import Workload, invoking_user
+
+if TYPE_CHECKING:
+    from iorec.recording import Result
 
 # Eight slots for each request that fits into the queues: then eight of them share a bucket of
 # eight with a probability below 1e-6. At least 64 Ki, for devices that are added later.
@@ -61,44 +57,34 @@ def buffer_bytes(asked_bytes: int) -> int:
     return 1 << (asked_bytes - 1).bit_length()
 
 
-@dataclass(frozen=True)
-class Result:
-    """A finished capture."""
-
-    path: Path
-    size_bytes: int
-    metadata: Metadata
-    exit_status: int | None  # of the workload
-
-
-def record_session(settings: Settings, announce: Callable[[], None]) -> Result:
+def record_session(settings: Settings, announce: Callable[[], None]) -> "Result":
     """Records and writes the capture; `announce` is called when recording is about to begin.
 
     An error before the first row leaves nothing behind. After it the spool is left, and the error
     says how to recover it.
     """
-    suffix = capture_suffix(settings.output)
-    name = settings.output.name
-    part_name = f"{name}{PART_SUFFIX}"
-    with Folder.open(settings.output.parent, invoking_user()) as folder:
+    capture_suffix(settings.output)
+    name, part_name = settings.output.name, f"{settings.output.name}{PART_SUFFIX}"
+    user = invoking_user()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(Folder.open(settings.output.parent, user))
         check_free(folder, name, is_forced=settings.is_forced)
         _refuse_leftover(folder, part_name)
-        with (
-            folder.create(part_name) as part,
-            StatusLine(settings.limits, is_quiet=settings.is_quiet) as status,
-        ):
-            fcntl.flock(part, fcntl.LOCK_EX)
-            try:
-                rows, exit_status = _record(settings, part, status, announce)
-                metadata = convert(
-                    part, folder, name, suffix, lambda done: status.show_conversion(done, rows)
-                )
-            except BaseException:
-                _keep_or_remove(folder, part_name, part)
-                raise
-        folder.remove(part_name)
-        size = folder.size_bytes(name)
-    return Result(settings.output, size, metadata, exit_status)
+        part = stack.enter_context(folder.create(part_name))
+        stack.callback(folder.remove_if_empty, part_name)
+        fcntl.flock(part, fcntl.LOCK_EX)
+        workload = None
+        if settings.workload:
+            workload = Workload(settings.workload, user)
+            stack.callback(workload.cancel)
+        names = read_kernel_names()
+        plan = _plan(settings, resolve_filters(settings.filters, names))
+        loading = stack.enter_context(Loading(plan))
+        drop_privileges(user, settings.output.parent)
+        # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
+        from iorec.recording import record_and_convert
+
+        return record_and_convert(settings, names, plan, loading, folder, part, workload, announce)
 
 
 def _refuse_leftover(folder: Folder, part_name: str) -> None:
@@ -109,45 +95,11 @@ def _refuse_leftover(folder: Folder, part_name: str) -> None:
         )
 
 
-def _record(
-    settings: Settings, part: BinaryIO, status: StatusLine, announce: Callable[[], None]
-) -> tuple[int, int | None]:
-    """The number of rows in the spool and the exit status of the workload."""
-    with contextlib.ExitStack() as stack:
-        workload = None
-        if settings.workload:
-            workload = Workload(settings.workload, invoking_user())
-            stack.callback(workload.cancel)
-        names = read_kernel_names()
-        slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
-        probes = stack.enter_context(
-            open_probes(
-                Plan(
-                    resolve_filters(settings.filters, names),
-                    settings.buffer_bytes,
-                    1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
-                    settings.is_verbose,
-                )
-            )
-        )
-        facts = Facts(
-            settings.version,
-            settings.command,
-            settings.workload,
-            settings.filters,
-            tuple(describe_devices()),
-            settings.buffer_bytes,
-        )
-        signals = stack.enter_context(SignalWaiter())
-        announce()
-        recorder = Recorder(
-            probes, names, Spool(part), facts, settings.limits, workload, status.show
-        )
-        metadata = recorder.run(signals)
-        counts = metadata["counts"]
-        return counts["recorded"] + counts["in_flight_at_stop"], recorder.exit_status
-
-
-def _keep_or_remove(folder: Folder, part_name: str, part: BinaryIO) -> None:
-    if os.fstat(part.fileno()).st_size == 0:
-        folder.remove(part_name)
+def _plan(settings: Settings, kernel_filter: KernelFilter) -> Plan:
+    slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
+    return Plan(
+        kernel_filter,
+        settings.buffer_bytes,
+        1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
+        settings.is_verbose,
+    )

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from analyze.units import format_bytes, format_count
-from iorec.recorder import Limits, State
+from iorec.limits import Limits
+from iorec.recorder import State
 
 
 class StatusLine:

@@ -9,6 +9,7 @@ from analyze.plot.bins import OPS, FloatArray, add_up, query_timed
 from analyze.plot.timeline import Timeline
 
 _OFFSET_BINS = 96
+_SECTOR_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class _Range:
 
     @property
     def step(self) -> int:
-        return (self.high - self.low) // _OFFSET_BINS + 1
+        """Bytes to a bin: sectors at least, and not so few that all labels would look the same."""
+        return max((self.high - self.low) // _OFFSET_BINS + 1, _SECTOR_BYTES, self.high >> 20)
 
 
 def load_offsets(capture: Capture, timeline: Timeline, device_limit: int) -> Offsets:

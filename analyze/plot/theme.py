@@ -38,6 +38,7 @@ _SETTINGS: dict[Any, Any] = {
     "axes.labelcolor": FAINT_INK,
     "axes.labelsize": 9,
     "axes.edgecolor": "#999999",
+    "axes.formatter.useoffset": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,

@@ -1,7 +1,6 @@
 """The command `iorec info`."""
 
 import shutil
-import sys
 
 from iorec.options import Captures, Json, Verbose
 
@@ -12,7 +11,7 @@ Examples:
 """
 
 
-def info(captures: Captures, json: Json = False, verbose: Verbose = False) -> None:
+def info(captures: Captures, json: Json = False, verbose: Verbose = False) -> str:
     """Say what a capture is and whether it is complete."""
     from analyze.capture import open_captures
     from analyze.info import make_info
@@ -21,6 +20,6 @@ def info(captures: Captures, json: Json = False, verbose: Verbose = False) -> No
 
     with open_captures(captures) as capture:
         made = make_info(capture)
-    sys.stdout.write(
-        render_json(made) if json else render_info(made, shutil.get_terminal_size().columns)
-    )
+    if json:
+        return render_json(made)
+    return render_info(made, shutil.get_terminal_size().columns)

@@ -84,9 +84,9 @@ def record(
     from analyze.units import parse_duration_ns, parse_size_bytes
     from iorec import __version__
     from iorec.filters import Filters
+    from iorec.limits import Limits
     from iorec.messages import format_end, format_start, format_warnings
     from iorec.privileges import check_privileges
-    from iorec.recorder import Limits
     from iorec.session import Settings, buffer_bytes, record_session
 
     duration_ns = parse_duration_ns(duration) if duration else None

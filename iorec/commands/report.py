@@ -1,7 +1,6 @@
 """The command `iorec report`."""
 
 import shutil
-import sys
 from typing import Annotated
 
 import typer
@@ -55,7 +54,7 @@ def report(
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the groups as CSV.")] = False,
     verbose: Verbose = False,
-) -> None:
+) -> str:
     """Sum up who did which I/O, and how long it took."""
     from analyze.capture import open_captures
     from analyze.completeness import format_completeness
@@ -72,10 +71,9 @@ def report(
     with open_captures(captures, begin_s=begin, end_s=end, where=where) as capture:
         made = make_report(capture, keys, sort=sort, top=top, histogram=histogram)
     if json:
-        sys.stdout.write(render_json(made))
-    elif csv:
-        sys.stdout.write(render_csv(made))
-        if not made.completeness.is_complete:
-            sys.stderr.write(f"warning: {format_completeness(made.completeness)}\n")
-    else:
-        sys.stdout.write(render_text(made, shutil.get_terminal_size().columns))
+        return render_json(made)
+    if not csv:
+        return render_text(made, shutil.get_terminal_size().columns)
+    if not made.completeness.is_complete:
+        typer.echo(f"warning: {format_completeness(made.completeness)}", err=True)
+    return render_csv(made)

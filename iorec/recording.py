@@ -1,0 +1,66 @@
+"""Takes attached kernel programs to a finished capture file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from iorec.convert import convert
+from iorec.devices import describe_devices
+from iorec.kernel_names import KernelNames
+from iorec.loader import Loading, Plan
+from iorec.metadata import Facts
+from iorec.output import PART_SUFFIX, Folder, capture_suffix
+from iorec.probes import open_probes
+from iorec.recorder import Recorder
+from iorec.session import Settings
+from iorec.signals import SignalWaiter
+from iorec.spool import Metadata, Spool
+from iorec.status import StatusLine
+from iorec.workload import Workload
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished capture."""
+
+    path: Path
+    size_bytes: int
+    metadata: Metadata
+    exit_status: int | None  # of the workload
+
+
+def record_and_convert(
+    settings: Settings,
+    names: KernelNames,
+    plan: Plan,
+    loading: Loading,
+    folder: Folder,
+    part: BinaryIO,
+    workload: Workload | None,
+    announce: Callable[[], None],
+) -> Result:
+    """Records into the spool `part`, writes the capture into `folder` and removes the spool."""
+    name = settings.output.name
+    facts = Facts(
+        settings.version,
+        settings.command,
+        settings.workload,
+        settings.filters,
+        tuple(describe_devices()),
+        settings.buffer_bytes,
+    )
+    with StatusLine(settings.limits, is_quiet=settings.is_quiet) as status:
+        with open_probes(plan, loading.finish()) as probes, SignalWaiter() as signals:
+            announce()
+            recorder = Recorder(
+                probes, names, Spool(part), facts, settings.limits, workload, status.show
+            )
+            counts = recorder.run(signals)["counts"]
+        rows = counts["recorded"] + counts["in_flight_at_stop"]
+        suffix = capture_suffix(settings.output)
+        metadata = convert(
+            part, folder, name, suffix, lambda done: status.show_conversion(done, rows)
+        )
+    folder.remove(f"{name}{PART_SUFFIX}")
+    return Result(settings.output, folder.size_bytes(name), metadata, recorder.exit_status)
