@@ -1,13 +1,17 @@
 """Words the lines that record prints before and after."""
 
+from typing import TYPE_CHECKING
+
 from analyze.units import format_bytes, format_count, format_duration
 from iorec.devices import disk_of_file
 from iorec.filters import Filters
-from iorec.recording import Result
-from iorec.session import Settings
+
+if TYPE_CHECKING:
+    from iorec.recording import Result
+    from iorec.session import Settings
 
 
-def format_start(settings: Settings) -> str:
+def format_start(settings: "Settings") -> str:
     """What is recorded, where to and how to stop."""
     end = "when the command ends" if settings.workload else "with Ctrl-C"
     if settings.limits.duration_ns is not None:
@@ -20,7 +24,7 @@ def format_start(settings: Settings) -> str:
     return line
 
 
-def format_end(result: Result) -> str:
+def format_end(result: "Result") -> str:
     """What was recorded, what was lost, and the next command."""
     counts = result.metadata["counts"]
     size = sum(row["recorded_bytes"] for row in counts["devices"])
@@ -39,7 +43,7 @@ def format_end(result: Result) -> str:
     return "\n".join(lines)
 
 
-def format_warnings(settings: Settings) -> list[str]:
+def format_warnings(settings: "Settings") -> list[str]:
     """What may surprise in the capture."""
     folder, wanted = settings.output.parent, settings.filters.device
     disk = disk_of_file(folder) if folder.exists() else None

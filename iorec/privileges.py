@@ -33,9 +33,10 @@ def check_privileges() -> None:
 def drop_privileges(user: User | None, folder: Path) -> None:
     """Becomes `user`, if there is one who may write into `folder`, and drops every capability.
 
-    Capabilities belong to threads: to be called while there is only one. Root who may not write
+    Capabilities belong to threads, so there must be only one. Root who may not write
     into the folder as its owner keeps the capability that lets it.
     """
+    assert len(list(Path("/proc/self/task").iterdir())) == 1
     if user is not None and _may_user_write(user, folder):
         os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
         os.setgid(user.gid)

@@ -1,0 +1,68 @@
+"""The privileges that a recording recorder has, and whose its files are."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import IOREC, start_recording
+
+NOBODY = 65534
+
+
+def status_of_threads(pid: int) -> list[dict[str, str]]:
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/status"):
+        lines = [line.partition(":") for line in path.read_text().splitlines()]
+        found.append({name: value.strip() for name, _, value in lines})
+    return found
+
+
+def test_no_thread_of_a_recorder_has_a_capability(ram_folder: Path) -> None:
+    recording = start_recording(ram_folder / "x.parquet")
+    threads = status_of_threads(recording.pid)
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(20) == 0
+    assert len(threads) >= 1
+    assert {t["CapEff"] for t in threads} == {t["CapPrm"] for t in threads} == {"0" * 16}
+    assert {t["NoNewPrivs"] for t in threads} == {"1"}
+
+
+def test_under_sudo_the_recorder_and_its_files_are_the_users(ram_folder: Path) -> None:
+    os.chown(ram_folder, NOBODY, NOBODY)
+    output = ram_folder / "x.parquet"
+    environment = {**os.environ, "SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY)}
+    recording = subprocess.Popen(
+        [str(IOREC), "record", "-o", str(output), "--", "sh", "-c", "id -u > id; sleep 1"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ram_folder,
+    )
+    assert recording.stderr is not None
+    while not recording.stderr.readline().startswith("recording "):
+        pass
+    threads = status_of_threads(recording.pid)
+    assert recording.wait(20) == 0
+    assert {t["Uid"] for t in threads} == {"\t".join([str(NOBODY)] * 4)}
+    assert {t["CapEff"] for t in threads} == {"0" * 16}
+    assert (output.stat().st_uid, output.stat().st_gid) == (NOBODY, NOBODY)
+    assert output.stat().st_mode & 0o777 == 0o600
+    assert (ram_folder / "id").read_text().strip() == str(NOBODY)
+
+
+@pytest.mark.parametrize("sudo_uid", [None, NOBODY])
+def test_a_folder_of_somebody_else_can_still_be_written(
+    ram_folder: Path, sudo_uid: int | None
+) -> None:
+    folder = ram_folder / "theirs"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 12345, 12345)
+    environment = {**os.environ}
+    if sudo_uid is not None:
+        environment |= {"SUDO_UID": str(sudo_uid), "SUDO_GID": str(sudo_uid)}
+    output = folder / "x.parquet"
+    subprocess.run([IOREC, "record", "-o", output, "--", "true"], env=environment, check=True)
+    assert output.stat().st_uid == (sudo_uid or 0)
