@@ -1,5 +1,6 @@
 """Turns a spool into a capture file."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from analyze.errors import IorecError
 from analyze.schema import METADATA_KEY, SCHEMA
 from iorec.output import Folder
-from iorec.spool import Metadata, read_spool
+from iorec.spool import Batch, Metadata, read_spool
 
 # Enough for the encodings to pay off; a group of this size takes some 100 MiB to sort.
 _ROWS_PER_GROUP = 1 << 19
@@ -30,14 +31,20 @@ _FORMULA_START = r"^[=+\-@\t\r]"
 
 
 def convert(
-    spool: BinaryIO, folder: Folder, name: str, suffix: str, on_rows: Callable[[int], None]
+    spool: BinaryIO,
+    folder: Folder,
+    name: str,
+    suffix: str,
+    on_rows: Callable[[int], None],
+    last: Batch | None = None,
 ) -> Metadata:
     """Writes the capture `name` into `folder` and returns its metadata.
 
-    `on_rows` is told how many rows are written. Readers see the whole capture under its name or
-    none of it: the name is given, by rename, when everything is on disk.
+    `last` follows the spool's batches where it could not be written there. `on_rows` is told how
+    many rows are written. Readers see the whole capture under its name or none of it: the name is
+    given, by rename, when everything is on disk.
     """
-    rows = _SpoolRows(spool, on_rows)
+    rows = _SpoolRows(spool, on_rows, last)
     temporary = f"{name}.tmp"
     with folder.create(temporary) as sink:
         try:
@@ -58,8 +65,9 @@ def convert(
 class _SpoolRows:
     """The rows of a spool in groups, each in time order; `metadata` stands after the last one."""
 
-    def __init__(self, spool: BinaryIO, on_rows: Callable[[int], None]) -> None:
+    def __init__(self, spool: BinaryIO, on_rows: Callable[[int], None], last: Batch | None) -> None:
         self.metadata: Metadata = {}
+        self._last = [last] if last else []
         self._spool = spool
         self._on_rows = on_rows
 
@@ -67,7 +75,7 @@ class _SpoolRows:
         self._spool.seek(0)
         batches: list[pa.RecordBatch] = []
         pending, written = 0, 0
-        for batch, metadata in read_spool(self._spool):
+        for batch, metadata in itertools.chain(read_spool(self._spool), self._last):
             self.metadata = metadata
             batches.append(batch)
             pending += len(batch)

@@ -43,9 +43,12 @@ class Ledger:
         default_factory=lambda: defaultdict(lambda: defaultdict(int))
     )
 
-    def add(self, kind: str, records: NDArray[np.void]) -> None:
-        """Books drained records as `recorded`, `filtered` (beyond --count) or `spool_failed`."""
-        self._totals[kind] += len(records)
+    def add(self, kind: str, records: NDArray[np.void], sign: int = 1) -> None:
+        """Books drained records as `recorded`, `filtered` (beyond --count) or `spool_failed`.
+
+        A `sign` of -1 takes a booking back.
+        """
+        self._totals[kind] += sign * len(records)
         column = "lost" if kind == "spool_failed" else kind
         keys = records["dev"].astype(np.uint64) << np.uint64(8) | records["cmd_flags"] & 0xFF
         encoded = pa.array(keys).dictionary_encode()
@@ -53,8 +56,8 @@ class Ledger:
         ios, sizes = np.bincount(codes), np.bincount(codes, records["bytes"])
         for key, count, size in zip(encoded.dictionary.to_pylist(), ios, sizes, strict=True):
             place = self._by_device[key >> 8, key & 0xFF]
-            place[column] += int(count)
-            place[f"{column}_bytes"] += int(size)
+            place[column] += sign * int(count)
+            place[f"{column}_bytes"] += sign * int(size)
 
     def counts(self, in_flight_at_stop: int) -> dict[str, Any]:
         """The ledger as the capture's metadata holds it.

@@ -28,10 +28,10 @@ def format_end(result: "Result") -> str:
     """What was recorded, what was lost, and the next command."""
     counts = result.metadata["counts"]
     size = sum(row["recorded_bytes"] for row in counts["devices"])
-    lost = sum(counts["lost"].values())
+    duration = format_duration(result.metadata["duration_s"] * 1e9)
     lines = [
-        f"{format_count(counts['recorded'])} I/Os, {format_bytes(size)} "
-        f"in {format_duration(result.metadata['duration_s'] * 1e9)}; {format_count(lost)} lost",
+        f"{format_count(counts['recorded'])} I/Os, {format_bytes(size)} in {duration}; "
+        f"{format_count(result.lost)} lost",
         f"{result.path} ({format_bytes(result.size_bytes)})",
         f"next: iorec report {result.path}",
     ]

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from analyze.errors import IorecError
 from iorec.clock import read_clocks, step_between
 from iorec.devices import DiskStats, read_diskstats, read_in_flight
 from iorec.kernel_names import KernelNames
@@ -17,7 +19,7 @@ from iorec.probes import Probes
 from iorec.records import RECORD
 from iorec.rows import RowBuilder, in_flight_records
 from iorec.signals import SignalWaiter
-from iorec.spool import Metadata, Spool
+from iorec.spool import Batch, Metadata, Spool
 from iorec.workload import Workload
 
 _CHECKPOINT_S = 1.0
@@ -53,7 +55,9 @@ class Recorder:
         workload: Workload | None,
         on_state: Callable[[State], None],
     ) -> None:
-        self.exit_status: int | None = None
+        self.failure: IorecError | None = None
+        self.was_interrupted = False
+        self._exit_status: int | None = None
         self._probes = probes
         self._spool = spool
         self._facts = facts
@@ -69,8 +73,11 @@ class Recorder:
         self._rate = 0.0
         self._last_drain_s = time.monotonic()
 
-    def run(self, signals: SignalWaiter) -> Metadata:
-        """Records until a limit, a stop signal or the workload's end; returns the metadata."""
+    def run(self, signals: SignalWaiter) -> Batch:
+        """Records until a limit, a stop signal, the workload's end or a failure to write.
+
+        Returns the last batch, which is also the last one in the spool unless writing failed.
+        """
         stats_at_start = self._switch(is_recording=True)
         if self._workload is not None:
             self._workload.start()
@@ -81,10 +88,12 @@ class Recorder:
         self._drain()
         self._write_pending()
         hung = in_flight_records(self._probes.in_flight)
-        metadata = self._metadata(len(hung), stats)
-        self._spool.write(self._builder.build(hung, is_in_flight=True), metadata)
-        self._spool.close()
-        return metadata
+        last = self._builder.build(hung, is_in_flight=True), self._metadata(len(hung), stats)
+        if self.failure is None:
+            self._write(*last)
+        if self.failure is None:
+            self._spool.close()
+        return last
 
     def _switch(self, *, is_recording: bool) -> tuple[DiskStats, DiskStats]:
         """Switches all programs at once; returns diskstats just before and just after."""
@@ -100,9 +109,10 @@ class Recorder:
             if now >= next_checkpoint:
                 next_checkpoint = now + _CHECKPOINT_S
                 self._checkpoint()
-            if self._is_done(now):
+            if self.failure is not None or self._is_done(now):
                 return
             if signals.wait(self._pause(now)):
+                self.was_interrupted = True
                 return
 
     def _drain(self) -> None:
@@ -124,7 +134,17 @@ class Recorder:
         records = np.concatenate([_NO_RECORDS, *self._pending])
         self._pending.clear()
         self._ledger.add("recorded", records)
-        self._spool.write(self._builder.build(records), self._metadata(0, None))
+        if self.failure is None:
+            self._write(self._builder.build(records), self._metadata(0, None))
+        if self.failure is not None:
+            self._ledger.add("recorded", records, sign=-1)
+            self._ledger.add("spool_failed", records)
+
+    def _write(self, rows: pa.RecordBatch, metadata: Metadata) -> None:
+        try:
+            self._spool.write(rows, metadata)
+        except IorecError as error:
+            self.failure = error
 
     def _checkpoint(self) -> None:
         clock = read_clocks()
@@ -145,7 +165,7 @@ class Recorder:
 
     def _is_done(self, now: float) -> bool:
         if self._workload is not None and (status := self._workload.poll()) is not None:
-            self.exit_status = status
+            self._exit_status = status
             return True
         limits = self._limits
         return (
@@ -178,5 +198,5 @@ class Recorder:
             self._ledger.counts(in_flight_at_stop),
             self._ledger.gaps(),
             stats,
-            self.exit_status,
+            self._exit_status,
         )

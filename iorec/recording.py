@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import pyarrow as pa
+
+from analyze.errors import IorecError
 from iorec.convert import convert
 from iorec.devices import describe_devices
 from iorec.kernel_names import KernelNames
@@ -27,7 +30,13 @@ class Result:
     path: Path
     size_bytes: int
     metadata: Metadata
-    exit_status: int | None  # of the workload
+    exit_status: int | None  # of a workload that ended by itself
+    failure: IorecError | None = None  # what ended the recording early
+
+    @property
+    def lost(self) -> int:
+        """I/Os lost, whatever the cause."""
+        return sum(self.metadata["counts"]["lost"].values())
 
 
 def record_and_convert(
@@ -56,11 +65,26 @@ def record_and_convert(
             recorder = Recorder(
                 probes, names, Spool(part), facts, settings.limits, workload, status.show
             )
-            counts = recorder.run(signals)["counts"]
+            last = recorder.run(signals)
+        counts = last[1]["counts"]
         rows = counts["recorded"] + counts["in_flight_at_stop"]
-        suffix = capture_suffix(settings.output)
-        metadata = convert(
-            part, folder, name, suffix, lambda done: status.show_conversion(done, rows)
-        )
+        try:
+            metadata = convert(
+                part,
+                folder,
+                name,
+                capture_suffix(settings.output),
+                lambda done: status.show_conversion(done, rows),
+                last if recorder.failure else None,
+            )
+        except (IorecError, OSError, pa.ArrowException) as error:
+            spool = folder.path / f"{name}{PART_SUFFIX}"
+            raise IorecError(
+                f"cannot write {settings.output}: {error}",
+                f"{rows} I/Os are kept in {spool}: free some space, then iorec recover {spool}",
+            ) from error
     folder.remove(f"{name}{PART_SUFFIX}")
-    return Result(settings.output, folder.size_bytes(name), metadata, recorder.exit_status)
+    exit_status = None
+    if workload is not None:
+        exit_status = workload.end(is_interrupted=recorder.was_interrupted)
+    return Result(settings.output, folder.size_bytes(name), metadata, exit_status, recorder.failure)

@@ -1,6 +1,8 @@
 """Writes rows, as they are recorded, to an Arrow stream that is readable up to where it ends."""
 
+import io
 import json
+import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -10,34 +12,57 @@ from analyze.errors import IorecError
 from analyze.schema import METADATA_KEY, SCHEMA
 
 Metadata = dict[str, Any]
+Batch = tuple[pa.RecordBatch, Metadata]
 
 
 class Spool:
     """The stream of a running recording.
 
     Each batch carries the capture's whole metadata as it stood then, so that a stream cut off
-    anywhere still accounts for itself.
+    anywhere still accounts for itself. A batch that cannot be written is taken back, so that the
+    stream ends with the one before it.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._buffer = io.BytesIO()
         options = pa.ipc.IpcWriteOptions(compression="zstd", emit_dictionary_deltas=True)
-        self._writer = pa.ipc.new_stream(file, SCHEMA, options=options)
+        self._writer = pa.ipc.new_stream(self._buffer, SCHEMA, options=options)
         self.size_bytes = 0
 
     def write(self, batch: pa.RecordBatch, metadata: Metadata) -> None:
-        """Appends rows and hands them to the kernel, so that they outlive this process."""
+        """Appends rows and hands them to the kernel, so that they outlive this process.
+
+        Raises IorecError if there is no room; nothing may be written after that.
+        """
         self._writer.write_batch(batch, {METADATA_KEY: json.dumps(metadata).encode()})
-        self._file.flush()
-        self.size_bytes = self._file.tell()
+        self._hand_over()
 
     def close(self) -> None:
         """Ends the stream, so that a reader knows that it is whole."""
         self._writer.close()
-        self._file.flush()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        data = self._buffer.getbuffer()
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._file.fileno(), data[written:])
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), self.size_bytes)
+            raise IorecError(
+                f"cannot write the spool: {error.strerror}",
+                "free some space, or record to another disk with -o",
+            ) from error
+        finally:
+            data.release()
+            self._buffer.seek(0)
+            self._buffer.truncate()
+        self.size_bytes += written
 
 
-def read_spool(file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, Metadata]]:
+def read_spool(file: BinaryIO) -> Iterator[Batch]:
     """The batches of a stream and the metadata of each, up to where it ends or is cut off."""
     try:
         reader = pa.ipc.open_stream(file)

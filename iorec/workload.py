@@ -37,6 +37,7 @@ class Workload:
                 f"cannot run {argv[0]}: command not found",
                 "give the command as you would type it in a shell, or its full path",
             )
+        self._status: int | None = None
         reader, self._gate = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -52,12 +53,21 @@ class Workload:
 
     def poll(self) -> int | None:
         """The exit status once it has ended, 128 + N for signal N; None while it runs."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        return _exit_status(status) if pid else None
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = _exit_status(status) if pid else None
+        return self._status
 
-    def wait(self) -> int:
-        """Waits for the end and returns the exit status."""
-        return _exit_status(os.waitpid(self.pid, 0)[1])
+    def end(self, *, is_interrupted: bool) -> int | None:
+        """Waits for the end and returns the exit status.
+
+        Whoever interrupts the recording also wants the command to end; its status is then None.
+        """
+        if is_interrupted and self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+        if self._status is None:
+            self._status = _exit_status(os.waitpid(self.pid, 0)[1])
+        return None if is_interrupted else self._status
 
     def cancel(self) -> None:
         """Ends a process that was never started."""

@@ -69,6 +69,9 @@ def record(
     buffer_size: Annotated[
         str, typer.Option("-B", "--buffer-size", metavar="SIZE", help="Kernel buffer.")
     ] = _DEFAULT_BUFFER,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 if any I/O was lost.")
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="Print nothing but warnings and errors.")
     ] = False,
@@ -124,6 +127,10 @@ def record(
             typer.echo(line, err=True)
     result = record_session(settings, lambda: _say(format_start(settings), is_quiet=quiet))
     _say(format_end(result), is_quiet=quiet)
+    if result.failure is not None:
+        raise result.failure
+    if strict and result.lost:
+        raise IorecError(f"{result.lost} I/Os were lost", "record with a larger -B", exit_code=3)
     raise typer.Exit(result.exit_status or 0)
 
 
