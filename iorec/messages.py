@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from analyze.units import format_bytes, format_count, format_duration
 from iorec.devices import disk_of_file
 from iorec.filters import Filters
+from iorec.output import leftover_spools
 
 if TYPE_CHECKING:
     from iorec.recording import Result
@@ -44,15 +45,21 @@ def format_end(result: "Result") -> str:
 
 
 def format_warnings(settings: "Settings") -> list[str]:
-    """What may surprise in the capture."""
+    """What the user may not know of the output's folder."""
     folder, wanted = settings.output.parent, settings.filters.device
-    disk = disk_of_file(folder) if folder.exists() else None
-    if disk is None or (wanted and disk not in wanted):
+    if not folder.is_dir():
         return []
-    return [
-        f"warning: {settings.output} lies on {disk}, which is recorded: "
-        "writing the capture adds I/Os of the kernel's writeback to it"
+    warnings = [
+        f"warning: {part} is left of an interrupted recording: iorec recover {part}"
+        for part in leftover_spools(folder)
     ]
+    disk = disk_of_file(folder)
+    if disk is not None and (not wanted or disk in wanted):
+        warnings.append(
+            f"warning: {settings.output} lies on {disk}, which is recorded: "
+            "writing the capture adds I/Os of the kernel's writeback to it"
+        )
+    return warnings
 
 
 def _scope(filters: Filters) -> str:

@@ -1,5 +1,6 @@
 """Opens a capture's files safely: new, private, owned by the user behind sudo, named when whole."""
 
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,3 +104,24 @@ def check_free(folder: Folder, name: str, *, is_forced: bool) -> None:
         raise IorecError(
             f"{folder.path / name} exists", "overwrite it with -f/--force or give another name"
         )
+
+
+def leftover_spools(folder: Path) -> list[Path]:
+    """Spools of recordings that do not run any more."""
+    parts = [path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}{PART_SUFFIX}")]
+    return sorted(path for path in parts if not _is_locked(path))
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a recorder holds the spool; also if that cannot be told."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

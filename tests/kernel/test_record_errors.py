@@ -103,6 +103,18 @@ def test_a_leftover_spool_is_kept_and_the_remedy_named(ram_folder: Path) -> None
     assert (ram_folder / "x.parquet.part").read_text() == "precious"
 
 
+def test_a_leftover_spool_in_the_folder_is_mentioned(ram_folder: Path) -> None:
+    (ram_folder / "old.parquet.part").write_text("spool")
+    done = subprocess.run(
+        [IOREC, "record", "-o", "x.parquet", "--", "true"],
+        cwd=ram_folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "iorec recover old.parquet.part" in done.stderr
+
+
 def test_an_output_folder_that_is_missing_or_read_only_is_named(ram_folder: Path) -> None:
     assert "No such file" in fails(ram_folder, "-o", "no/x.parquet")
     mount = ram_folder / "mount"
