@@ -98,3 +98,7 @@ def _explained(error: Exception) -> IorecError:
         f"unexpected {type(error).__name__}: {error}",
         "this is a defect of iorec: run it again with -v and report what it prints",
     )
+
+
+if __name__ == "__main__":
+    main()

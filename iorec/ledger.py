@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from iorec.devices import DeviceNames, DiskStats, OpStats
+from iorec.gaps import Gaps, Span
 from iorec.kernel_names import KernelNames
 from iorec.probes import Probes
 
@@ -30,18 +30,36 @@ def diskstats_group(op: str) -> str:
     return "other" if op == "driver" else "write"
 
 
-@dataclass
 class Ledger:
-    """The recorder's side of the account; `counts` joins it with the kernel's."""
+    """The recorder's side of the account; `counts` joins it with the kernel's.
 
-    _probes: Probes
-    _names: KernelNames
-    _devices: DeviceNames
-    in_flight_at_start: int
-    _totals: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    _by_device: dict[tuple[int, int], dict[str, int]] = field(
-        default_factory=lambda: defaultdict(lambda: defaultdict(int))
-    )
+    The kernel's counters only grow: a ledger counts from where they stood when it was made, so that
+    each of several captures of one recording has an account of its own. `carried` completions were
+    reported before that, but belong to this one.
+    """
+
+    def __init__(
+        self,
+        probes: Probes,
+        names: KernelNames,
+        devices: DeviceNames,
+        in_flight_at_start: int,
+        carried: int = 0,
+    ) -> None:
+        self._probes = probes
+        self._names = names
+        self._devices = devices
+        self._in_flight_at_start = in_flight_at_start
+        self._carried = carried
+        self._counters = probes.counters.copy()
+        self._completions = probes.completions.copy()
+        self._tallies = probes.tallies.copy()
+        self._missed = probes.missed_runs()
+        self._totals: dict[str, int] = defaultdict(int)
+        self._by_device: dict[tuple[int, int], dict[str, int]] = defaultdict(
+            lambda: defaultdict(int)
+        )
+        self._gaps = Gaps(probes)
 
     def add(self, kind: str, records: NDArray[np.void], sign: int = 1) -> None:
         """Books drained records as `recorded`, `filtered` (beyond --count) or `spool_failed`.
@@ -65,7 +83,10 @@ class Ledger:
         A completion without a slot began before the recording, unless its start is known to have
         been missed: the table was full, or the kernel skipped the program.
         """
-        missed = self._probes.missed_runs()
+        missed = {
+            name: runs - self._missed.get(name, 0)
+            for name, runs in self._probes.missed_runs().items()
+        }
         unmatched = self._completed("unmatched")
         table_full = min(
             unmatched, self._total("start", "table_full") + self._total("issue", "table_full")
@@ -73,14 +94,14 @@ class Ledger:
         missed_start = min(unmatched - table_full, missed.get("on_start", 0))
         stale = self._total("start", "stale") + self._total("issue", "stale")
         return {
-            "completions": self._completed("runs"),
+            "completions": self._completed("runs") + self._carried,
             "recorded": self._totals["recorded"],
             "filtered": self._completed("filtered") + self._totals["filtered"],
             "began_before": unmatched - table_full - missed_start,
             "continuations": self._completed("continuations"),
             "merged": self._total("merge", "merged"),
             "requeued": self._total("requeue", "requeued"),
-            "in_flight_at_start": self.in_flight_at_start,
+            "in_flight_at_start": self._in_flight_at_start,
             "in_flight_at_stop": in_flight_at_stop,
             "lost": {
                 "ring_full": self._completed("ring_full"),
@@ -96,26 +117,33 @@ class Ledger:
         """I/Os lost so far, whatever the cause."""
         return sum(self.counts(0)["lost"].values())
 
-    def gaps(self) -> list[tuple[int, int, int]]:
-        """Spans (first ns, last ns, I/Os lost; monotonic time) in which records found no room."""
-        spans = []
-        for lane, newest in enumerate(self._probes.completions["gaps"].tolist()):
-            rows = self._probes.gaps[lane]
-            for number in range(max(1, newest - len(rows) + 1), newest + 1):
-                row = rows[number % len(rows)]
-                spans.append((int(row["first_ns"]), int(row["last_ns"]), int(row["lost"])))
-        return sorted(spans)
+    def pending(self) -> int:
+        """Completions that are reported, but neither drained nor booked otherwise."""
+        counts = self.counts(0)
+        booked = ("recorded", "filtered", "began_before", "continuations")
+        lost = counts["lost"]
+        return int(
+            counts["completions"]
+            - sum(counts[kind] for kind in booked)
+            - sum(lost.values())
+            + lost["missed_completion"]
+        )
+
+    def gaps(self) -> list[Span]:
+        """The spans in which records found no room."""
+        return self._gaps.read()
 
     def _total(self, section: str, name: str) -> int:
-        return int(self._probes.counters[section][name].sum())
+        now, then = self._probes.counters[section][name], self._counters[section][name]
+        return int((now - then).sum())
 
     def _completed(self, name: str) -> int:
-        return int(self._probes.completions[name].sum())
+        return int((self._probes.completions[name] - self._completions[name]).sum())
 
     def _nested_runs(self) -> int:
         """Completions that the first program missed and the second one took."""
-        interrupting = self._probes.completions[len(self._probes.counters) :]
-        return int(interrupting["runs"].sum())
+        runs = self._probes.completions["runs"] - self._completions["runs"]
+        return int(runs[len(self._probes.counters) :].sum())
 
     def _device_counts(self) -> list[dict[str, Any]]:
         sums: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -136,12 +164,14 @@ class Ledger:
         ]
 
     def _kernel_tallies(self) -> Iterator[tuple[tuple[int, int], dict[str, int]]]:
-        tallies = self._probes.tallies
-        for row in tallies[tallies["key"] != 0]:
+        is_used = self._probes.tallies["key"] != 0
+        now, then = self._probes.tallies[is_used], self._tallies[is_used]
+        for row, before in zip(now, then, strict=True):
             place = int(row["key"]) >> 8 & 0xFFFFFFFF, int(row["key"]) & 0xFF
             for theirs, ours in _TALLY_KINDS.items():
                 for unit in ("", "_bytes"):
-                    yield place, {f"{ours}{unit}": int(row[f"{theirs}{unit}"])}
+                    name = f"{theirs}{unit}"
+                    yield place, {f"{ours}{unit}": int(row[name]) - int(before[name])}
 
 
 def diskstats_delta(

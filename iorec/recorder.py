@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from analyze.errors import IorecError
-from iorec.clock import read_clocks, step_between
+from iorec.clock import ClockPair, read_clocks, step_between
 from iorec.devices import DiskStats, read_diskstats, read_in_flight
 from iorec.kernel_names import KernelNames
 from iorec.ledger import Ledger
@@ -54,19 +54,25 @@ class Recorder:
         limits: Limits,
         workload: Workload | None,
         on_state: Callable[[State], None],
+        next_spool: Callable[[], Spool],
     ) -> None:
+        """`next_spool` takes the spool that was filled and gives an empty one."""
         self.failure: IorecError | None = None
         self.was_interrupted = False
         self._exit_status: int | None = None
         self._probes = probes
+        self._names = names
         self._spool = spool
         self._facts = facts
         self._limits = limits
         self._workload = workload
         self._on_state = on_state
+        self._next_spool = next_spool
         self._clock = self._started = read_clocks()
         self._clock_steps: list[tuple[int, int]] = []
         self._builder = RowBuilder(probes, names, self._started.offset_ns)
+        self._began_ns = self._started.monotonic_ns
+        self._end_ns = self._started.monotonic_ns + (limits.duration_ns or 0)
         self._ledger = Ledger(probes, names, self._builder.devices, read_in_flight())
         self._pending: list[NDArray[np.void]] = []
         self._drained = self._shown = 0
@@ -78,11 +84,11 @@ class Recorder:
 
         Returns the last batch, which is also the last one in the spool unless writing failed.
         """
-        stats_at_start = self._switch(is_recording=True)
+        self._stats_at_start = self._switch(is_recording=True)
         if self._workload is not None:
             self._workload.start()
         self._record(signals)
-        stats = stats_at_start, self._switch(is_recording=False)
+        stats = self._stats_at_start, self._switch(is_recording=False)
         self._probes.detach()
         time.sleep(_SETTLE_S)
         self._drain()
@@ -111,6 +117,8 @@ class Recorder:
                 self._checkpoint()
             if self.failure is not None or self._is_done(now):
                 return
+            if self._is_full():
+                self._rotate()
             if signals.wait(self._pause(now)):
                 self.was_interrupted = True
                 return
@@ -154,7 +162,7 @@ class Recorder:
         self._builder.devices.expire()
         self._write_pending()
         state = State(
-            elapsed_s=(clock.monotonic_ns - self._started.monotonic_ns) / 1e9,
+            elapsed_s=(clock.monotonic_ns - self._began_ns) / 1e9,
             rows=self._drained,
             rows_per_s=(self._drained - self._shown) / _CHECKPOINT_S,
             lost=self._ledger.lost(),
@@ -163,39 +171,59 @@ class Recorder:
         self._shown = self._drained
         self._on_state(state)
 
+    def _is_full(self) -> bool:
+        size = self._limits.max_size_bytes
+        return size is not None and self._spool.size_bytes >= size
+
+    def _rotate(self) -> None:
+        """Ends the capture and begins the next one; what is in the ring goes there."""
+        before = read_diskstats()
+        self._drain()
+        edge = before, read_diskstats()
+        self._write_pending()
+        carried = self._ledger.pending()
+        metadata = self._metadata(0, (self._stats_at_start, edge), carried)
+        self._write(self._builder.build(_NO_RECORDS), metadata)
+        if self.failure is not None:
+            return
+        self._spool.close()
+        self._spool = self._next_spool()
+        now_ns = time.monotonic_ns()
+        self._started = ClockPair(now_ns, now_ns + self._started.offset_ns)
+        self._clock_steps = []
+        self._stats_at_start = edge
+        self._ledger = Ledger(
+            self._probes, self._names, self._builder.devices, read_in_flight(), carried
+        )
+
     def _is_done(self, now: float) -> bool:
         if self._workload is not None and (status := self._workload.poll()) is not None:
             self._exit_status = status
             return True
         limits = self._limits
         return (
-            (limits.duration_ns is not None and now >= self._end_s())
+            (limits.duration_ns is not None and now >= self._end_ns / 1e9)
             or (limits.count is not None and self._drained >= limits.count)
-            or (
-                limits.max_size_bytes is not None
-                and self._spool.size_bytes >= limits.max_size_bytes
-            )
+            or (self._is_full() and not limits.is_rotating)
         )
-
-    def _end_s(self) -> float:
-        assert self._limits.duration_ns is not None
-        return self._started.monotonic_ns / 1e9 + self._limits.duration_ns / 1e9
 
     def _pause(self, now: float) -> float:
         """Time until the ring is a sixteenth full at the present rate, within bounds."""
         pause = self._probes.ring.capacity / 16 / max(self._rate, 1.0)
         if self._limits.duration_ns is not None:
-            pause = min(pause, self._end_s() - now)
+            pause = min(pause, self._end_ns / 1e9 - now)
         return min(max(pause, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
 
     def _metadata(
-        self, in_flight_at_stop: int, stats: tuple[StatPair, StatPair] | None
+        self, in_flight_at_stop: int, stats: tuple[StatPair, StatPair] | None, carried: int = 0
     ) -> Metadata:
+        counts = self._ledger.counts(in_flight_at_stop)
+        counts["completions"] -= carried
         return build_metadata(
             self._facts,
             (self._started, read_clocks()),
             self._clock_steps,
-            self._ledger.counts(in_flight_at_stop),
+            counts,
             self._ledger.gaps(),
             stats,
             self._exit_status,

@@ -16,9 +16,10 @@ from iorec.metadata import Facts
 from iorec.output import PART_SUFFIX, Folder, capture_suffix
 from iorec.probes import open_probes
 from iorec.recorder import Recorder
+from iorec.rotation import Rotation
 from iorec.session import Settings
 from iorec.signals import SignalWaiter
-from iorec.spool import Metadata, Spool
+from iorec.spool import Batch, Metadata, Spool
 from iorec.status import StatusLine
 from iorec.workload import Workload
 
@@ -50,7 +51,7 @@ def record_and_convert(
     announce: Callable[[], None],
 ) -> Result:
     """Records into the spool `part`, writes the capture into `folder` and removes the spool."""
-    name = settings.output.name
+    limits = settings.limits
     facts = Facts(
         settings.version,
         settings.command,
@@ -59,32 +60,53 @@ def record_and_convert(
         tuple(describe_devices()),
         settings.buffer_bytes,
     )
-    with StatusLine(settings.limits, is_quiet=settings.is_quiet) as status:
+    rotation = Rotation(settings.output, folder, part, limits.kept_files or 1)
+    with StatusLine(limits, is_quiet=settings.is_quiet) as status:
         with open_probes(plan, loading.finish()) as probes, SignalWaiter() as signals:
             announce()
             recorder = Recorder(
-                probes, names, Spool(part), facts, settings.limits, workload, status.show
+                probes,
+                names,
+                Spool(part),
+                facts,
+                limits,
+                workload,
+                status.show,
+                lambda: Spool(rotation.advance()),
             )
             last = recorder.run(signals)
-        counts = last[1]["counts"]
-        rows = counts["recorded"] + counts["in_flight_at_stop"]
-        try:
-            metadata = convert(
-                part,
-                folder,
-                name,
-                capture_suffix(settings.output),
-                lambda done: status.show_conversion(done, rows),
-                last if recorder.failure else None,
-            )
-        except (IorecError, OSError, pa.ArrowException) as error:
-            spool = folder.path / f"{name}{PART_SUFFIX}"
-            raise IorecError(
-                f"cannot write {settings.output}: {error}",
-                f"{rows} I/Os are kept in {spool}: free some space, then iorec recover {spool}",
-            ) from error
-    folder.remove(f"{name}{PART_SUFFIX}")
+        name = rotation.name if limits.is_rotating else settings.output.name
+        metadata = _convert(
+            rotation.part, folder, name, status, last, is_failed=recorder.failure is not None
+        )
+        rotation.finish()
     exit_status = None
     if workload is not None:
         exit_status = workload.end(is_interrupted=recorder.was_interrupted)
-    return Result(settings.output, folder.size_bytes(name), metadata, exit_status, recorder.failure)
+    return Result(
+        folder.path / name, folder.size_bytes(name), metadata, exit_status, recorder.failure
+    )
+
+
+def _convert(
+    part: BinaryIO, folder: Folder, name: str, status: StatusLine, last: Batch, *, is_failed: bool
+) -> Metadata:
+    counts = last[1]["counts"]
+    rows = counts["recorded"] + counts["in_flight_at_stop"]
+    spool = folder.path / f"{name}{PART_SUFFIX}"
+    try:
+        metadata = convert(
+            part,
+            folder,
+            name,
+            capture_suffix(Path(name)),
+            lambda done: status.show_conversion(done, rows),
+            last if is_failed else None,
+        )
+    except (IorecError, OSError, pa.ArrowException) as error:
+        raise IorecError(
+            f"cannot write {folder.path / name}: {error}",
+            f"{rows} I/Os are kept in {spool}: free some space, then iorec recover {spool}",
+        ) from error
+    folder.remove(spool.name)
+    return metadata

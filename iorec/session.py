@@ -17,6 +17,7 @@ from iorec.limits import Limits
 from iorec.loader import SLOTS_PER_BUCKET, KernelFilter, Loading, Plan
 from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
 from iorec.privileges import drop_privileges
+from iorec.rotation import rotated_name
 from iorec.workload import Workload, invoking_user
 
 if TYPE_CHECKING:
@@ -64,7 +65,10 @@ def record_session(settings: Settings, announce: Callable[[], None]) -> "Result"
     says how to recover it.
     """
     capture_suffix(settings.output)
-    name, part_name = settings.output.name, f"{settings.output.name}{PART_SUFFIX}"
+    name = settings.output.name
+    if settings.limits.is_rotating:
+        name = rotated_name(settings.output, 1)
+    part_name = f"{name}{PART_SUFFIX}"
     user = invoking_user()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(Folder.open(settings.output.parent, user))

@@ -42,6 +42,12 @@ def record(
     max_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Stop when the file has this size: 1G.")
     ] = None,
+    rotate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="At --max-size go on in a new file; keep the newest N."
+        ),
+    ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option("-d", "--device", metavar="NAME", help="Only this disk or partition."),
@@ -97,6 +103,8 @@ def record(
     for option, value in (("--duration", duration_ns), ("--max-size", max_size_bytes)):
         if value == 0:
             raise IorecError(f"{option} is 0", "leave it out to record until Ctrl-C", exit_code=2)
+    if rotate is not None and max_size_bytes is None:
+        raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
     settings = Settings(
         output=output or _default_output(),
         is_forced=force,
@@ -113,6 +121,7 @@ def record(
             duration_ns=duration_ns,
             count=count,
             max_size_bytes=max_size_bytes,
+            kept_files=rotate,
         ),
         buffer_bytes=buffer_bytes(parse_size_bytes(buffer_size)),
         workload=tuple(command or ()),

@@ -1,0 +1,66 @@
+"""Finishes the files of a rotating recording while it goes on."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from iorec.output import PART_SUFFIX, Folder, capture_suffix
+
+
+def rotated_name(output: Path, number: int) -> str:
+    """`run-00001.parquet` for the first file of `run.parquet`."""
+    suffix = capture_suffix(output)
+    return f"{output.name.removesuffix(suffix)}-{number:05}{suffix}"
+
+
+class Rotation:
+    """The files of a recording, of which the newest ones are kept."""
+
+    def __init__(self, output: Path, folder: Folder, part: BinaryIO, kept_files: int) -> None:
+        """`part` is the spool of file number one."""
+        self._output = output
+        self._folder = folder
+        self._part = part
+        self._kept_files = kept_files
+        self._number = 1
+        self._converting: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of the file that is being recorded."""
+        return rotated_name(self._output, self._number)
+
+    @property
+    def part(self) -> BinaryIO:
+        """Its spool."""
+        return self._part
+
+    def advance(self) -> BinaryIO:
+        """Has the finished spool turned into a capture, and opens the next one."""
+        self._part.close()
+        spool = self._folder.path / f"{self.name}{PART_SUFFIX}"
+        self._converting[self.name] = subprocess.Popen(
+            [sys.executable, "-m", "iorec.cli", "recover", "-f", str(spool)],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._number += 1
+        self._part = self._folder.create(f"{self.name}{PART_SUFFIX}")
+        self._remove_old()
+        return self._part
+
+    def finish(self) -> None:
+        """Waits until every file is a capture."""
+        for process in self._converting.values():
+            process.wait()
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        oldest = self._number - self._kept_files
+        for number in range(1, oldest + 1):
+            name = rotated_name(self._output, number)
+            process = self._converting.get(name)
+            if process is not None and process.poll() is not None:
+                self._folder.remove(name)
+                del self._converting[name]
