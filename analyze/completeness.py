@@ -17,7 +17,6 @@ _CAUSE_NAMES = {
     "missed_start": "start not seen",
     "missed_completion": "completion not seen",
     "spool_failed": "writing failed",
-    "rejected": "malformed record",
 }
 TOO_LOW = "counts, IOPS and throughput are too low"
 
@@ -120,17 +119,10 @@ def _first_names(devices: Sequence[Agreement]) -> str:
 
 
 def _unaccounted(counts: Counts) -> int:
-    """Completions without an explanation; one that was never reported is not among them."""
-    return counts.completions - (
-        counts.recorded
-        + counts.filtered
-        + counts.began_before
-        + counts.continuations
-        + sum(count for cause, count in counts.lost.items() if cause != "missed_completion")
-    )
+    explained = counts.recorded + counts.filtered + counts.began_before + counts.continuations
+    return counts.completions - explained - counts.lost_completions
 
 
 def _missing_rows(file: CaptureFile) -> int:
     counts = file.metadata.counts
-    wanted = counts.recorded + counts.in_flight_at_stop
-    return 0 if file.row_count is None else wanted - file.row_count
+    return counts.recorded + counts.in_flight_at_stop - file.row_count

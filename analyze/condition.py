@@ -8,7 +8,6 @@ import duckdb
 
 from analyze.errors import IorecError
 
-_MAX_LENGTH = 4096
 # What an expression over one row is made of: no subquery, window, lambda, parameter or star.
 _ALLOWED_CLASSES = frozenset(
     {
@@ -32,8 +31,6 @@ def check_condition(connection: duckdb.DuckDBPyConnection, condition: str, table
 
     Its functions must be pure ones of a single row.
     """
-    if len(condition) > _MAX_LENGTH:
-        raise _refused(f"it is longer than {_MAX_LENGTH:,} characters")
     for part in _walk(_parse(connection, condition)):
         kind = part.get("class")
         if kind is not None and kind not in _ALLOWED_CLASSES:
@@ -41,11 +38,13 @@ def check_condition(connection: duckdb.DuckDBPyConnection, condition: str, table
         if kind == "FUNCTION" and not _is_pure(connection, part["function_name"]):
             raise _refused(f"it cannot use the function {part['function_name']}")
     try:
-        # The line break ends a comment that the condition may end with.
-        described = connection.execute(f"DESCRIBE SELECT {condition}\n FROM {table}").fetchall()
+        # What stands after WHERE as well as in parentheses is an expression and nothing more. The
+        # line break ends a comment.
+        query = f"DESCRIBE SELECT ({condition}\n) FROM {table}"
+        [(_, column_type, *_)] = connection.execute(query).fetchall()
     except duckdb.Error as error:
         raise _refused(first_line(error)) from error
-    if [column_type for _, column_type, *_ in described] != ["BOOLEAN"]:
+    if column_type != "BOOLEAN":
         raise _refused("it is not a condition: it is neither true nor false")
 
 
@@ -54,19 +53,9 @@ def first_line(error: duckdb.Error) -> str:
     return str(error).split("\n", 1)[0].split("Error: ", 1)[-1]
 
 
-def _parse(connection: duckdb.DuckDBPyConnection, condition: str) -> dict[str, Any]:
-    """The syntax tree of the condition, which must be one expression and no more."""
-    node, plain = (_select_node(connection, text) for text in (condition, "true"))
-    expressions = node.pop("select_list", None)
-    del plain["select_list"]
-    if expressions is None or len(expressions) != 1 or expressions[0]["alias"] or node != plain:
-        raise _refused("it is more than one condition")
-    expression: dict[str, Any] = expressions[0]
-    return expression
-
-
-def _select_node(connection: duckdb.DuckDBPyConnection, expression: str) -> dict[str, Any]:
-    query = f"SELECT {expression}\n"
+def _parse(connection: duckdb.DuckDBPyConnection, condition: str) -> Any:
+    """The syntax tree of the condition."""
+    query = f"SELECT 1 WHERE {condition}\n"
     try:
         [(text,)] = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
         tree = json.loads(text)
@@ -74,10 +63,7 @@ def _select_node(connection: duckdb.DuckDBPyConnection, expression: str) -> dict
         raise _refused("it cannot be parsed") from error
     if tree["error"]:
         raise _refused(tree["error_message"].split("\n", 1)[0])
-    if len(tree["statements"]) != 1:
-        raise _refused("it is more than one condition")
-    node: dict[str, Any] = tree["statements"][0]["node"]
-    return node
+    return tree["statements"]
 
 
 def _walk(tree: Any) -> Iterator[dict[str, Any]]:

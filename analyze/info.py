@@ -34,14 +34,13 @@ def make_info(capture: Capture) -> Info:
     captures = []
     for file in capture.files:
         metadata = file.metadata
-        counts, recorder = metadata.counts, metadata.recorder
-        io_count = counts.recorded + counts.in_flight_at_stop
+        recorder = metadata.recorder
         captures.append(
             CaptureInfo(
                 path=file.path,
                 size_bytes=file.size_bytes,
-                io_count=io_count,
-                bytes_per_io=file.size_bytes / io_count if io_count else None,
+                io_count=file.row_count,
+                bytes_per_io=file.size_bytes / file.row_count if file.row_count else None,
                 duration_ns=metadata.stopped_at - metadata.started_at,
                 recorder_cpu_ns=round((recorder.cpu_user_s + recorder.cpu_system_s) * 1e9),
                 completeness=make_completeness([file]),

@@ -125,6 +125,11 @@ class Counts:
     gaps: tuple[Gap, ...]
     devices: tuple[DeviceCounts, ...]
 
+    @property
+    def lost_completions(self) -> int:
+        """Lost I/Os that the kernel reported as completed, so that they are in `completions`."""
+        return sum(count for cause, count in self.lost.items() if cause != "missed_completion")
+
 
 @dataclass(frozen=True)
 class Diskstats:

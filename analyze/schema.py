@@ -16,7 +16,7 @@ SCHEMA = pa.schema(
         pa.field("layer", _NAME, nullable=False),
         pa.field("op", _NAME, nullable=False),
         pa.field("flags", _NAME, nullable=False),
-        pa.field("device", _NAME, nullable=False),
+        pa.field("device", _NAME),
         pa.field("partition", _NAME),
         pa.field("offset", pa.int64()),
         pa.field("bytes", pa.int64(), nullable=False),
@@ -38,5 +38,4 @@ LOSS_CAUSES = (
     "missed_start",
     "missed_completion",
     "spool_failed",
-    "rejected",
 )

@@ -14,13 +14,20 @@ import duckdb
 from analyze.condition import first_line
 from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
-from analyze.rows import COLUMN_TYPES, CSV_SUFFIXES, is_csv, literal_path, parquet_source
+from analyze.rows import (
+    COLUMN_TYPES,
+    CSV_SUFFIXES,
+    is_csv,
+    literal_path,
+    parquet_source,
+    rows_query,
+)
 from analyze.schema import METADATA_KEY
 
 # A capture of a billion I/Os needs a tenth of this.
 _MAX_FOOTER_BYTES = 32 << 20
-# Real captures have less than one, 20 M equal rows have 17. A file that claims 2**60 rows would
-# keep a query busy for ever.
+# Real captures have less than one, equal rows some 20 in Parquet and 60 in gzip. A file that claims
+# 2**60 rows would keep a query busy for ever.
 _MAX_ROWS_PER_BYTE = 100
 _MAGIC = b"PAR1"
 _OTHER_FILE = "give a file that iorec record wrote: .parquet, .csv or .csv.gz"
@@ -29,36 +36,39 @@ _FRESH_COPY = "get a fresh copy of the file, or record once more"
 
 @dataclass(frozen=True)
 class CaptureFile:
-    """A capture on disk; `row_count` is None for CSV, which does not say it."""
+    """A capture on disk."""
 
     path: Path
     size_bytes: int
-    row_count: int | None
+    row_count: int
     metadata: Metadata
 
 
 def find_captures(paths: Sequence[str | Path]) -> list[Path]:
-    """The files that the paths stand for: files, globs and folders; each once, in this order."""
+    """The files that the paths stand for: files, globs and folders; each once, in this order.
+
+    Each has the outer form of a capture; what cannot be one raises IorecError.
+    """
     found = [file for path in paths for file in _expand(Path(path))]
     if not found:
         raise IorecError("no capture was given", _OTHER_FILE, exit_code=2)
     for file in found:
         _check_readable(file)
+        _check_form(file)
     return list(dict.fromkeys(found))
 
 
 def read_capture_file(connection: duckdb.DuckDBPyConnection, path: Path) -> CaptureFile:
-    """Checks the file's form and reads its metadata."""
+    """Reads what the file says of itself and checks its columns."""
     size_bytes = path.stat().st_size
-    if size_bytes == 0:
-        raise IorecError(f"cannot read {path}: the file is empty", _FRESH_COPY)
-    if is_csv(path):
-        _check_csv_header(path)
-        return CaptureFile(path, size_bytes, None, _read_sidecar(path))
-    _check_parquet_frame(path, size_bytes)
     try:
-        metadata = _read_parquet_metadata(connection, path)
-        row_count = _check_parquet_columns(connection, path)
+        if is_csv(path):
+            metadata = _read_sidecar(path)
+        else:
+            metadata = _read_parquet_metadata(connection, path)
+            _check_parquet_columns(connection, path)
+        query = f"SELECT count(*) FROM ({rows_query([path])})"
+        [(row_count,)] = connection.execute(query).fetchall()
     except duckdb.Error as error:
         raise IorecError(
             f"cannot read {path}: the file is damaged: {first_line(error)}", _FRESH_COPY
@@ -106,6 +116,16 @@ def _check_readable(path: Path) -> None:
         raise IorecError(f"cannot read {path}: it is not a regular file", _OTHER_FILE)
 
 
+def _check_form(path: Path) -> None:
+    size_bytes = path.stat().st_size
+    if size_bytes == 0:
+        raise IorecError(f"cannot read {path}: the file is empty", _FRESH_COPY)
+    if is_csv(path):
+        _check_csv_header(path)
+    else:
+        _check_parquet_frame(path, size_bytes)
+
+
 def _check_parquet_frame(path: Path, size_bytes: int) -> None:
     with path.open("rb") as file:
         head = file.read(len(_MAGIC))
@@ -124,6 +144,18 @@ def _check_parquet_frame(path: Path, size_bytes: int) -> None:
         )
 
 
+def _check_csv_header(path: Path) -> None:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.readline(4096).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise IorecError(f"cannot read {path}: it is damaged: {error}", _FRESH_COPY) from error
+    if [name.strip('"') for name in header.strip().split(",")] != list(COLUMN_TYPES):
+        raise IorecError(
+            f"cannot read {path}: its first line is not the header of a capture", _OTHER_FILE
+        )
+
+
 def _read_parquet_metadata(connection: duckdb.DuckDBPyConnection, path: Path) -> Metadata:
     found = connection.execute(
         "SELECT value FROM parquet_kv_metadata(?) WHERE key = ?::BLOB LIMIT 1",
@@ -136,29 +168,15 @@ def _read_parquet_metadata(connection: duckdb.DuckDBPyConnection, path: Path) ->
     return parse_metadata(found[0][0], str(path))
 
 
-def _check_parquet_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
-    """Checks the types as a query will see them and returns the count of rows."""
-    source = parquet_source([path])
-    described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+def _check_parquet_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Checks the types as a query will see them."""
+    query = f"DESCRIBE SELECT * FROM {parquet_source([path])}"
+    described = connection.execute(query).fetchall()
     types = {name: column_type for name, column_type, *_ in described}
     for name, expected in COLUMN_TYPES.items():
         if types.get(name) != expected:
             found = f"has the type {types[name]}, not {expected}" if name in types else "is missing"
             raise IorecError(f"cannot read {path}: its column {name} {found}", _FRESH_COPY)
-    [(row_count,)] = connection.execute(f"SELECT count(*) FROM {source}").fetchall()
-    return int(row_count)
-
-
-def _check_csv_header(path: Path) -> None:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.readline(4096).decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise IorecError(f"cannot read {path}: it is damaged: {error}", _FRESH_COPY) from error
-    if [name.strip('"') for name in header.strip().split(",")] != list(COLUMN_TYPES):
-        raise IorecError(
-            f"cannot read {path}: its first line is not the header of a capture", _OTHER_FILE
-        )
 
 
 def _read_sidecar(path: Path) -> Metadata:

@@ -92,7 +92,7 @@ def groups_query(keys: Sequence[str], sort: str, limit: int, *, histogram: bool)
     # Percentiles are dear, so they are computed of the largest groups only, if those are known.
     choice = "" if SORTS[sort] in _PERCENTILES else f"ORDER BY {order} LIMIT {limit}"
     same_key = " AND ".join(
-        ["true", *(f"top.{key} IS NOT DISTINCT FROM fine.{key}" for key in keys)]
+        ["true", *(f"top.{key} IS NOT DISTINCT FROM part.{key}" for key in keys)]
     )
     percentiles = ", ".join(f"{_percentile(part)} AS {name}" for name, part in _PERCENTILES.items())
     return f"""
@@ -101,7 +101,7 @@ def groups_query(keys: Sequence[str], sort: str, limit: int, *, histogram: bool)
         ), buckets AS (
             SELECT {key_list} bucket, sum(ios) AS bucket_ios, min(min_ns) AS low_ns,
                 max(max_ns) AS high_ns
-            FROM fine SEMI JOIN top ON {same_key} WHERE bucket IS NOT NULL GROUP BY ALL
+            FROM fine AS part SEMI JOIN top ON {same_key} WHERE bucket IS NOT NULL GROUP BY ALL
         ), ranked AS (
             SELECT *, sum(bucket_ios) OVER (
                 {f"PARTITION BY {', '.join(keys)}" if keys else ""} ORDER BY bucket
@@ -109,7 +109,7 @@ def groups_query(keys: Sequence[str], sort: str, limit: int, *, histogram: bool)
             FROM buckets
         )
         SELECT top.*, {percentiles}, {_histogram() if histogram else "NULL"} AS histogram
-        FROM top LEFT JOIN ranked AS fine ON {same_key}
+        FROM top LEFT JOIN ranked AS part ON {same_key}
         GROUP BY ALL ORDER BY {order} LIMIT {limit}
     """
 

@@ -1,6 +1,7 @@
 """Opening captures: what is readable reads the same everywhere, what is not says why."""
 
 import json
+import os
 from pathlib import Path
 
 import duckdb
@@ -14,7 +15,7 @@ import pytest
 import analyze
 from analyze.capture import Capture
 from analyze.errors import IorecError
-from analyze.schema import FORMAT_VERSION, SCHEMA
+from analyze.schema import SCHEMA
 from tests.builders import (
     SECOND_NS,
     START_NS,
@@ -177,16 +178,18 @@ def test_of_two_layers_that_see_the_same_io_one_is_shown(tmp_path: Path) -> None
         assert shown.fetchall() == [("dm-0", "bio", 2), ("sda", "request", 2)]
 
 
-def test_leaving_a_capture_leaves_nothing_on_disk(
+def test_leaving_a_capture_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_capture(tmp_path / "run.parquet")
     spill = tmp_path / "spill"
     spill.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(spill))
-    with analyze.open(path):
+    with analyze.open(path) as capture:
         assert list(spill.iterdir())
     assert not list(spill.iterdir())
+    with pytest.raises(duckdb.ConnectionException):
+        capture.sql("SELECT 1")
     error_of(path, begin_s=1000.0)
     assert not list(spill.iterdir())
 
@@ -199,8 +202,6 @@ def test_a_capture_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe.parquet")
     assert "not a regular file" in error_of(tmp_path / "pipe.parquet").message
     assert "not a regular file" in error_of("/dev/zero").message
@@ -230,57 +231,6 @@ def test_a_parquet_file_of_somebody_else_is_said(tmp_path: Path) -> None:
         "not a capture of iorec"
         in error_of(write_parquet(tmp_path / "other.parquet", table(3), None)).message
     )
-
-
-@pytest.mark.parametrize(
-    ("described", "cause"),
-    [
-        (b"{", "not valid JSON"),
-        (b"\xff\xfe", "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
-        (b"9" * 5000, "not valid JSON"),
-        (b"[]", "not a JSON object"),
-        (b"{}", "format_version is missing"),
-        (b" " * (8 << 20) + b"{}", "its metadata takes"),
-    ],
-)
-def test_metadata_that_is_no_object_is_said(tmp_path: Path, described: bytes, cause: str) -> None:
-    path = write_parquet(tmp_path / "run.parquet", table(3), described)
-    assert cause in error_of(path).message
-
-
-@pytest.mark.parametrize(
-    ("overrides", "cause"),
-    [
-        ({"hostname": 5}, "hostname is not a string"),
-        ({"cpus": True}, "cpus is not an integer"),
-        ({"cpus": 10**30}, "cpus is out of range"),
-        ({"duration_s": float("nan")}, "duration_s is out of range"),
-        ({"duration_s": 10**400}, "duration_s is out of range"),
-        ({"started_at": "yesterday"}, "started_at is not a UTC time"),
-        ({"started_at": "9999-01-01T00:00:00Z"}, "started_at is out of range"),
-        ({"started_at": "2026-02-30T00:00:00Z"}, "started_at is not a UTC time"),
-        ({"stopped_at": "1999-01-01T00:00:00Z"}, "stopped before it started"),
-        ({"counts": {"lost": {"ring_full": -1}}}, "counts.lost.ring_full is out of range"),
-        ({"counts": {"devices": [{}]}}, "counts.devices[0].layer is missing"),
-        ({"devices": [5]}, "devices[0] is not an object"),
-        ({"diskstats": {"sda": []}}, "diskstats.sda is not an object"),
-    ],
-)
-def test_a_field_of_the_metadata_that_is_wrong_is_named(
-    tmp_path: Path, overrides: dict[str, object], cause: str
-) -> None:
-    assert cause in error_of(write_capture(tmp_path / "run.parquet", **overrides)).message
-
-
-def test_a_field_of_a_later_release_is_ignored(tmp_path: Path) -> None:
-    with analyze.open(write_capture(tmp_path / "run.parquet", colour="red")) as capture:
-        assert count(capture) == 1009
-
-
-def test_a_newer_format_is_said_plainly(tmp_path: Path) -> None:
-    path = write_capture(tmp_path / "run.parquet", format_version=FORMAT_VERSION + 1)
-    assert f"reads up to version {FORMAT_VERSION}" in error_of(path).message
 
 
 def test_a_column_of_another_type_or_none_at_all_is_named(tmp_path: Path) -> None:

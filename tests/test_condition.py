@@ -58,6 +58,8 @@ def test_a_condition_keeps_the_rows_for_which_it_holds(
         "comm",
         "nosuch = 1",
         "offset > 5",
+        "DISTINCT pid = 1",
+        "ALL pid = 1",
         "true, true",
         "true AS x",
         "true FROM io",

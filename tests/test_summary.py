@@ -115,6 +115,15 @@ def test_a_percentile_is_within_a_third_of_a_percent(
         assert getattr(latency, name) == pytest.approx(expected, rel=0.003)
 
 
+@pytest.mark.parametrize("values", [[1000], [1000, 1004], [0, 1], [1, 10**9], [5, 5, 5]])
+def test_percentiles_of_very_few_ios_are_exact(tmp_path: Path, values: list[int]) -> None:
+    latency = summary_of(
+        tmp_path, table(len(values), latency_ns=values, queue_ns=None)
+    ).total.latency
+    for name, percent in PERCENTILES.items():
+        assert getattr(latency, name) == pytest.approx(np.percentile(values, percent), rel=1e-12)
+
+
 def test_the_largest_latency_that_fits_is_summed_without_overflow(tmp_path: Path) -> None:
     largest = 2**63 - 1
     total = summary_of(tmp_path, table(4, latency_ns=largest, queue_ns=None)).total
@@ -164,11 +173,12 @@ def test_a_size_class_reaches_to_the_next_power_of_two(tmp_path: Path) -> None:
 
 
 def test_an_unknown_value_is_a_group_of_its_own(tmp_path: Path) -> None:
-    summary = summary_of(tmp_path, table(3, pid=[None, None, 5], comm=None), "process")
-    assert {tuple(group.key.values()): group.ios for group in summary.groups} == {
-        (None, None): 2,
-        (5, None): 1,
+    rows = table(3, pid=[None, None, 5], comm=None, latency_ns=[7, 7, 9], queue_ns=None)
+    summary = summary_of(tmp_path, rows, "process")
+    found = {
+        tuple(group.key.values()): (group.ios, group.latency.p50_ns) for group in summary.groups
     }
+    assert found == {(None, None): (2, 7), (5, None): (1, 9)}
 
 
 def test_a_histogram_counts_powers_of_two_of_a_microsecond(tmp_path: Path) -> None:

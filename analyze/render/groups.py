@@ -23,8 +23,8 @@ _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
     ("I/OS", lambda group: format_count(group.ios), 0),
     ("READS", lambda group: format_count(group.reads), 14),
     ("WRITES", lambda group: format_count(group.writes), 13),
-    ("READ", lambda group: format_bytes(group.read_bytes), 5),
-    ("WRITTEN", lambda group: format_bytes(group.write_bytes), 6),
+    ("READ", lambda group: format_bytes(group.read_bytes), 3),
+    ("WRITTEN", lambda group: format_bytes(group.write_bytes), 4),
     ("IOPS", lambda group: format_rate(group.ios_per_s), 7),
     ("RATE", lambda group: format_throughput(group.bytes_per_s), 8),
     ("AVG", lambda group: format_duration(group.latency.avg_ns), 9),
@@ -33,10 +33,10 @@ _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
     ("P95", lambda group: format_duration(group.latency.p95_ns), 12),
     ("P99", lambda group: format_duration(group.latency.p99_ns), 1),
     ("P99.9", lambda group: format_duration(group.latency.p999_ns), 10),
-    ("MAX", lambda group: format_duration(group.latency.max_ns), 3),
+    ("MAX", lambda group: format_duration(group.latency.max_ns), 6),
     ("QUEUED", lambda group: format_percent(group.queue_share), 11),
     ("ERRORS", lambda group: format_count(group.errors), 15),
-    ("TIME", lambda group: format_percent(group.time_share), 4),
+    ("TIME", lambda group: format_percent(group.time_share), 5),
 )
 # What is too low when I/Os were lost.
 _COUNTED = frozenset({"I/OS", "READS", "WRITES", "READ", "WRITTEN", "IOPS", "RATE", "ERRORS"})
@@ -58,8 +58,9 @@ def group_lines(summary: Summary, width: int, *, is_too_low: bool) -> list[str]:
         lines.append(f"({format_count(left_out)} more: --top {summary.group_count})")
     lines.append(total_line)
     if len(shown) < len(columns):
-        names = ", ".join(column.title for column in columns if column not in shown)
-        lines += textwrap.wrap(f"(no room for {names}: see --json or --csv)", width)
+        titles = [column.title for column in shown]
+        missing = [column.title.lstrip("≥") for column in columns if column.title not in titles]
+        lines += textwrap.wrap(f"(no room for {', '.join(missing)}: see --json or --csv)", width)
     return lines
 
 
@@ -82,7 +83,7 @@ def histogram_lines(group: Group) -> list[str]:
 def format_key(column: str, value: str | int | None) -> str:
     """A value of a key column."""
     if value is None:
-        return "unknown"
+        return "-" if column in _NUMERIC_KEYS else "unknown"
     if column == "size_class_bytes":
         return format_bytes(int(value))
     if column == "errno":

@@ -58,6 +58,7 @@ def _labelled(label: str, text: str, width: int) -> list[str]:
         width,
         initial_indent=f"{label:<{_LABEL_WIDTH}}",
         subsequent_indent=" " * _LABEL_WIDTH,
+        break_on_hyphens=False,
     )
 
 
@@ -90,7 +91,7 @@ def _ledger(counts: Counts) -> str:
         "filtered out": counts.filtered,
         "began before": counts.began_before,
         "parts of others": counts.continuations,
-        "lost": sum(counts.lost.values()),
+        "lost": counts.lost_completions,
     }
     text = " + ".join(f"{format_count(count)} {name}" for name, count in parts.items())
     return f"{format_count(counts.completions)} = {text}"
@@ -104,7 +105,9 @@ def _clock_steps(metadata: Metadata) -> str:
     return ", ".join(steps) or "none"
 
 
-def _disk_lines(devices: tuple[Device, ...], width: int) -> list[str]:
+def _disk_lines(all_devices: tuple[Device, ...], width: int) -> list[str]:
+    """A line for each disk; loop devices without a file have no size."""
+    devices = [device for device in all_devices if device.size_bytes]
     if not devices:
         return []
     columns = [

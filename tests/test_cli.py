@@ -1,0 +1,227 @@
+"""The command line: exit codes, streams, and errors that name the cause and the next step."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from iorec.cli import run
+from tests.builders import mixed_table, table, write_capture
+
+IOREC = [sys.executable, "-c", "from iorec.cli import main; main()"]
+READERS = ["report", "info"]
+HEAVY = ("numpy", "pyarrow", "duckdb", "pandas", "matplotlib", "rich", "bcc")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def iorec(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run_here(*arguments: str | Path) -> Outcome:
+        exit_code = run([str(argument) for argument in arguments])
+        return Outcome(exit_code, *capsys.readouterr())
+
+    return run_here
+
+
+def iorec_process(*arguments: str | Path, **environment: str) -> Outcome:
+    result = subprocess.run(
+        [*IOREC, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return Outcome(result.returncode, result.stdout, result.stderr)
+
+
+def check_error(outcome: Outcome, exit_code: int, cause: str) -> None:
+    assert outcome.exit_code == exit_code, outcome
+    error, hint = outcome.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert cause in error
+    assert hint.startswith("hint: ")
+    assert outcome.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("captures")
+    return write_capture(folder / "run.parquet", mixed_table(1009))
+
+
+def test_report_prints_text_json_and_csv_on_stdout_alone(iorec: Run, path: Path) -> None:
+    text, as_json, as_csv = (iorec("report", path, *o) for o in ([], ["--json"], ["--csv"]))
+    assert (text.exit_code, as_json.exit_code, as_csv.exit_code) == (0, 0, 0)
+    assert text.stderr + as_json.stderr + as_csv.stderr == ""
+    assert text.stdout.startswith("complete: 1,009 I/Os")
+    groups = json.loads(as_json.stdout)["summary"]["groups"]
+    lines = list(csv.DictReader(io.StringIO(as_csv.stdout)))
+    assert [group["ios"] for group in groups] == [int(line["ios"]) for line in lines]
+
+
+def test_report_takes_every_option_of_a_reader(iorec: Run, path: Path) -> None:
+    groups = ["--by", "device,op", "--by", "cpu", "--sort", "p99", "--top", "3", "--histogram"]
+    window = ["-b", "1", "-e", "9", "--where", "latency_ns > 1000"]
+    result = iorec("report", path, *groups, *window, "--json")
+    document = json.loads(result.stdout)
+    assert document["summary"]["by"] == ["device", "op", "cpu"]
+    assert document["summary"]["sort"] == "p99"
+    assert len(document["summary"]["groups"]) == 3
+    assert document["summary"]["groups"][0]["histogram"]
+    assert document["selection"] == {"begin_s": 1.0, "end_s": 9.0, "where": "latency_ns > 1000"}
+
+
+def test_text_shows_twenty_groups_and_json_all(iorec: Run, tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(50, pid=list(range(50))))
+    assert "(30 more: --top 50)" in iorec("report", path, "--by", "pid").stdout
+    document = json.loads(iorec("report", path, "--by", "pid", "--json").stdout)
+    assert len(document["summary"]["groups"]) == 50
+
+
+def test_info_prints_text_and_json(iorec: Run, path: Path) -> None:
+    assert "host         db1, Linux 6.18.44" in iorec("info", path).stdout
+    [capture] = json.loads(iorec("info", path, "--json").stdout)["captures"]
+    assert capture["metadata"]["hostname"] == "db1"
+
+
+def test_lost_ios_are_said_on_stderr_where_stdout_has_no_room(iorec: Run, tmp_path: Path) -> None:
+    counts = {"completions": 1010, "lost": {"ring_full": 1}}
+    path = write_capture(tmp_path / "run.parquet", counts=counts)
+    result = iorec("report", path, "--csv")
+    assert result.stderr.startswith("warning: INCOMPLETE: 1 of 1,010 I/Os lost")
+    assert len(result.stdout.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        ([], "missing command"),
+        (["fly"], "no such command 'fly'"),
+        (["report"], "missing argument"),
+        (["report", "{path}", "--colour"], "no such option"),
+        (["report", "{path}", "--top", "0"], "--top"),
+        (["report", "{path}", "--top", "many"], "--top"),
+        (["report", "{path}", "-b", "soon"], "--begin"),
+        (["report", "{path}", "-b", "nan"], "begin"),
+        (["report", "{path}", "-b", "5", "-e", "5"], "not after"),
+        (["report", "{path}", "--by", "colour"], "cannot group by 'colour'"),
+        (["report", "{path}", "--by", ""], "cannot group by ''"),
+        (["report", "{path}", "--sort", "colour"], "cannot sort by 'colour'"),
+        (["report", "{path}", "--csv", "--json"], "--csv"),
+        (["report", "{path}", "--csv", "--histogram"], "--csv"),
+        (["report", "{path}", "--where", "pid"], "--where"),
+        (["report", "{path}", "--where", "pid = 1; DROP VIEW io"], "--where"),
+    ],
+)
+def test_a_usage_error_exits_with_2(
+    iorec: Run, path: Path, arguments: list[str], cause: str
+) -> None:
+    check_error(iorec(*(argument.format(path=path) for argument in arguments)), 2, cause)
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_a_file_that_cannot_be_read_exits_with_1(iorec: Run, tmp_path: Path, command: str) -> None:
+    check_error(iorec(command, tmp_path / "none.parquet"), 1, "no such file")
+    (tmp_path / "empty.parquet").touch()
+    check_error(iorec(command, tmp_path / "empty.parquet"), 1, "empty")
+    check_error(iorec(command, tmp_path / "\x1b[31m.parquet"), 1, "\\x1b[31m.parquet")
+
+
+def test_nothing_left_exits_with_1(iorec: Run, path: Path) -> None:
+    check_error(iorec("report", path, "-b", "1000"), 1, "no I/Os are left")
+
+
+def test_a_traceback_is_shown_only_when_asked_for(iorec: Run, tmp_path: Path) -> None:
+    missing = tmp_path / "none.parquet"
+    assert "Traceback" not in iorec("info", missing).stderr
+    verbose = iorec_process("info", missing, "-v").stderr
+    assert verbose.startswith("Traceback")
+    assert verbose.splitlines()[-2].startswith("error: ")
+
+
+@pytest.mark.parametrize("command", [[], ["report"], ["info"]])
+def test_help_fits_80_columns_and_ends_with_an_example(command: list[str]) -> None:
+    lines = iorec_process(*command, "--help", COLUMNS="200").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "iorec " in lines[-1]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"import iorec.cli, sys; print([m for m in {HEAVY} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "[]\n"
+
+
+def test_version_is_printed(iorec: Run) -> None:
+    assert iorec("--version").stdout.startswith("iorec 0.")
+
+
+def test_a_closed_pipe_ends_quietly(path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    result = subprocess.run(
+        [*IOREC, "report", str(path), "--json"], stdout=write_end, stderr=subprocess.PIPE
+    )
+    os.close(write_end)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_an_error(path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run([*IOREC, "report", str(path)], stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"error: ")
+    assert b"Traceback" not in result.stderr
+
+
+def test_ctrl_c_ends_without_a_word(path: Path) -> None:
+    code = """
+import sys
+from analyze.capture import Capture
+from iorec.cli import run
+
+def query_for_minutes(self, query, parameters=None):
+    print("started", flush=True)
+    self.connection.execute("SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(1000000) b(i)")
+
+Capture.sql = query_for_minutes
+sys.exit(run(["report", sys.argv[1]]))
+"""
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, b"")
+
+
+def test_an_encoding_without_our_characters_is_no_error(path: Path) -> None:
+    result = iorec_process("report", path, LC_ALL="C", PYTHONIOENCODING="ascii", COLUMNS="80")
+    assert result.exit_code == 0
+    assert "\\xb5s" in result.stdout
+
+
+def test_no_colour_is_used(path: Path) -> None:
+    assert (
+        "\x1b" not in iorec_process("report", path, FORCE_COLOR="1", TERM="xterm-256color").stdout
+    )

@@ -1,0 +1,199 @@
+"""What `iorec report` prints: the same numbers as text, JSON and CSV, hostile names harmless."""
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from rich.cells import cell_len
+
+import analyze
+from analyze.render.csv import render_csv
+from analyze.render.json import render_json
+from analyze.render.text import render_text
+from analyze.report import Report, make_report
+from tests.builders import START_NS, mixed_table, rfc3339, table, write_capture
+
+HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred", "\u202egnp.exe", "<script>", "a\nb", "\\x1b[31mred"]
+
+
+def report_of(
+    folder: Path,
+    rows: pa.Table | None = None,
+    overrides: dict[str, Any] | None = None,
+    **options: Any,
+) -> Report:
+    path = write_capture(folder / "run.parquet", rows, **overrides or {})
+    selection = {
+        name: options.pop(name) for name in ("begin_s", "end_s", "where") if name in options
+    }
+    with analyze.open(path, **selection) as capture:
+        return make_report(capture, **options)
+
+
+def troubled_rows() -> pa.Table:
+    """20 rows of which 3 never completed and 2 failed."""
+    latency = [None if i in (2, 3, 5) else 1000 for i in range(20)]
+    errno = [None if value is None else 0 for value in latency]
+    errno[7], errno[8] = 5, 121
+    return table(20, latency_ns=latency, queue_ns=None, errno=errno)
+
+
+def test_the_json_document_holds_every_number_unrounded(tmp_path: Path) -> None:
+    report = report_of(tmp_path, mixed_table(1009), by=("comm", "op"), histogram=True)
+    document = json.loads(render_json(report))
+    assert document["schema_version"] == 1
+    plain = json.loads(json.dumps(asdict(report.summary)))
+    assert document["summary"] == plain
+    assert document["origin"] == "2026-11-21T20:32:47.000000000Z"
+    assert document["completeness"]["is_complete"] is True
+    assert document["selection"] == {"begin_s": None, "end_s": None, "where": None}
+
+
+def test_the_csv_holds_a_line_for_each_group_and_every_number(tmp_path: Path) -> None:
+    report = report_of(tmp_path, mixed_table(1009))
+    lines = list(csv.DictReader(io.StringIO(render_csv(report))))
+    assert len(lines) == len(report.summary.groups)
+    for line, group in zip(lines, report.summary.groups, strict=True):
+        assert (int(line["pid"]), line["comm"]) == tuple(group.key.values())
+        assert int(line["ios"]) == group.ios
+        assert float(line["latency_p99_ns"]) == group.latency.p99_ns
+
+
+def test_an_unknown_key_is_an_empty_field(tmp_path: Path) -> None:
+    [line] = csv.DictReader(io.StringIO(render_csv(report_of(tmp_path, table(1, comm=None)))))
+    assert line["comm"] == ""
+
+
+def test_hostile_names_do_no_harm_and_stay_distinguishable(tmp_path: Path) -> None:
+    report = report_of(tmp_path, table(len(HOSTILE), comm=HOSTILE), by=("comm",))
+    text = render_text(report, 200)
+    assert all(line.isprintable() for line in text.splitlines())
+    for shown in ("\\x1b[31mred", "\\x5cx1b[31mred", "\\u202egnp.exe", "a\\x0ab"):
+        assert f"\n{shown} " in text
+    cells = [row["comm"] for row in csv.DictReader(io.StringIO(render_csv(report)))]
+    assert sorted(cells) == sorted(["'" + HOSTILE[0], *HOSTILE[1:]])
+    document = render_json(report)
+    assert document.isascii()
+    assert {group["key"]["comm"] for group in json.loads(document)["summary"]["groups"]} == set(
+        HOSTILE
+    )
+
+
+def test_completeness_comes_first_then_devices_groups_and_the_total(tmp_path: Path) -> None:
+    lines = render_text(report_of(tmp_path, mixed_table(1009)), 80).splitlines()
+    assert lines[0].startswith("complete: 1,009 I/Os recorded")
+    order = [lines.index(next(line for line in lines if word in line)) for word in (
+        "run.parquet", "DISKSTATS", "postgres", "total"
+    )]  # fmt: skip
+    assert order == sorted(order)
+    assert any(line.split() == ["nvme0n1", "read", "497", "497", "agrees"] for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200, 400])
+def test_lines_fit_the_terminal_and_a_wider_one_shows_more(tmp_path: Path, width: int) -> None:
+    report = report_of(tmp_path, mixed_table(1009), by=("cgroup", "process"))
+    report_lines = render_text(report, width).splitlines()
+    tables = [line for line in report_lines if "run.parquet" not in line]
+    assert max(map(cell_len, tables)) <= width
+    assert any(line.startswith("(no room for") for line in report_lines) is (width < 200)
+
+
+def test_a_long_name_keeps_both_ends(tmp_path: Path) -> None:
+    name = "/kubepods/" + "x" * 200 + "/container.scope"
+    text = render_text(report_of(tmp_path, table(3, cgroup=name), by=("cgroup",)), 80)
+    [line] = [line for line in text.splitlines() if "container.scope" in line]
+    assert line.startswith("/kubepods/x")
+    assert "…" in line
+    assert "CGROUP" not in text.split("(no room for")[1]
+
+
+def test_counts_that_are_too_low_say_so_in_their_titles(tmp_path: Path) -> None:
+    gap = {"start": rfc3339(START_NS + 10**8), "stop": rfc3339(START_NS + 2 * 10**8), "lost": 5}
+    lossy = {"counts": {"completions": 1014, "lost": {"ring_full": 5}, "gaps": [gap]}}
+    text = render_text(report_of(tmp_path, None, lossy), 80)
+    assert text.startswith("INCOMPLETE: 5 of 1,014 I/Os lost (5 ring buffer full)")
+    assert "  5 lost from 0.100000 s to 0.200000 s\n" in text
+    assert "≥I/OS" in text
+    assert "≥I/OS" not in render_text(report_of(tmp_path), 80)
+
+
+def test_hung_and_failed_ios_are_listed(tmp_path: Path) -> None:
+    report = report_of(tmp_path, troubled_rows())
+    assert (report.in_flight.count, report.failed.count) == (3, 2)
+    assert [trouble.offset for trouble in report.in_flight.shown] == [2 * 4096, 3 * 4096, 5 * 4096]
+    assert [trouble.age_ns for trouble in report.in_flight.shown] == [
+        998_000_000,
+        997_000_000,
+        995_000_000,
+    ]
+    assert [trouble.errno for trouble in report.failed.shown] == [5, 121]
+    text = render_text(report, 80)
+    assert "3 in flight when recording stopped:" in text
+    assert "998 ms" in text
+    assert "2 failed:" in text
+    assert "EIO" in text
+    assert "EREMOTEIO" in text
+
+
+def test_a_long_list_of_hung_ios_ends_with_a_count_of_the_rest(tmp_path: Path) -> None:
+    rows = table(1009, latency_ns=None, queue_ns=None, errno=None)
+    report = report_of(tmp_path, rows)
+    assert len(report.in_flight.shown) == 10
+    assert "1,009 in flight when recording stopped:" in render_text(report, 80)
+    assert "\n(999 more)" in render_text(report, 80)
+
+
+def test_nothing_is_listed_when_nothing_hung_or_failed(tmp_path: Path) -> None:
+    text = render_text(report_of(tmp_path), 80)
+    assert "in flight when" not in text
+    assert "failed" not in text
+
+
+def test_a_histogram_looks_like_that_of_biolatency(tmp_path: Path) -> None:
+    rows = table(6, latency_ns=[500, 1500, 2500, 5000, 5000, 5000], queue_ns=None)
+    text = render_text(report_of(tmp_path, rows, histogram=True), 80)
+    assert (
+        "PID 1000, COMM fio\n"
+        "     usecs               : count     distribution\n"
+        "         0 -> 1          : 2        |**************************              |\n"
+        "         2 -> 3          : 1        |*************                           |\n"
+        "         4 -> 7          : 3        |****************************************|\n"
+    ) in text
+
+
+def test_what_is_shown_of_a_capture_is_said(tmp_path: Path) -> None:
+    where = "op = 'read'\n-- \x1b"
+    report = report_of(tmp_path, table(1000), begin_s=0.5, end_s=0.75, where=where)
+    text = render_text(report, 80)
+    assert "below: 250 I/Os from 0.5 s to 0.75 s where op = 'read'\\x0a-- \\x1b\n" in text
+    assert text.startswith("complete: 1,000 I/Os")
+
+
+def test_groups_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    text = render_text(report_of(tmp_path, table(30, pid=list(range(30))), by=("pid",), top=7), 80)
+    assert "\n(23 more: --top 30)\n" in text
+
+
+def test_keys_are_shown_in_words(tmp_path: Path) -> None:
+    rows = table(4, errno=[0, 5, 121, 999], flags=["", "sync", "sync", "sync"], bytes=65536)
+    text = render_text(report_of(tmp_path, rows, by=("errno", "flags", "size")), 80)
+    for words in (["ok", "none"], ["EIO", "sync"], ["EREMOTEIO", "sync"], ["errno", "999"]):
+        assert any(line.split()[: len(words)] == words for line in text.splitlines())
+    assert "64.0 KiB" in text
+
+
+def test_of_many_devices_only_those_that_differ_are_listed(tmp_path: Path) -> None:
+    rows = table(26, device=[f"sd{chr(97 + i)}" for i in range(26)])
+    stats = {"sdc": {"read": {"ios": 7}}}
+    text = render_text(report_of(tmp_path, rows, {"diskstats": stats}), 80)
+    assert ["sdc", "read", "1", "7", "DIFFERS"] in [line.split() for line in text.splitlines()]
+    assert "(25 more, which do not differ)" in text
+
+
+def test_an_empty_capture_is_said_to_be_empty(tmp_path: Path) -> None:
+    assert "no I/Os were recorded" in render_text(report_of(tmp_path, table(0)), 80)
