@@ -143,16 +143,24 @@ def test_discards_and_zeroed_ranges_are_rows_of_their_own(record: Record, loop: 
     assert_accounts_close(capture)
 
 
-def test_errors_have_the_errno_that_the_program_saw(record: Record, loop: LoopDevice) -> None:
-    with loop.backing.open("r+b") as file:
-        file.truncate(1 << 20)
-    capture = record(
-        "--", "dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "count=512", "iflag=direct"
-    )
+def test_errors_have_the_errno_that_the_program_saw(
+    record: Record, make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    small = ram_folder / "small"
+    small.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=1M", "none", small)
+    loop = make_loop(8 << 20, folder=small)
+    log = ram_folder / "log"
+    write = f"dd if=/dev/zero of={loop.path} bs=4k count=512 oflag=direct 2>{log}"
+    try:
+        capture = record("--", "sh", "-c", write)
+    finally:
+        run("losetup", "-d", loop.path)
+        run("umount", small)
     failed = [row for row in capture.rows(device=loop.name) if row["errno"]]
     assert capture.status == 1
-    assert {row["errno"] for row in failed} == {5}
-    assert min(row["offset"] for row in failed) == 1 << 20
+    assert {row["op"] for row in failed} == {"write"}
+    assert {os.strerror(row["errno"]) in log.read_text() for row in failed} == {True}
     assert_accounts_close(capture)
 
 

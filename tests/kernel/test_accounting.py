@@ -1,0 +1,330 @@
+"""The ledger of a recording closes exactly, whatever is lost, filtered or in the way."""
+
+import json
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pytest
+
+from analyze.capture import open_captures
+from analyze.completeness import Completeness, format_completeness, make_completeness
+from iorec.devices import read_diskstats
+from tests.kernel.conftest import (
+    Capture,
+    LoopDevice,
+    assert_accounts_close,
+    read_capture,
+    start_recording,
+)
+
+Record = Callable[..., Capture]
+
+FIO = ("fio", "--direct=1", "--bs=4k", "--ioengine=io_uring", "--iodepth=32", "--thread")
+FIO_OUTPUT = ("--output-format=json", "--group_reporting")
+
+
+def fio(loop: LoopDevice, *options: str) -> list[str]:
+    """A command that reads and writes a loop device at full rate."""
+    return [*FIO, f"--filename={loop.path}", "--name=load", *options]
+
+
+class Load:
+    """fio at full rate in the background; it may be stopped and continued."""
+
+    def __init__(self, loop: LoopDevice, *options: str) -> None:
+        command = [*fio(loop, *options), "--time_based", "--runtime=600", *FIO_OUTPUT]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._device = loop.name
+        self.wait_for_ios(1000)
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def ios(self) -> int:
+        """I/Os of the device so far, as the kernel counts them."""
+        return sum(stats.ios for stats in read_diskstats()[self._device].values())
+
+    def wait_for_ios(self, count: int) -> None:
+        goal, deadline = self.ios() + count, time.monotonic() + 30
+        while self.ios() < goal:
+            assert time.monotonic() < deadline, "no load"
+            time.sleep(0.01)
+
+    def stop(self) -> dict[str, Any]:
+        """Ends it and returns what it counted."""
+        self.resume()
+        self.process.send_signal(signal.SIGINT)
+        output = self.process.communicate(timeout=60)[0]
+        return dict(json.loads(output[output.index("{") :])["jobs"][0])
+
+
+@contextmanager
+def running_load(loop: LoopDevice, *options: str) -> Iterator[Load]:
+    load = Load(loop, *options)
+    try:
+        yield load
+    finally:
+        if load.process.poll() is None:
+            load.stop()
+
+
+def completeness(output: Path) -> Completeness:
+    """What the commands that read a capture say of it."""
+    with open_captures([output]) as capture:
+        return make_completeness(capture.files)
+
+
+def accounted(counts: dict[str, Any]) -> int:
+    """The completions that a ledger explains."""
+    lost = sum(count for cause, count in counts["lost"].items() if cause != "missed_completion")
+    kinds = ("recorded", "filtered", "began_before", "continuations")
+    return int(lost + sum(counts[kind] for kind in kinds))
+
+
+def nanoseconds(text: str) -> int:
+    """Of a time as the metadata have it; datetime knows microseconds only."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(fraction)
+
+
+def test_a_million_ios_at_full_rate_are_all_recorded(record: Record, loop: LoopDevice) -> None:
+    loop.set_queue("nomerges", "2")
+    capture = record("--strict", "--", *fio(loop, "--rw=randread", "--io_size=4097m"))
+    assert capture.status == 0, capture.stderr
+    assert sum(capture.counts["lost"].values()) == 0
+    is_fio = pc.equal(capture.table["comm"].cast("string"), "fio")
+    assert capture.table.filter(is_fio).num_rows == 4097 << 8
+    assert_accounts_close(capture)
+
+
+@pytest.mark.parametrize("scheduler", ["none", "mq-deadline", "bfq", "kyber"])
+def test_the_ledger_closes_when_a_tiny_buffer_overflows(
+    record: Record, loop: LoopDevice, ram_folder: Path, scheduler: str
+) -> None:
+    loop.set_queue("scheduler", scheduler)
+    loop.set_queue("nomerges", "2")
+    capture = record("-B", "4K", "--", *fio(loop, "--rw=randread", "--io_size=400m"))
+    counts = capture.counts
+    assert counts["lost"]["ring_full"] > 0
+    assert sum(gap["lost"] for gap in counts["gaps"]) == counts["lost"]["ring_full"]
+    assert_accounts_close(capture)
+    rows = sum(row["recorded"] for row in counts["devices"] if row["device"] == loop.name)
+    lost = sum(row["lost"] for row in counts["devices"] if row["device"] == loop.name)
+    assert rows + lost == capture.metadata["diskstats"][loop.name]["read"]["ios"] >= 400 << 8
+    assert "overflowed" in capture.stderr
+    said = format_completeness(completeness(ram_folder / "run.parquet"))
+    assert f"{counts['lost']['ring_full']:,} ring buffer full" in said
+    assert "unaccounted" not in said
+    assert "differs" not in said
+
+
+def test_lost_ios_make_a_strict_recording_fail_and_keep_it(
+    record: Record, loop: LoopDevice
+) -> None:
+    work = fio(loop, "--rw=randread", "--io_size=200m")
+    capture = record("--strict", "-q", "-B", "4K", "--", *work)
+    assert capture.status == 3
+    assert "were lost" in capture.stderr
+    assert capture.counts["lost"]["ring_full"] > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-c", "fio", "--op", "read"),
+        ("-c", "nobody"),
+        ("--op", "write", "-n", "5003"),
+        ("--min-latency", "60us"),
+    ],
+)
+def test_the_ledger_closes_with_filters_while_the_buffer_overflows(
+    record: Record, loop: LoopDevice, options: tuple[str, ...]
+) -> None:
+    loop.set_queue("nomerges", "2")
+    work = fio(loop, "--rw=randrw", "--io_size=200m")
+    capture = record("-d", loop.name, "-B", "4K", *options, "--", *work)
+    assert capture.counts["filtered"] > 0
+    assert_accounts_close(capture)
+
+
+@pytest.mark.parametrize("scheduler", ["none", "mq-deadline", "bfq", "kyber"])
+def test_mixed_work_is_counted_as_fio_and_the_kernel_count_it(
+    record: Record, loop: LoopDevice, ram_folder: Path, scheduler: str
+) -> None:
+    loop.set_queue("scheduler", scheduler)
+    loop.set_queue("nomerges", "2")
+    report = ram_folder / "fio.json"
+    command = [
+        *("fio", "--direct=1", "--thread", f"--filename={loop.path}", *FIO_OUTPUT[:1]),
+        *(f"--output={report}", "--iodepth=16"),
+        *("--name=mixed", "--rw=randrw", "--ioengine=libaio", "--bssplit=512/30:4k/40:64k/30"),
+        "--number_ios=20011",
+        *("--name=trim", "--stonewall", "--rw=randtrim", "--bs=4k", "--ioengine=sync"),
+        "--number_ios=503",
+        *("--name=sync", "--stonewall", "--rw=randwrite", "--bs=4k", "--ioengine=io_uring"),
+        *("--sync=dsync", "--number_ios=1009"),
+    ]
+    capture = record("-d", loop.name, "--", *command)
+    assert capture.status == 0, capture.stderr
+    assert sum(capture.counts["lost"].values()) == 0
+    assert_accounts_close(capture)
+    jobs = {job["jobname"]: job for job in json.loads(report.read_text())["jobs"]}
+    done = {
+        "read": jobs["mixed"]["read"]["total_ios"],
+        "write": jobs["mixed"]["write"]["total_ios"] + jobs["sync"]["write"]["total_ios"],
+        "discard": jobs["trim"]["trim"]["total_ios"],
+    }
+    assert sum(done.values()) == 20011 + 503 + 1009
+    by_op = Counter(row["op"] for row in capture.rows() if row["comm"] == "fio" and row["bytes"])
+    assert by_op == done
+    assert len(capture.rows(op="flush")) == capture.metadata["diskstats"][loop.name]["flush"]["ios"]
+
+
+def test_a_device_that_diskstats_leaves_out_is_not_compared(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    loop.set_queue("iostats", "0")
+    work = ["dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "iflag=direct", "count=2003"]
+    capture = record("-d", loop.name, "--", *work)
+    assert len(capture.rows(comm="dd")) == 2003
+    assert loop.name not in capture.metadata["diskstats"]
+    said = completeness(ram_folder / "run.parquet")
+    assert [device.agrees for device in said.devices if device.device == loop.name] == [None]
+    assert "differs" not in format_completeness(said)
+
+
+def test_a_device_that_diskstats_counts_for_a_while_is_not_compared(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    read = f"dd if={loop.path} of=/dev/null bs=4k iflag=direct count=1009"
+    script = f"{read}; echo 0 > /sys/block/{loop.name}/queue/iostats; {read}"
+    record("-d", loop.name, "--", "sh", "-c", script)
+    said = completeness(ram_folder / "run.parquet")
+    assert [device.agrees for device in said.devices if device.device == loop.name] == [None]
+
+
+def test_a_stopped_recorder_says_what_it_missed_and_blocks_nobody(
+    loop: LoopDevice, ram_folder: Path
+) -> None:
+    loop.set_queue("nomerges", "2")
+    output = ram_folder / "run.parquet"
+    with running_load(loop, "--rw=randread") as load:
+        recording = start_recording(output, "-d", loop.name, "-B", "64K")
+        time.sleep(1)
+        recording.send_signal(signal.SIGSTOP)
+        stopped_ns = time.time_ns()
+        progress = []
+        for _ in range(8):
+            before = load.ios()
+            time.sleep(0.25)
+            progress.append(load.ios() - before)
+        continued_ns = time.time_ns()
+        recording.send_signal(signal.SIGCONT)
+        time.sleep(0.5)
+        recording.send_signal(signal.SIGINT)
+        assert recording.wait(30) == 0
+    capture = read_capture(output)
+    counts = capture.counts
+    assert min(progress) > max(progress) / 10 > 100
+    assert counts["lost"]["ring_full"] >= sum(progress) * 0.9
+    assert_accounts_close(capture)
+    gaps = counts["gaps"]
+    assert sum(gap["lost"] for gap in gaps) == counts["lost"]["ring_full"]
+    inside = [g for g in gaps if nanoseconds(g["stop"]) > stopped_ns + 2e8]
+    inside = [g for g in inside if nanoseconds(g["start"]) < continued_ns - 2e8]
+    covered = sum(nanoseconds(gap["stop"]) - nanoseconds(gap["start"]) for gap in inside)
+    assert covered > 0.9 * (continued_ns - stopped_ns) - 2e8
+    times = capture.table["time"].cast("int64").to_numpy()
+    hole = (times > stopped_ns + 2e8) & (times < continued_ns - 2e8)
+    assert not hole.any()
+
+
+def test_two_recorders_hold_the_same_ios(loop: LoopDevice, ram_folder: Path) -> None:
+    loop.set_queue("nomerges", "2")
+    outputs = [ram_folder / "one.parquet", ram_folder / "two.parquet"]
+    recordings = [start_recording(output, "-d", loop.name) for output in outputs]
+    work = fio(loop, "--rw=randrw", "--io_size=300m")
+    subprocess.run(work, check=True, stdout=subprocess.DEVNULL)
+    for recording in recordings:
+        recording.send_signal(signal.SIGINT)
+    assert [recording.wait(30) for recording in recordings] == [0, 0]
+    ios = []
+    for capture in map(read_capture, outputs):
+        assert sum(capture.counts["lost"].values()) == 0
+        assert_accounts_close(capture)
+        table = capture.table.filter(pc.equal(capture.table["comm"].cast("string"), "fio"))
+        columns = [table[c].cast("string").to_pylist() for c in ("op", "offset", "bytes", "tid")]
+        ios.append(Counter(zip(*columns, strict=True)))
+    assert ios[0] == ios[1]
+    assert ios[0].total() == 300 << 8
+
+
+def test_a_capture_on_the_recorded_disk_adds_little_to_it(
+    make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    disk = make_loop(512 << 20)
+    with mounted_ext4(disk, ram_folder / "mount") as mount:
+        output = mount / "run.parquet"
+        recording = start_recording(output, "-d", disk.name, "--include-self")
+        with running_load(disk, "--rw=randread"):
+            time.sleep(5)
+        loud_stopped_ns = time.time_ns()
+        time.sleep(4)
+        recording.send_signal(signal.SIGINT)
+        assert recording.wait(30) == 0
+        capture = read_capture(output)
+    assert_accounts_close(capture)
+    comms, times = capture.table["comm"].to_pylist(), capture.table["time"].cast("int64")
+    others = [t for comm, t in zip(comms, times.to_pylist(), strict=True) if comm != "fio"]
+    assert len(comms) > 50_000
+    assert len(others) < len(comms) / 100
+    # A second to settle, then what the capture adds must not feed itself.
+    quiet = [t for t in others if t > loud_stopped_ns + 1e9]
+    assert len(quiet) < 200
+
+
+@contextmanager
+def mounted_ext4(disk: LoopDevice, mount: Path) -> Iterator[Path]:
+    mount.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", disk.path], check=True)
+    subprocess.run(["mount", disk.path, mount], check=True)
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_memory_stays_within_its_bound_at_full_rate(loop: LoopDevice, ram_folder: Path) -> None:
+    output = ram_folder / "run.parquet"
+    with running_load(loop, "--rw=randread"):
+        recording = start_recording(output, "-d", loop.name, "--duration", "20s")
+        peaks = [0]
+        while recording.poll() is None:
+            peaks.append(peak_bytes(recording.pid))
+            time.sleep(0.05)
+    metadata = read_capture(output).metadata
+    assert metadata["duration_s"] >= 20
+    assert metadata["counts"]["recorded"] > 500_000
+    # The metadata's peak is that of the recording, the other includes the conversion.
+    assert 50 << 20 < metadata["recorder"]["peak_memory_bytes"] <= 300 << 20
+    assert max(peaks) <= 300 << 20
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has had; 0 if it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10 if "VmHWM:" in status else 0
