@@ -1,15 +1,18 @@
-# Sourced by the samples: a loop device on a file in memory, detached when the script ends.
+# Sourced by the samples: works in a folder in memory, with a loop device on a file in it; the device
+# is detached and the folder removed when the script ends.
 set -euo pipefail
 
-iorec=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv/bin/iorec
-export PATH=${iorec%/*}:$PATH
+samples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PATH=$samples/../.venv/bin:$PATH
 
 ((EUID == 0)) || { echo "error: recording needs root" >&2; exit 1; }
 
 scratch=$(mktemp -d /dev/shm/iorec-sample.XXXXXX)
 loop=
+cd "$scratch"
 cleanup() {
-	! mountpoint -q "$scratch/mount" || umount "$scratch/mount"
+	! mountpoint -q mount || umount mount
+	cd /
 	[[ -z $loop ]] || losetup -d "$loop"
 	rm -rf "$scratch"
 }
@@ -17,14 +20,14 @@ trap cleanup EXIT
 
 # make_loop SIZE: sets $loop
 make_loop() {
-	truncate -s "$1" "$scratch/disk"
-	loop=$(losetup -f --show "$scratch/disk")
+	truncate -s "$1" disk
+	loop=$(losetup -f --show disk)
 }
 
-# mount_loop SIZE: a new ext4 on $scratch/mount
+# mount_loop SIZE: a new ext4 on ./mount
 mount_loop() {
 	make_loop "$1"
 	mkfs.ext4 -q "$loop"
-	mkdir "$scratch/mount"
-	mount "$loop" "$scratch/mount"
+	mkdir mount
+	mount "$loop" mount
 }

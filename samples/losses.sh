@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Records with losses on purpose: the smallest buffer, and a recorder that is stopped for a while.
-# usage: losses.sh [OUTPUT.parquet]
-output=$(realpath "${1:-losses.parquet}")
-cd "$(dirname "$0")"
-. ./loop.sh
+# Records with losses on purpose: a tiny buffer, and a recorder that is stopped for a while.
+# usage: losses.sh OUTPUT.parquet
+output=$(realpath "$1")
+. "$(dirname "$0")/loop.sh"
 make_loop 256M
-cat >"$scratch/run" <<-END
+cat >load.sh <<-END
 	fio --name=reads --filename=$loop --direct=1 --rw=randread --ioengine=io_uring \
 		--iodepth=16 --rate_iops=20000 --time_based --runtime=3 --output=/dev/null &
 	sleep 1; kill -STOP \$PPID; sleep 0.3; kill -CONT \$PPID
 	wait
 END
-iorec record -f -o "$output" -d "$loop" -B 64K -- sh "$scratch/run"
+iorec record -o run.parquet -d "$loop" -B 64K -- sh load.sh
+mv run.parquet "$output"

@@ -1,0 +1,58 @@
+"""The README: what it shows is what happens."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+IOREC = Path(sys.executable).with_name("iorec")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_report_is_what_the_command_prints() -> None:
+    (command,) = re.findall(r"^\.venv/bin/(iorec report samples/\S+)$", README, re.MULTILINE)
+    done = subprocess.run(
+        [IOREC, *command.split()[1:]],
+        cwd=ROOT,
+        env={"COLUMNS": "80", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = README.partition("<!-- report -->\n```\n")[2].partition("```\n<!-- /report -->")[0]
+    assert shown == done.stdout
+
+
+@pytest.mark.parametrize("program", blocks("python"))
+def test_every_python_example_runs(program: str) -> None:
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("query", blocks("sql"))
+def test_every_sql_example_runs(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert duckdb.sql(query).fetchall()
+
+
+def test_every_option_of_the_examples_exists() -> None:
+    examples = re.findall(r"^(?:sudo )?iorec (\w+) (.*?)(?: -- .*)?(?:  +#.*)?$", README, re.M)
+    assert len(examples) > 5
+    for command, arguments in examples:
+        usage = subprocess.run([IOREC, command, "--help"], capture_output=True, text=True).stdout
+        for option in re.findall(r"(?<!\S)--?\w[\w-]*", arguments):
+            assert re.search(rf"(?<![\w-]){option}(?![\w-])", usage), (command, option)
+
+
+def test_every_file_that_is_linked_exists() -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
