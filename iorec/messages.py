@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from iorec.session import Settings
 
 
-def format_start(settings: "Settings") -> str:
+def format_start(settings: "Settings", *, has_trace: bool) -> str:
     """What is recorded, where to and how to stop."""
     end = "when the command ends" if settings.workload else "with Ctrl-C"
     if settings.limits.duration_ns is not None:
@@ -20,8 +20,10 @@ def format_start(settings: "Settings") -> str:
     if settings.limits.count is not None:
         end = f"after {format_count(settings.limits.count)} I/Os or {end}"
     line = f"recording {_scope(settings.filters)} to {settings.output}; stops {end}"
-    if settings.is_verbose:
+    if has_trace:
         line += "\nthe kernel programs print to /sys/kernel/tracing/trace_pipe: cat it as root"
+    elif settings.is_verbose:
+        line += "\nwarning: this kernel lets no program print to trace_pipe"
     return line
 
 

@@ -48,7 +48,7 @@ def record_and_convert(
     folder: Folder,
     part: BinaryIO,
     workload: Workload | None,
-    announce: Callable[[], None],
+    announce: Callable[[bool], None],
 ) -> Result:
     """Records into the spool `part`, writes the capture into `folder` and removes the spool."""
     limits = settings.limits
@@ -63,7 +63,7 @@ def record_and_convert(
     rotation = Rotation(settings.output, folder, part, limits.kept_files or 1)
     with StatusLine(limits, is_quiet=settings.is_quiet) as status:
         with open_probes(plan, loading.finish()) as probes, SignalWaiter() as signals:
-            announce()
+            announce(probes.has_trace)
             recorder = Recorder(
                 probes,
                 names,

@@ -58,8 +58,9 @@ def buffer_bytes(asked_bytes: int) -> int:
     return 1 << (asked_bytes - 1).bit_length()
 
 
-def record_session(settings: Settings, announce: Callable[[], None]) -> "Result":
-    """Records and writes the capture; `announce` is called when recording is about to begin.
+def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Result":
+    """Records and writes the capture; `announce` is called when recording is about to
+    begin, and told whether the programs print to trace_pipe.
 
     An error before the first row leaves nothing behind. After it the spool is left, and the error
     says how to recover it.

@@ -134,7 +134,10 @@ def record(
     if not quiet:
         for line in format_warnings(settings):
             typer.echo(line, err=True)
-    result = record_session(settings, lambda: _say(format_start(settings), is_quiet=quiet))
+    result = record_session(
+        settings,
+        lambda has_trace: _say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
+    )
     _say(format_end(result), is_quiet=quiet)
     if result.failure is not None:
         raise result.failure

@@ -320,3 +320,19 @@ def test_csv_holds_the_same_columns(
     rows = [row for row in table.to_pylist() if (row["device"], row["comm"]) == (loop.name, PYTHON)]
     assert Counter((r["op"], r["offset"], r["bytes"]) for r in rows) == done
     assert json.loads((ram_folder / "run.meta.json").read_text())["counts"]["recorded"] >= 204
+
+
+def test_verbose_programs_print_to_the_trace(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    tracing = ram_folder / "tracing"
+    tracing.mkdir()
+    run("mount", "-t", "tracefs", "none", tracing)
+    try:
+        read = ["dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "count=7", "iflag=direct"]
+        capture = record("-v", "-d", loop.name, "--", *read)
+        trace = (tracing / "trace").read_text()
+    finally:
+        run("umount", tracing)
+    assert "trace_pipe" in capture.stderr
+    assert trace.count("submit comm=dd") >= 7
