@@ -10,7 +10,7 @@ from analyze.errors import IorecError
 from iorec.cgroups import cgroup_root
 from iorec.devices import dev_of_numbers
 from iorec.kernel_names import KernelNames
-from iorec.loader import KernelFilter
+from iorec.programs import KernelFilter
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from iorec.cgroups import CgroupNames
-from iorec.loader import IDENTITIES_PER_CPU
 from iorec.name_column import NameColumn
 from iorec.probes import Probes
+from iorec.programs import IDENTITIES_PER_CPU
 from iorec.records import NO_IDENTITY
 
 _REMEMBERED = 4 * IDENTITIES_PER_CPU

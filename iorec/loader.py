@@ -1,125 +1,17 @@
-"""Compiles, loads and attaches the kernel programs; the only module that imports bcc.
+"""Has a process of its own load the kernel programs and hand over their file descriptors.
 
-Runs as a process of its own, which hands over file descriptors and ends: the compiler takes 200 MiB
-that a recorder should not hold for hours.
+The compiler takes 200 MiB that a recorder should not hold for hours, and loading takes privileges
+that it should not have.
 """
 
-import array
-import contextlib
-import ctypes
-import errno
 import json
-import mmap
-import os
-import re
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 from analyze.errors import IorecError
-from iorec.btf import KernelTypes, libbpf
-from iorec.kernel_header import kernel_header
-
-BPF_FOLDER = Path(__file__).parent.parent / "bpf"
-
-IDENTITIES_PER_CPU = 4096
-SLOTS_PER_BUCKET = 8  # of bpf/records.h
-
-MAPS = (
-    "records",
-    "is_recording",
-    "counters",
-    "completions",
-    "in_flight",
-    "identities",
-    "tallies",
-    "gaps",
-)
-
-# Completions first, so that nothing is seen to start whose end would be missed.
-_PROGRAMS = {
-    "on_complete": "block_rq_complete",
-    "on_nested_complete": "block_rq_complete",
-    "on_merge": "block_rq_merge",
-    "on_requeue": "block_rq_requeue",
-    "on_issue": "block_rq_issue",
-    "on_start": "block_io_start",
-}
-_START_BEFORE_6_5 = "block_getrq"
-
-# include/uapi/linux/bpf.h
-_PROG_TYPE_SOCKET_FILTER, _PROG_TYPE_TRACING = 1, 26
-_TRACE_RAW_TP = 23
-
-_NEEDS = "record needs root, or CAP_BPF and CAP_PERFMON; a container may deny them"
-
-
-class _ProgLoadOpts(ctypes.Structure):
-    """struct bpf_prog_load_opts of libbpf 1.0, as far as it is used here."""
-
-    _fields_ = (
-        ("sz", ctypes.c_size_t),
-        ("attempts", ctypes.c_int),
-        ("expected_attach_type", ctypes.c_int),
-        ("prog_btf_fd", ctypes.c_uint32),
-        ("prog_flags", ctypes.c_uint32),
-        ("prog_ifindex", ctypes.c_uint32),
-        ("kern_version", ctypes.c_uint32),
-        ("attach_btf_id", ctypes.c_uint32),
-        ("attach_prog_fd", ctypes.c_uint32),
-        ("attach_btf_obj_fd", ctypes.c_uint32),
-        ("fd_array", ctypes.c_void_p),
-        ("func_info", ctypes.c_void_p),
-        ("func_info_cnt", ctypes.c_uint32),
-        ("func_info_rec_size", ctypes.c_uint32),
-        ("line_info", ctypes.c_void_p),
-        ("line_info_cnt", ctypes.c_uint32),
-        ("line_info_rec_size", ctypes.c_uint32),
-        ("log_level", ctypes.c_uint32),
-        ("log_size", ctypes.c_uint32),
-        ("log_buf", ctypes.c_void_p),
-    )
-
-
-@dataclass(frozen=True)
-class KernelFilter:
-    """What the kernel programs let through; an empty collection lets everything through."""
-
-    devices: tuple[tuple[int, int | None], ...] = ()  # (dev, partition number or None for all)
-    pids: tuple[int, ...] = ()
-    comms: tuple[str, ...] = ()
-    cgroup_folders: tuple[str, ...] = ()
-    ops: tuple[int, ...] = ()
-    min_latency_ns: int | None = None
-    excluded_pid: int | None = None
-
-    def defines(self) -> dict[str, str]:
-        """The macros of bpf/request.c for what is filtered."""
-        found = {
-            "FILTER_DEVICE": "1" if self.devices else "",
-            "FILTER_PID": "1" if self.pids else "",
-            "FILTER_COMM": "1" if self.comms else "",
-            "FILTER_CGROUPS": str(len(self.cgroup_folders) or ""),
-            "FILTER_OPS": f"{sum(1 << op for op in set(self.ops)):#x}ULL" if self.ops else "",
-            "MIN_LATENCY_NS": f"{self.min_latency_ns}ULL" if self.min_latency_ns else "",
-            "EXCLUDED_PID": str(self.excluded_pid or ""),
-        }
-        return {name: value for name, value in found.items() if value}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to load: `ring_bytes` and `bucket_count` are powers of two."""
-
-    kernel_filter: KernelFilter
-    ring_bytes: int
-    bucket_count: int
-    wants_trace: bool = False
+from iorec.programs import MAPS, PROGRAMS, KernelFilter, Plan, load_programs
 
 
 @dataclass(frozen=True)
@@ -174,16 +66,10 @@ class Loading:
         named = dict(zip(answer["names"], fds, strict=True))
         return Loaded(
             maps={name: named[f"map {name}"] for name in MAPS},
-            programs={name: named[f"program {name}"] for name in _PROGRAMS},
-            links={name: named[f"link {name}"] for name in _PROGRAMS},
+            programs={name: named[f"program {name}"] for name in PROGRAMS},
+            links={name: named[f"link {name}"] for name in PROGRAMS},
             has_trace=answer["has_trace"],
         )
-
-
-def possible_cpus() -> int:
-    # A list of ranges such as 0-3,8-11; maps are indexed by number, so the highest one counts.
-    text = Path("/sys/devices/system/cpu/possible").read_text()
-    return int(text.strip().replace(",", "-").split("-")[-1]) + 1
 
 
 def _main() -> None:
@@ -191,180 +77,12 @@ def _main() -> None:
         document = json.load(sys.stdin)
         plan = Plan(**{**document, "kernel_filter": KernelFilter(**document["kernel_filter"])})
         try:
-            named, has_trace = _load_here(plan)
+            named, has_trace = load_programs(plan)
         except IorecError as error:
             channel.send(json.dumps({"error": error.__dict__}).encode())
             return
         message = json.dumps({"names": list(named), "has_trace": has_trace}).encode()
         socket.send_fds(channel, [message], list(named.values()))
-
-
-def _load_here(plan: Plan) -> tuple[dict[str, int], bool]:
-    bcc = _import_bcc()
-    with KernelTypes() as kernel:
-        header = kernel_header(kernel)
-    defines = {
-        "CPUS": str(possible_cpus()),
-        "BUCKETS": str(plan.bucket_count),
-        "RING_PAGES": str(plan.ring_bytes // mmap.PAGESIZE),
-        "IDENTITIES": str(IDENTITIES_PER_CPU),
-        "PAGE_SIZE": str(mmap.PAGESIZE),
-        **plan.kernel_filter.defines(),
-        **({"HAVE_CMPXCHG": "1"} if _has_cmpxchg() else {}),
-    }
-    if plan.wants_trace:
-        with contextlib.suppress(IorecError):
-            return _load_with(bcc, plan, header, {**defines, "TRACE": "1"}), True
-    return _load_with(bcc, plan, header, defines), False
-
-
-def _load_with(bcc: Any, plan: Plan, header: str, defines: Mapping[str, str]) -> dict[str, int]:
-    module = _compile(bcc, header, defines)
-    _fill_filters(module, plan.kernel_filter)
-    named = {f"map {name}": module[name.encode()].map_fd for name in MAPS}
-    for name, tracepoint in _PROGRAMS.items():
-        if name == "on_start" and "HAVE_BLOCK_IO_START" not in header:
-            tracepoint = _START_BEFORE_6_5
-        program = _load_program(bcc, module, name, tracepoint)
-        link = libbpf().bpf_raw_tracepoint_open(None, program)
-        if link < 0:
-            raise _refused(f"attach to the tracepoint {tracepoint}", -link)
-        named |= {f"program {name}": program, f"link {name}": link}
-    return named
-
-
-def _import_bcc() -> Any:
-    os.environ["BCC_KERNEL_SOURCE"] = str(BPF_FOLDER)
-    try:
-        import bcc
-    except ImportError as error:
-        raise IorecError(
-            f"cannot import bcc: {error}",
-            "install BCC for Python: apt install python3-bpfcc (Debian, Ubuntu), "
-            "dnf install python3-bcc (Fedora); in a virtual environment use --system-site-packages",
-        ) from error
-    if not hasattr(bcc, "BPF"):
-        raise IorecError(
-            f"the package bcc in {bcc.__file__} is not the BPF Compiler Collection",
-            "uninstall it (pip uninstall bcc) and install python3-bpfcc with apt",
-        )
-    return bcc
-
-
-@contextlib.contextmanager
-def _captured_stderr() -> Iterator[list[str]]:
-    """Keeps what BCC's C++ code prints on file descriptor 2 and hands it over at the end."""
-    output: list[str] = []
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield output
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            file.seek(0)
-            output.append(file.read().decode(errors="replace"))
-
-
-def _compile(bcc: Any, header: str, defines: Mapping[str, str]) -> Any:
-    source = BPF_FOLDER / "request.c"
-    text = f'{header}#line 1 "{source}"\n{source.read_text()}'
-    flags = [f"-D{name}={value}" for name, value in defines.items()]
-    with _captured_stderr() as output:
-        try:
-            return bcc.BPF(text=text, cflags=[f"-I{BPF_FOLDER}", *flags])
-        except Exception as error:
-            failure = error
-    if refusal := re.search(r"could not open bpf map: (\w+), error: (.+)", output[0]):
-        raise IorecError(
-            f"the kernel refused to create the map {refusal[1]}: {refusal[2]}", _NEEDS
-        ) from failure
-    raise IorecError(
-        f"cannot compile {source.name} for this kernel: {output[0].strip() or failure}",
-        "please report this with the output of `uname -a`",
-    ) from failure
-
-
-def _has_cmpxchg() -> bool:
-    """Whether programs may compare and exchange atomically (5ffa25502b5a, Linux 5.12)."""
-    instructions = array.array(
-        "Q",
-        (
-            0x0000_0000_0000_00B7,  # r0 = 0
-            0x0000_0000_FFF8_0A7B,  # *(u64 *)(r10 - 8) = r0
-            0x0000_00F1_FFF8_0ADB,  # r0 = cmpxchg_64(r10 - 8, r0, r0)
-            0x0000_0000_0000_0095,  # exit
-        ),
-    )
-    fd = libbpf().bpf_prog_load(
-        _PROG_TYPE_SOCKET_FILTER,
-        b"cmpxchg",
-        b"GPL",
-        ctypes.c_void_p(instructions.buffer_info()[0]),
-        len(instructions),
-        None,
-    )
-    if fd >= 0:
-        os.close(fd)
-    return bool(fd >= 0)
-
-
-def _fill_filters(module: Any, kernel_filter: KernelFilter) -> None:
-    all_partitions = 0xFFFFFFFF
-    if kernel_filter.devices:
-        table = module[b"filter_device"]
-        for dev, partno in kernel_filter.devices:
-            key = table.Key(dev, all_partitions if partno is None else partno)
-            table[key] = table.Leaf(1)
-    if kernel_filter.pids:
-        table = module[b"filter_pid"]
-        for pid in kernel_filter.pids:
-            table[table.Key(pid)] = table.Leaf(1)
-    if kernel_filter.comms:
-        table = module[b"filter_comm"]
-        for comm in kernel_filter.comms:
-            table[table.Key(comm.encode(errors="surrogateescape")[:15])] = table.Leaf(1)
-    for index, folder in enumerate(kernel_filter.cgroup_folders):
-        module[b"filter_cgroup"][index] = folder
-
-
-def _load_program(bcc: Any, module: Any, name: str, tracepoint: str) -> int:
-    lib = libbpf()
-    type_id = lib.libbpf_find_vmlinux_btf_id(tracepoint.encode(), _TRACE_RAW_TP)
-    if type_id < 0:
-        raise _refused(f"find the tracepoint {tracepoint}", -type_id)
-    log = ctypes.create_string_buffer(1 << 20)
-    opts = _ProgLoadOpts(
-        sz=ctypes.sizeof(_ProgLoadOpts),
-        expected_attach_type=_TRACE_RAW_TP,
-        attach_btf_id=type_id,
-        log_size=len(log),
-        log_buf=ctypes.cast(log, ctypes.c_void_p),
-    )
-    start = bcc.lib.bpf_function_start(module.module, name.encode())
-    size = bcc.lib.bpf_function_size(module.module, name.encode())
-    instructions = ctypes.c_void_p(start)
-    fd = lib.bpf_prog_load(
-        _PROG_TYPE_TRACING, name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
-    )
-    if fd < 0:
-        opts.log_level = 1
-        lib.bpf_prog_load(
-            _PROG_TYPE_TRACING, name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
-        )
-        raise _refused(f"load {name} for {tracepoint}", -fd, log.value.decode(errors="replace"))
-    return int(fd)
-
-
-def _refused(what: str, error: int, log: str = "") -> IorecError:
-    hint = "please report this with the output of `uname -a`"
-    if error in (errno.EPERM, errno.EACCES) and not log:
-        hint = _NEEDS
-    message = f"the kernel refused to {what}: {os.strerror(error)}"
-    if tail := log.strip().splitlines()[-8:]:
-        message += "\n" + "\n".join(tail)
-    return IorecError(message, hint)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iorec.btf import libbpf
-from iorec.loader import IDENTITIES_PER_CPU, SLOTS_PER_BUCKET, Loaded, Plan, possible_cpus
+from iorec.loader import Loaded
+from iorec.programs import IDENTITIES_PER_CPU, SLOTS_PER_BUCKET, Plan, possible_cpus
 from iorec.records import (
     COMPLETE_COUNTERS,
     COUNTERS,

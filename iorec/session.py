@@ -14,9 +14,10 @@ from iorec.devices import read_request_capacity
 from iorec.filters import Filters, resolve_filters
 from iorec.kernel_names import read_kernel_names
 from iorec.limits import Limits
-from iorec.loader import SLOTS_PER_BUCKET, KernelFilter, Loading, Plan
+from iorec.loader import Loading
 from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
 from iorec.privileges import drop_privileges
+from iorec.programs import SLOTS_PER_BUCKET, KernelFilter, Plan
 from iorec.rotation import rotated_name
 from iorec.workload import Workload, invoking_user
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from iorec import records
-from iorec.loader import BPF_FOLDER
+from iorec.programs import BPF_FOLDER
 
 PAIRS = {
     "record": records.RECORD,
