@@ -43,18 +43,24 @@ def run(arguments: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         result = app(arguments, prog_name="iorec", standalone_mode=False)
-        if isinstance(result, str):
-            sys.stdout.write(result)
-        sys.stdout.flush()
+        _write(result if isinstance(result, str) else "")
     except BrokenPipeError:
-        # Python flushes once more when it exits, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except Exception as error:
         return _print_error(error)
     return result if isinstance(result, int) else 0
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        # Python flushes once more when it exits, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _print_version(is_wanted: bool) -> None:

@@ -211,7 +211,10 @@ sys.exit(run(["report", sys.argv[1]]))
         process.stdout.readline()
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, errors) == (130, b"")
 
 
