@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,36 +31,53 @@ def diskstats_group(op: str) -> str:
     return "other" if op == "driver" else "write"
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """Where the kernel's counters stood at one moment."""
+
+    counters: NDArray[np.void]
+    completions: NDArray[np.void]
+    tallies: NDArray[np.void]
+    missed: dict[str, int]
+
+
+def take_snapshot(probes: Probes) -> Snapshot:
+    """Copies the kernel's counters."""
+    return Snapshot(
+        probes.counters.copy(),
+        probes.completions.copy(),
+        probes.tallies.copy(),
+        probes.missed_runs(),
+    )
+
+
 class Ledger:
     """The recorder's side of the account; `counts` joins it with the kernel's.
 
-    The kernel's counters only grow: a ledger counts from where they stood when it was made, so that
-    each of several captures of one recording has an account of its own. `carried` completions were
-    reported before that, but belong to this one.
+    The kernel's counters only grow: a ledger counts from `start`, so that each of several captures
+    of one recording has an account of its own. `carried` completions were reported before that, but
+    belong to this one.
     """
 
     def __init__(
         self,
-        probes: Probes,
+        start: Snapshot,
         names: KernelNames,
         devices: DeviceNames,
+        gaps: Gaps,
         in_flight_at_start: int,
         carried: int = 0,
     ) -> None:
-        self._probes = probes
+        self._start = start
         self._names = names
         self._devices = devices
+        self._gaps = gaps
         self._in_flight_at_start = in_flight_at_start
         self._carried = carried
-        self._counters = probes.counters.copy()
-        self._completions = probes.completions.copy()
-        self._tallies = probes.tallies.copy()
-        self._missed = probes.missed_runs()
         self._totals: dict[str, int] = defaultdict(int)
         self._by_device: dict[tuple[int, int], dict[str, int]] = defaultdict(
             lambda: defaultdict(int)
         )
-        self._gaps = Gaps(probes)
 
     def add(self, kind: str, records: NDArray[np.void], sign: int = 1) -> None:
         """Books drained records as `recorded`, `filtered` (beyond --count) or `spool_failed`.
@@ -77,77 +95,55 @@ class Ledger:
             place[column] += sign * int(count)
             place[f"{column}_bytes"] += sign * int(size)
 
-    def counts(self, in_flight_at_stop: int) -> dict[str, Any]:
+    def counts(self, now: Snapshot, in_flight_at_stop: int = 0) -> dict[str, Any]:
         """The ledger as the capture's metadata holds it.
 
         A completion without a slot began before the recording, unless its start is known to have
         been missed: the table was full, or the kernel skipped the program.
         """
-        missed = {
-            name: runs - self._missed.get(name, 0)
-            for name, runs in self._probes.missed_runs().items()
-        }
-        unmatched = self._completed("unmatched")
-        table_full = min(
-            unmatched, self._total("start", "table_full") + self._total("issue", "table_full")
-        )
-        missed_start = min(unmatched - table_full, missed.get("on_start", 0))
-        stale = self._total("start", "stale") + self._total("issue", "stale")
+
+        def total(section: str, name: str) -> int:
+            return int((now.counters[section][name] - self._start.counters[section][name]).sum())
+
+        def completed(name: str, lanes: slice = slice(None)) -> int:
+            return int((now.completions[name] - self._start.completions[name])[lanes].sum())
+
+        def missed(program: str) -> int:
+            return now.missed.get(program, 0) - self._start.missed.get(program, 0)
+
+        unmatched = completed("unmatched")
+        table_full = min(unmatched, total("start", "table_full") + total("issue", "table_full"))
+        missed_start = min(unmatched - table_full, missed("on_start"))
+        stale = total("start", "stale") + total("issue", "stale")
+        # What the first program missed and the second one took is not lost.
+        taken = completed("runs", slice(len(now.counters), None))
         return {
-            "completions": self._completed("runs") + self._carried,
+            "completions": completed("runs") + self._carried,
             "recorded": self._totals["recorded"],
-            "filtered": self._completed("filtered") + self._totals["filtered"],
+            "filtered": completed("filtered") + self._totals["filtered"],
             "began_before": unmatched - table_full - missed_start,
-            "continuations": self._completed("continuations"),
-            "merged": self._total("merge", "merged"),
-            "requeued": self._total("requeue", "requeued"),
+            "continuations": completed("continuations"),
+            "merged": total("merge", "merged"),
+            "requeued": total("requeue", "requeued"),
             "in_flight_at_start": self._in_flight_at_start,
             "in_flight_at_stop": in_flight_at_stop,
             "lost": {
-                "ring_full": self._completed("ring_full"),
+                "ring_full": completed("ring_full"),
                 "table_full": table_full,
                 "missed_start": missed_start,
-                "missed_completion": max(stale, missed.get("on_complete", 0) - self._nested_runs()),
+                "missed_completion": max(stale, missed("on_complete") - taken),
                 "spool_failed": self._totals["spool_failed"],
             },
-            "devices": self._device_counts(),
+            "devices": self._device_counts(now),
         }
-
-    def lost(self) -> int:
-        """I/Os lost so far, whatever the cause."""
-        return sum(self.counts(0)["lost"].values())
-
-    def pending(self) -> int:
-        """Completions that are reported, but neither drained nor booked otherwise."""
-        counts = self.counts(0)
-        booked = ("recorded", "filtered", "began_before", "continuations")
-        lost = counts["lost"]
-        return int(
-            counts["completions"]
-            - sum(counts[kind] for kind in booked)
-            - sum(lost.values())
-            + lost["missed_completion"]
-        )
 
     def gaps(self) -> list[Span]:
         """The spans in which records found no room."""
         return self._gaps.read()
 
-    def _total(self, section: str, name: str) -> int:
-        now, then = self._probes.counters[section][name], self._counters[section][name]
-        return int((now - then).sum())
-
-    def _completed(self, name: str) -> int:
-        return int((self._probes.completions[name] - self._completions[name]).sum())
-
-    def _nested_runs(self) -> int:
-        """Completions that the first program missed and the second one took."""
-        runs = self._probes.completions["runs"] - self._completions["runs"]
-        return int(runs[len(self._probes.counters) :].sum())
-
-    def _device_counts(self) -> list[dict[str, Any]]:
+    def _device_counts(self, now: Snapshot) -> list[dict[str, Any]]:
         sums: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        for (dev, op), counted in [*self._by_device.items(), *self._kernel_tallies()]:
+        for (dev, op), counted in [*self._by_device.items(), *self._kernel_tallies(now)]:
             name = self._devices.resolve(dev, 0)[0]
             place = sums[name or "", diskstats_group(self._names.op(op))]
             for kind, count in counted.items():
@@ -163,15 +159,23 @@ class Ledger:
             for (device, group), place in sorted(sums.items())
         ]
 
-    def _kernel_tallies(self) -> Iterator[tuple[tuple[int, int], dict[str, int]]]:
-        is_used = self._probes.tallies["key"] != 0
-        now, then = self._probes.tallies[is_used], self._tallies[is_used]
-        for row, before in zip(now, then, strict=True):
+    def _kernel_tallies(self, now: Snapshot) -> Iterator[tuple[tuple[int, int], dict[str, int]]]:
+        is_used = now.tallies["key"] != 0
+        rows, starts = now.tallies[is_used], self._start.tallies[is_used]
+        for row, before in zip(rows, starts, strict=True):
             place = int(row["key"]) >> 8 & 0xFFFFFFFF, int(row["key"]) & 0xFF
             for theirs, ours in _TALLY_KINDS.items():
                 for unit in ("", "_bytes"):
                     name = f"{theirs}{unit}"
                     yield place, {f"{ours}{unit}": int(row[name]) - int(before[name])}
+
+
+def pending_completions(counts: dict[str, Any]) -> int:
+    """Completions that are reported, but neither drained nor booked otherwise."""
+    booked = ("recorded", "filtered", "began_before", "continuations")
+    lost = counts["lost"]
+    accounted = sum(counts[kind] for kind in booked) + sum(lost.values())
+    return int(counts["completions"] - accounted + lost["missed_completion"])
 
 
 def diskstats_delta(

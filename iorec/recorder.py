@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from analyze.errors import IorecError
 from iorec.clock import ClockPair, read_clocks, step_between
 from iorec.devices import DiskStats, read_diskstats, read_in_flight
+from iorec.gaps import Gaps
 from iorec.kernel_names import KernelNames
-from iorec.ledger import Ledger
+from iorec.ledger import Ledger, Snapshot, pending_completions, take_snapshot
 from iorec.limits import Limits
 from iorec.metadata import Facts, StatPair, build_metadata
 from iorec.probes import Probes
@@ -73,7 +75,7 @@ class Recorder:
         self._builder = RowBuilder(probes, names, self._started.offset_ns)
         self._began_ns = self._started.monotonic_ns
         self._end_ns = self._started.monotonic_ns + (limits.duration_ns or 0)
-        self._ledger = Ledger(probes, names, self._builder.devices, read_in_flight())
+        self._ledger = self._new_ledger(take_snapshot(probes))
         self._pending: list[NDArray[np.void]] = []
         self._drained = self._shown = 0
         self._rate = 0.0
@@ -94,7 +96,8 @@ class Recorder:
         self._drain()
         self._write_pending()
         hung = in_flight_records(self._probes.in_flight)
-        last = self._builder.build(hung, is_in_flight=True), self._metadata(len(hung), stats)
+        counts = self._ledger.counts(take_snapshot(self._probes), len(hung))
+        last = self._builder.build(hung, is_in_flight=True), self._metadata(counts, stats)
         if self.failure is None:
             self._write(*last)
         if self.failure is None:
@@ -143,7 +146,8 @@ class Recorder:
         self._pending.clear()
         self._ledger.add("recorded", records)
         if self.failure is None:
-            self._write(self._builder.build(records), self._metadata(0, None))
+            counts = self._ledger.counts(take_snapshot(self._probes))
+            self._write(self._builder.build(records), self._metadata(counts, None))
         if self.failure is not None:
             self._ledger.add("recorded", records, sign=-1)
             self._ledger.add("spool_failed", records)
@@ -165,7 +169,7 @@ class Recorder:
             elapsed_s=(clock.monotonic_ns - self._began_ns) / 1e9,
             rows=self._drained,
             rows_per_s=(self._drained - self._shown) / _CHECKPOINT_S,
-            lost=self._ledger.lost(),
+            lost=sum(self._ledger.counts(take_snapshot(self._probes))["lost"].values()),
             size_bytes=self._spool.size_bytes,
         )
         self._shown = self._drained
@@ -181,8 +185,11 @@ class Recorder:
         self._drain()
         edge = before, read_diskstats()
         self._write_pending()
-        carried = self._ledger.pending()
-        metadata = self._metadata(0, (self._stats_at_start, edge), carried)
+        now = take_snapshot(self._probes)
+        counts = self._ledger.counts(now)
+        carried = pending_completions(counts)
+        counts["completions"] -= carried
+        metadata = self._metadata(counts, (self._stats_at_start, edge))
         self._write(self._builder.build(_NO_RECORDS), metadata)
         if self.failure is not None:
             return
@@ -192,9 +199,12 @@ class Recorder:
         self._started = ClockPair(now_ns, now_ns + self._started.offset_ns)
         self._clock_steps = []
         self._stats_at_start = edge
-        self._ledger = Ledger(
-            self._probes, self._names, self._builder.devices, read_in_flight(), carried
-        )
+        self._ledger = self._new_ledger(now, carried)
+
+    def _new_ledger(self, start: Snapshot, carried: int = 0) -> Ledger:
+        gaps = Gaps(self._probes)
+        devices = self._builder.devices
+        return Ledger(start, self._names, devices, gaps, read_in_flight(), carried)
 
     def _is_done(self, now: float) -> bool:
         if self._workload is not None and (status := self._workload.poll()) is not None:
@@ -215,10 +225,8 @@ class Recorder:
         return min(max(pause, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
 
     def _metadata(
-        self, in_flight_at_stop: int, stats: tuple[StatPair, StatPair] | None, carried: int = 0
+        self, counts: dict[str, Any], stats: tuple[StatPair, StatPair] | None
     ) -> Metadata:
-        counts = self._ledger.counts(in_flight_at_stop)
-        counts["completions"] -= carried
         return build_metadata(
             self._facts,
             (self._started, read_clocks()),

@@ -66,6 +66,7 @@ def make_loop(ram_folder: Path) -> Iterator[Callable[..., LoopDevice]]:
         device = LoopDevice(path.strip(), backing)
         devices.append(device)
         device.set_queue("scheduler", "none")
+        device.set_queue("iostats", "1")
         if shutil.which("udevadm"):
             run("udevadm", "settle")
         return device
