@@ -36,7 +36,7 @@ class Loading:
         self._channel, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "iorec.loader", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "iorec.loader", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.PIPE,
             )

@@ -41,7 +41,7 @@ class Rotation:
         self._part.close()
         spool = self._folder.path / f"{self.name}{PART_SUFFIX}"
         self._converting[self.name] = subprocess.Popen(
-            [sys.executable, "-m", "iorec.cli", "recover", "-f", str(spool)],
+            [sys.executable, "-P", "-m", "iorec.cli", "recover", "-f", str(spool)],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
