@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from analyze.errors import IorecError
 from analyze.schema import METADATA_KEY, SCHEMA
-from iorec.output import Folder
+from iorec.output import Folder, sidecar_name
 from iorec.spool import Batch, Metadata, read_spool
 
 # Enough for the encodings to pay off; a group of this size takes some 100 MiB to sort.
@@ -37,6 +38,8 @@ def convert(
     suffix: str,
     on_rows: Callable[[int], None],
     last: Batch | None = None,
+    *,
+    is_forced: bool,
 ) -> Metadata:
     """Writes the capture `name` into `folder` and returns its metadata.
 
@@ -45,20 +48,20 @@ def convert(
     given, by rename, when everything is on disk.
     """
     rows = _SpoolRows(spool, on_rows, last)
-    temporary = f"{name}.tmp"
+    temporary = _temporary_name(name)
     with folder.create(temporary) as sink:
         try:
             if suffix == ".parquet":
                 _write_parquet(sink, rows)
             else:
                 _write_csv(sink, rows, is_compressed=suffix.endswith(".gz"))
-                _write_sidecar(folder, f"{name.removesuffix(suffix)}.meta.json", rows.metadata)
+                _write_sidecar(folder, sidecar_name(name), rows.metadata, is_forced=is_forced)
             sink.flush()
             os.fsync(sink.fileno())
+            folder.publish(temporary, name, is_forced=is_forced)
         except BaseException:
             folder.remove(temporary)
             raise
-    folder.rename(temporary, name)
     return rows.metadata
 
 
@@ -144,8 +147,13 @@ def _neutralise(names: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(names, f"({_FORMULA_START}|^')", r"'\1")
 
 
-def _write_sidecar(folder: Folder, name: str, metadata: Metadata) -> None:
-    temporary = f"{name}.tmp"
+def _write_sidecar(folder: Folder, name: str, metadata: Metadata, *, is_forced: bool) -> None:
+    temporary = _temporary_name(name)
     with folder.create(temporary) as file:
         file.write(json.dumps(metadata, indent=2).encode() + b"\n")
-    folder.rename(temporary, name)
+    folder.publish(temporary, name, is_forced=is_forced)
+
+
+def _temporary_name(name: str) -> str:
+    """A name that nobody can have taken on purpose."""
+    return f"{name}.{secrets.token_hex(4)}.tmp"

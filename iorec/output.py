@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -40,6 +41,7 @@ class Folder:
     @classmethod
     def open(cls, path: Path, owner: User | None) -> "Folder":
         """Opens an existing folder; the files made in it belong to `owner`."""
+        _refuse_planted_links(path)
         try:
             return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY), owner)
         except OSError as error:
@@ -61,6 +63,12 @@ class Folder:
         except FileNotFoundError:
             return False
         return True
+
+    def is_folder(self, name: str) -> bool:
+        """Whether the name is that of a folder."""
+        return self.exists(name) and stat.S_ISDIR(
+            os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode
+        )
 
     def create(self, name: str) -> BinaryIO:
         """A new file, readable and writable by its owner alone."""
@@ -85,10 +93,34 @@ class Folder:
         if self.exists(name) and self.size_bytes(name) == 0:
             self.remove(name)
 
-    def rename(self, old: str, new: str) -> None:
-        """Readers see the whole capture under its name, or none of it."""
-        os.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+    def publish(self, old: str, new: str, *, is_forced: bool) -> None:
+        """Gives a finished file its name; readers see the whole capture under it, or none of it.
+
+        Unless forced, a file that has taken the name meanwhile is kept, by an error.
+        """
+        try:
+            if is_forced or not self._link(old, new):
+                os.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            else:
+                self.remove(old)
+        except OSError as error:
+            raise IorecError(
+                f"cannot name the file {self.path / new}: {error.strerror}",
+                "give another name, or overwrite with -f/--force",
+            ) from error
         os.fsync(self._fd)
+
+    def _link(self, old: str, new: str) -> bool:
+        """Whether the file could get a second name; not every file system has hard links."""
+        try:
+            os.link(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError:
+            if self.exists(new):
+                raise
+            return False
+        return True
 
     def remove(self, name: str) -> None:
         """Removes a file; it may be gone already."""
@@ -99,11 +131,37 @@ class Folder:
 
 
 def check_free(folder: Folder, name: str, *, is_forced: bool) -> None:
-    """Refuses a name that is taken, unless it may be overwritten."""
-    if folder.exists(name) and not is_forced:
-        raise IorecError(
-            f"{folder.path / name} exists", "overwrite it with -f/--force or give another name"
-        )
+    """Refuses names that are taken, unless they may be overwritten."""
+    is_csv = name.endswith((".csv", ".csv.gz"))
+    for taken in (name, sidecar_name(name)) if is_csv else (name,):
+        if folder.is_folder(taken):
+            raise IorecError(f"{folder.path / taken} is a folder", "give another name with -o")
+        if folder.exists(taken) and not is_forced:
+            raise IorecError(
+                f"{folder.path / taken} exists", "overwrite it with -f/--force or give another name"
+            )
+
+
+def sidecar_name(name: str) -> str:
+    """The file beside a CSV capture that holds its metadata."""
+    return f"{name.removesuffix(capture_suffix(Path(name)))}.meta.json"
+
+
+def _refuse_planted_links(path: Path) -> None:
+    """As fs.protected_symlinks does: in a shared folder only one's own links are followed."""
+    trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID", "0"))}
+    for place in (path.absolute(), *path.absolute().parents):
+        try:
+            parent, itself = place.parent.stat(), place.lstat()
+        except OSError:
+            continue
+        is_shared = parent.st_mode & stat.S_ISVTX and parent.st_mode & stat.S_IWOTH
+        owners = trusted | {parent.st_uid}
+        if stat.S_ISLNK(itself.st_mode) and is_shared and itself.st_uid not in owners:
+            raise IorecError(
+                f"{place} is a link that somebody else made in a shared folder",
+                "give the folder itself with -o",
+            )
 
 
 def leftover_spools(folder: Path) -> list[Path]:

@@ -78,7 +78,13 @@ def record_and_convert(
             last = recorder.run(signals)
         name = rotation.name if limits.is_rotating else settings.output.name
         metadata = _convert(
-            rotation.part, folder, name, status, last, is_failed=recorder.failure is not None
+            rotation.part,
+            folder,
+            name,
+            status,
+            last,
+            is_failed=recorder.failure is not None,
+            is_forced=settings.is_forced,
         )
         rotation.finish()
     exit_status = None
@@ -90,7 +96,14 @@ def record_and_convert(
 
 
 def _convert(
-    part: BinaryIO, folder: Folder, name: str, status: StatusLine, last: Batch, *, is_failed: bool
+    part: BinaryIO,
+    folder: Folder,
+    name: str,
+    status: StatusLine,
+    last: Batch,
+    *,
+    is_failed: bool,
+    is_forced: bool,
 ) -> Metadata:
     counts = last[1]["counts"]
     rows = counts["recorded"] + counts["in_flight_at_stop"]
@@ -103,6 +116,7 @@ def _convert(
             capture_suffix(Path(name)),
             lambda done: status.show_conversion(done, rows),
             last if is_failed else None,
+            is_forced=is_forced,
         )
     except (IorecError, OSError, pa.ArrowException) as error:
         raise IorecError(

@@ -1,6 +1,8 @@
 """Turns the spool of an interrupted recording into a capture file."""
 
 import fcntl
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -28,17 +30,24 @@ def recover(
             )
         output = part.with_name(part.name.removesuffix(PART_SUFFIX))
     suffix = capture_suffix(output)
-    try:
-        spool = part.open("rb")
-    except OSError as error:
-        raise IorecError(f"cannot open {part}: {error.strerror}", "check the name") from error
-    with spool, Folder.open(output.parent, invoking_user()) as folder:
+    with _open_spool(part) as spool, Folder.open(output.parent, invoking_user()) as folder:
         _lock(spool, part)
         check_free(folder, output.name, is_forced=is_forced)
-        metadata = convert(spool, folder, output.name, suffix, on_rows)
+        metadata = convert(spool, folder, output.name, suffix, on_rows, is_forced=is_forced)
         size = folder.size_bytes(output.name)
         part.unlink()
     return Result(output, size, metadata, None)
+
+
+def _open_spool(part: Path) -> BinaryIO:
+    try:
+        fd = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise IorecError(f"cannot open {part}: {error.strerror}", "check the name") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise IorecError(f"{part} is no file", "iorec recover takes the .part of a recording")
+    return os.fdopen(fd, "rb")
 
 
 def _lock(spool: BinaryIO, part: Path) -> None:

@@ -60,12 +60,12 @@ def test_a_missing_folder_is_named(capture: Path) -> None:
 def test_a_full_disk_leaves_neither_a_picture_nor_half_of_one(
     capture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def rename(*_: object) -> None:
+    def publish(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     picture = capture.with_name("run.png")
     picture.write_text("the old one")
-    monkeypatch.setattr(Folder, "rename", rename)
+    monkeypatch.setattr(Folder, "publish", publish)
     with pytest.raises(IorecError, match="No space left on device"):
         plot([capture], kind=Kind.IOPS, force=True)
     assert picture.read_text() == "the old one"

@@ -51,7 +51,7 @@ def plot(
         path = output or _picture_of(capture.files[0].path)
         with Folder.open(path.parent, invoking_user()) as folder:
             check_free(folder, path.name, is_forced=force)
-            _write(folder, path, render(draw(capture, kind), suffix))
+            _write(folder, path, render(draw(capture, kind), suffix), is_forced=force)
     typer.echo(f"wrote {path}", err=True)
 
 
@@ -60,13 +60,13 @@ def _picture_of(capture: Path) -> Path:
     return capture.with_name(f"{name}.png")
 
 
-def _write(folder: Folder, path: Path, image: bytes) -> None:
+def _write(folder: Folder, path: Path, image: bytes, *, is_forced: bool) -> None:
     """Under another name first: readers see the whole picture or none of it."""
     unfinished = f".{path.name}.{secrets.token_hex(4)}"
     try:
         with folder.create(unfinished) as file:
             file.write(image)
-        folder.rename(unfinished, path.name)
+        folder.publish(unfinished, path.name, is_forced=is_forced)
     except OSError as error:
         raise IorecError(
             f"cannot write {path}: {error.strerror}", "give another place with -o"

@@ -1,0 +1,282 @@
+"""A capture is made for its owner alone and never written through what somebody else put there."""
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import IOREC, read_capture, run, start_recording
+
+NOBODY, SOMEBODY = 65534, 12345
+PRECIOUS = "precious"
+STARTED = "recording block requests"
+
+
+@pytest.fixture
+def precious(ram_folder: Path) -> Path:
+    path = ram_folder / "precious"
+    path.write_text(PRECIOUS)
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture
+def folder(ram_folder: Path) -> Path:
+    """Where the captures go."""
+    path = ram_folder / "captures"
+    path.mkdir()
+    return path
+
+
+def record(folder: Path, *options: str | Path, name: str = "run.parquet") -> tuple[int, str]:
+    """Makes a short recording; returns its status and what it says."""
+    done = subprocess.run(
+        [str(IOREC), "record", "-o", name, "--duration", "100ms", *map(str, options)],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr
+    assert "defect" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def assert_is_private_capture(path: Path) -> None:
+    found = path.lstat()
+    assert stat.S_ISREG(found.st_mode)
+    assert stat.S_IMODE(found.st_mode) == 0o600
+    assert (found.st_uid, found.st_nlink) == (0, 1)
+    assert read_capture(path).metadata["complete"]
+
+
+# What may stand where a file is to be made: each gets the path and a precious file.
+OBSTACLES: dict[str, Callable[[Path, Path], None]] = {
+    "link": lambda path, precious: path.symlink_to(precious),
+    "dangling link": lambda path, precious: path.symlink_to(f"{precious}.new"),
+    "hard link": lambda path, precious: path.hardlink_to(precious),
+    "fifo": lambda path, _: os.mkfifo(path, 0o666),
+    "device node": lambda path, _: os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3)),
+    "file": lambda path, _: path.write_text(PRECIOUS) and None,
+}
+
+
+def identity(path: Path) -> tuple[int, ...]:
+    found = path.lstat()
+    return found.st_ino, found.st_mode, found.st_uid, found.st_size, found.st_mtime_ns
+
+
+@pytest.fixture(params=OBSTACLES)
+def obstacle(request: pytest.FixtureRequest) -> Callable[[Path, Path], None]:
+    return OBSTACLES[request.param]
+
+
+def test_what_has_the_captures_name_is_kept_without_force_and_never_written_through(
+    folder: Path, precious: Path, obstacle: Callable[[Path, Path], None]
+) -> None:
+    output = folder / "run.parquet"
+    obstacle(output, precious)
+    before = identity(output)
+    status, said = record(folder)
+    assert status == 1
+    assert STARTED not in said
+    assert "--force" in said
+    assert list(folder.iterdir()) == [output]
+    assert identity(output) == before
+    assert record(folder, "--force")[0] == 0
+    assert_is_private_capture(output)
+    assert precious.read_text() == PRECIOUS
+    assert {path.name for path in folder.parent.iterdir()} == {"precious", "captures"}
+
+
+@pytest.mark.parametrize("obstacle", ["link", "dangling link", "hard link"], indirect=True)
+@pytest.mark.parametrize("suffix", ["part", "tmp"])
+def test_what_has_the_name_of_a_working_file_is_left_alone(
+    folder: Path, precious: Path, suffix: str, obstacle: Callable[[Path, Path], None]
+) -> None:
+    squatter = folder / f"run.parquet.{suffix}"
+    obstacle(squatter, precious)
+    before = identity(squatter)
+    status, said = record(folder, "--force")
+    assert identity(squatter) == before
+    assert precious.read_text() == PRECIOUS
+    assert {path.name for path in folder.parent.iterdir()} == {"precious", "captures"}
+    # Refused before anything is recorded, or worked around.
+    if status == 0:
+        assert_is_private_capture(folder / "run.parquet")
+    else:
+        assert status == 1
+        assert STARTED not in said
+        assert list(folder.iterdir()) == [squatter]
+
+
+def test_a_folder_with_the_captures_name_is_refused_before_recording(folder: Path) -> None:
+    (folder / "run.parquet").mkdir()
+    status, said = record(folder, "--force")
+    assert status == 1
+    assert STARTED not in said
+    assert [path.name for path in folder.iterdir()] == ["run.parquet"]
+
+
+def test_a_description_beside_a_csv_is_kept_without_force(folder: Path) -> None:
+    sidecar = folder / "run.meta.json"
+    sidecar.write_text(PRECIOUS)
+    assert record(folder, name="run.csv")[0] == 1
+    assert sidecar.read_text() == PRECIOUS
+    assert record(folder, "-f", name="run.csv")[0] == 0
+    assert {path.name for path in folder.iterdir()} == {"run.csv", "run.meta.json"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_a_file_that_appears_while_recording_is_kept_without_force(folder: Path) -> None:
+    output = folder / "run.parquet"
+    recording = start_recording(output)
+    output.write_text(PRECIOUS)
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(30) == 1
+    assert output.read_text() == PRECIOUS
+    assert (folder / "run.parquet.part").exists()
+    run(IOREC, "recover", folder / "run.parquet.part", "-o", folder / "other.parquet")
+    assert_is_private_capture(folder / "other.parquet")
+
+
+def test_a_folder_swapped_while_recording_still_gets_its_capture(
+    folder: Path, ram_folder: Path
+) -> None:
+    recording = start_recording(folder / "run.parquet")
+    (working,) = folder.iterdir()
+    assert stat.S_IMODE(working.stat().st_mode) == 0o600
+    original, trap = ram_folder / "original", ram_folder / "trap"
+    folder.rename(original)
+    trap.mkdir()
+    folder.symlink_to(trap)
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(30) == 0
+    assert list(trap.iterdir()) == []
+    assert [path.name for path in original.iterdir()] == ["run.parquet"]
+    assert_is_private_capture(original / "run.parquet")
+
+
+def test_links_that_come_and_go_are_never_followed(folder: Path, precious: Path) -> None:
+    names = [folder / f"run.parquet{suffix}" for suffix in ("", ".tmp")]
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            for path in names:
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    path.symlink_to(precious)
+
+    swapper = threading.Thread(target=swap)
+    recording = start_recording(folder / "run.parquet", "--force", "--duration", "200ms")
+    swapper.start()
+    recording.wait(60)
+    stop.set()
+    swapper.join()
+    assert precious.read_text() == PRECIOUS
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o644
+
+
+@pytest.fixture
+def protected_symlinks() -> Iterator[Callable[[int], None]]:
+    """Sets fs.protected_symlinks for a while."""
+    path = Path("/proc/sys/fs/protected_symlinks")
+    before = path.read_text()
+    yield lambda value: path.write_text(str(value)) and None
+    path.write_text(before)
+
+
+@pytest.mark.parametrize("is_protected", [1, 0])
+def test_a_link_of_somebody_else_in_a_shared_folder_is_no_way_to_a_folder(
+    ram_folder: Path, protected_symlinks: Callable[[int], None], is_protected: int
+) -> None:
+    shared, private = ram_folder / "shared", ram_folder / "private"
+    private.mkdir()
+    shared.mkdir()
+    shared.chmod(0o1777)
+    link = shared / "captures"
+    link.symlink_to(private)
+    os.lchown(link, SOMEBODY, SOMEBODY)
+    protected_symlinks(is_protected)
+    status, said = record(ram_folder, name=str(link / "run.parquet"))
+    assert list(private.iterdir()) == []
+    assert status == 1
+    assert str(link) in said
+
+
+def test_a_link_of_ones_own_is_a_way_to_a_folder(ram_folder: Path, folder: Path) -> None:
+    (ram_folder / "mine").symlink_to(folder)
+    assert record(ram_folder, name="mine/run.parquet")[0] == 0
+    assert_is_private_capture(folder / "run.parquet")
+
+
+def test_a_shared_folder_of_somebody_else_gets_a_private_capture(ram_folder: Path) -> None:
+    shared = ram_folder / "shared"
+    shared.mkdir()
+    os.chown(shared, SOMEBODY, SOMEBODY)
+    shared.chmod(0o1777)
+    os.umask(before := os.umask(0))
+    try:
+        os.umask(0)
+        assert record(shared)[0] == 0
+    finally:
+        os.umask(before)
+    assert_is_private_capture(shared / "run.parquet")
+
+
+@pytest.mark.parametrize("obstacle", ["link", "fifo", "device node"], indirect=True)
+def test_what_is_no_spool_is_not_recovered(
+    folder: Path, precious: Path, obstacle: Callable[[Path, Path], None]
+) -> None:
+    part = folder / "run.parquet.part"
+    obstacle(part, precious)
+    done = subprocess.run([IOREC, "recover", part], stderr=subprocess.PIPE, text=True, timeout=20)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "defect" not in done.stderr
+    assert list(folder.iterdir()) == [part]
+    assert precious.read_text() == PRECIOUS
+
+
+def test_code_in_the_working_folder_is_not_run(folder: Path) -> None:
+    trap = f"open({str(folder / 'ran')!r}, 'a').write(__name__)\n"
+    for name in ("array", "bcc", "json", "re", "tempfile", "numpy", "pyarrow", "sitecustomize"):
+        (folder / f"{name}.py").write_text(trap)
+    (folder / "iorec").mkdir()
+    (folder / "iorec" / "__init__.py").write_text(trap)
+    (folder / "iorec" / "loader.py").write_text(trap)
+    assert record(folder)[0] == 0
+    assert not (folder / "ran").exists()
+
+
+def test_under_sudo_every_file_is_the_users(folder: Path) -> None:
+    os.chown(folder, NOBODY, NOBODY)
+    folder.parent.chmod(0o755)
+    environment = {**os.environ, "SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY)}
+    seen = set()
+    recording = subprocess.Popen(
+        [IOREC, "record", "-o", folder / "run.csv", "--duration", "500ms"],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    while recording.poll() is None:
+        for path in folder.iterdir():
+            try:
+                found = path.lstat()
+            except FileNotFoundError:
+                continue
+            seen.add((path.suffix, found.st_uid, stat.S_IMODE(found.st_mode)))
+        time.sleep(0.001)
+    assert recording.returncode == 0
+    assert {path.name for path in folder.iterdir()} == {"run.csv", "run.meta.json"}
+    assert {(uid, mode) for _, uid, mode in seen} <= {(NOBODY, 0o600), (0, 0o600)}
+    assert {path.stat().st_uid for path in folder.iterdir()} == {NOBODY}
+    assert ".part" in {suffix for suffix, _, _ in seen}
