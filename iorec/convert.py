@@ -17,8 +17,8 @@ from analyze.schema import METADATA_KEY, SCHEMA
 from iorec.output import Folder, sidecar_name
 from iorec.spool import Batch, Metadata, read_spool
 
-# Enough for the encodings to pay off; a group of this size takes some 100 MiB to sort.
-_ROWS_PER_GROUP = 1 << 19
+# Enough for the encodings to pay off; sorting a group takes some 30 MiB.
+_ROWS_PER_GROUP = 1 << 17
 
 _ENCODINGS = {
     "time": "DELTA_BINARY_PACKED",
@@ -87,6 +87,7 @@ class _SpoolRows:
                 written += pending
                 self._on_rows(written)
                 batches, pending = [], 0
+                pa.default_memory_pool().release_unused()
         if not self.metadata:
             raise IorecError(
                 "the spool holds nothing: the recording was cut off before its first second",

@@ -4,6 +4,7 @@ import os
 import platform
 import resource
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from analyze.schema import FORMAT_VERSION
@@ -80,9 +81,12 @@ def build_metadata(
 
 def _recorder(facts: Facts) -> dict[str, Any]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
+    # Not ru_maxrss: that includes what the process was before its exec.
+    status = Path("/proc/self/status").read_text()
+    peak_kib = int(status.partition("VmHWM:")[2].split()[0])
     return {
         "cpu_user_s": usage.ru_utime,
         "cpu_system_s": usage.ru_stime,
-        "peak_memory_bytes": usage.ru_maxrss * 1024,
+        "peak_memory_bytes": peak_kib * 1024,
         "buffer_bytes": facts.buffer_bytes,
     }

@@ -52,6 +52,8 @@ def record_and_convert(
     announce: Callable[[bool], None],
 ) -> Result:
     """Records into the spool `part`, writes the capture into `folder` and removes the spool."""
+    # Arrow's own allocator keeps what it once had: 330 MiB at the end, against 250.
+    pa.set_memory_pool(pa.system_memory_pool())
     limits = settings.limits
     facts = Facts(
         settings.version,
