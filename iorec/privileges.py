@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pwd
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -34,10 +35,11 @@ def drop_privileges(user: User | None, folder: Path) -> None:
     """Becomes `user`, if there is one who may write into `folder`, and drops every capability.
 
     Capabilities belong to threads, so there must be only one. Root who may not write
-    into the folder as its owner keeps the capability that lets it.
+    into the folder as its owner keeps the capability that lets it; so does root whose user may not
+    read this package, which is imported further on.
     """
     assert len(list(Path("/proc/self/task").iterdir())) == 1
-    if user is not None and _may_user_write(user, folder):
+    if user is not None and _may_user_go_on(user, folder):
         os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
         os.setgid(user.gid)
         os.setuid(user.uid)
@@ -53,11 +55,15 @@ def drop_privileges(user: User | None, folder: Path) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def _may_user_write(user: User, folder: Path) -> bool:
+def _may_user_go_on(user: User, folder: Path) -> bool:
     os.setegid(user.gid)
     os.seteuid(user.uid)
     try:
-        return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+        may_write = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+        return may_write and all(
+            os.access(place, os.R_OK | os.X_OK, effective_ids=True)
+            for place in (Path(__file__).parent, sys.executable)
+        )
     finally:
         os.seteuid(0)
         os.setegid(0)
