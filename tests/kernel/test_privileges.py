@@ -42,8 +42,7 @@ def test_under_sudo_the_recorder_and_its_files_are_the_users(ram_folder: Path) -
         cwd=ram_folder,
     )
     assert recording.stderr is not None
-    while not recording.stderr.readline().startswith("recording "):
-        pass
+    assert any(line.startswith("recording ") for line in recording.stderr)
     threads = status_of_threads(recording.pid)
     assert recording.wait(20) == 0
     as_nobody = ["setpriv", "--reuid", str(NOBODY), "--clear-groups", "test", "-x", str(IOREC)]
