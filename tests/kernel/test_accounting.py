@@ -115,6 +115,17 @@ def accounted(counts: dict[str, Any]) -> int:
     return int(lost + sum(counts[kind] for kind in kinds))
 
 
+def unseen(capture: Capture) -> int:
+    """Completions that were missed; nothing else may be lost.
+
+    Some kernels show no program the completions that interrupt certain processes.
+    """
+    lost = capture.counts["lost"]
+    count = int(lost["missed_completion"])
+    assert sum(lost.values()) == count < max(1000, capture.counts["completions"] / 1000), lost
+    return count
+
+
 def nanoseconds(text: str) -> int:
     """Of a time as the metadata have it; datetime knows microseconds only."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
@@ -123,13 +134,9 @@ def nanoseconds(text: str) -> int:
 
 def test_a_million_ios_at_full_rate_are_all_recorded(record: Record, disk: LoopDevice) -> None:
     capture = record("--", *fio(disk, "--rw=randread", "--io_size=4097m"))
-    # Some kernels show no program the completions that interrupt certain processes.
-    lost = capture.counts["lost"]
-    unseen = lost["missed_completion"]
-    assert unseen < 1000
-    assert sum(lost.values()) == unseen
     is_fio = pc.equal(capture.table["comm"].cast("string"), "fio")
-    assert (4097 << 8) - unseen <= capture.table.filter(is_fio).num_rows <= 4097 << 8
+    rows = capture.table.filter(is_fio).num_rows
+    assert (4097 << 8) - unseen(capture) <= rows <= 4097 << 8
     assert_accounts_close(capture)
 
 
@@ -199,7 +206,6 @@ def test_mixed_work_is_counted_as_fio_and_the_kernel_count_it(
     ]
     capture = record("-d", disk.name, "--", *command)
     assert capture.status == 0, capture.stderr
-    assert sum(capture.counts["lost"].values()) == 0
     assert_accounts_close(capture)
     jobs = {job["jobname"]: job for job in json_of(report.read_text())["jobs"]}
     done = {
@@ -209,7 +215,8 @@ def test_mixed_work_is_counted_as_fio_and_the_kernel_count_it(
     }
     assert sum(done.values()) == 20011 + 503 + 1009
     by_op = Counter(row["op"] for row in capture.rows() if row["comm"] == "fio" and row["bytes"])
-    assert by_op == done
+    assert not by_op - Counter(done)
+    assert (Counter(done) - by_op).total() <= unseen(capture)
     assert len(capture.rows(op="flush")) == capture.metadata["diskstats"][disk.name]["flush"]["ios"]
 
 
@@ -269,15 +276,16 @@ def test_two_recorders_hold_the_same_ios(disk: LoopDevice, ram_folder: Path) -> 
     for recording in recordings:
         recording.send_signal(signal.SIGINT)
     assert [recording.wait(30) for recording in recordings] == [0, 0]
-    ios = []
+    ios, lost = [], []
     for capture in map(read_capture, outputs):
-        assert sum(capture.counts["lost"].values()) == 0
         assert_accounts_close(capture)
+        lost.append(unseen(capture))
         table = capture.table.filter(pc.equal(capture.table["comm"].cast("string"), "fio"))
         columns = [table[c].cast("string").to_pylist() for c in ("op", "offset", "bytes", "tid")]
         ios.append(Counter(zip(*columns, strict=True)))
-    assert ios[0] == ios[1]
-    assert ios[0].total() == 300 << 8
+    assert 300 << 8 == ios[0].total() + lost[0] == ios[1].total() + lost[1]
+    assert (ios[0] - ios[1]).total() <= lost[1]
+    assert (ios[1] - ios[0]).total() <= lost[0]
 
 
 def test_a_capture_on_the_recorded_disk_adds_little_to_it(
