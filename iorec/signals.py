@@ -3,6 +3,9 @@
 import os
 import select
 import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -39,6 +42,32 @@ class SignalWaiter:
         if not select.select([self._reader], [], [], timeout_s)[0]:
             return False
         return any(number in STOP_SIGNALS for number in os.read(self._reader, 4096))
+
+
+@contextmanager
+def interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Calls `interrupt` at Ctrl-C from another thread, as this one may wait inside of a library.
+
+    DuckDB looks for signals only between two tasks of the main thread: where another thread has the
+    last task, a query would run to its end.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def wait() -> None:
+        while os.read(reader, 1):
+            interrupt()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        os.close(writer)
+        waiting.join()
+        os.close(reader)
 
 
 def _do_nothing(_: int, __: FrameType | None) -> None:

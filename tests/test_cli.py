@@ -192,7 +192,8 @@ def test_a_full_disk_is_an_error(path: Path) -> None:
     assert b"Traceback" not in result.stderr
 
 
-def test_ctrl_c_ends_without_a_word(path: Path) -> None:
+@pytest.mark.parametrize("_", range(8))  # half of them waited for a thread of DuckDB
+def test_ctrl_c_ends_without_a_word(path: Path, _: int) -> None:
     code = """
 import sys
 from analyze.capture import Capture

@@ -10,6 +10,7 @@ from analyze.errors import IorecError
 from analyze.plot.kinds import Kind
 from iorec.options import Begin, Captures, End, Verbose, Where
 from iorec.output import Folder, check_free
+from iorec.signals import interruptible
 from iorec.workload import invoking_user
 
 EPILOG = """\b
@@ -47,7 +48,10 @@ def plot(
     from analyze.plot.output import image_suffix, render
 
     suffix = ".png" if output is None else image_suffix(output)
-    with open_captures(captures, begin_s=begin, end_s=end, where=where) as capture:
+    with (
+        open_captures(captures, begin_s=begin, end_s=end, where=where) as capture,
+        interruptible(capture.connection.interrupt),
+    ):
         path = output or _picture_of(capture.files[0].path)
         with Folder.open(path.parent, invoking_user()) as folder:
             check_free(folder, path.name, is_forced=force)

@@ -7,6 +7,7 @@ import typer
 
 from analyze.errors import IorecError
 from iorec.options import Begin, Captures, End, Json, Verbose, Where
+from iorec.signals import interruptible
 
 EPILOG = """\b
 Examples:
@@ -68,7 +69,10 @@ def report(
     keys = [key for keys in by or ["process"] for key in keys.split(",")]
     if top is None and not (json or csv):
         top = _MAX_GROUPS_OF_TEXT
-    with open_captures(captures, begin_s=begin, end_s=end, where=where) as capture:
+    with (
+        open_captures(captures, begin_s=begin, end_s=end, where=where) as capture,
+        interruptible(capture.connection.interrupt),
+    ):
         made = make_report(capture, keys, sort=sort, top=top, histogram=histogram)
     if json:
         return render_json(made)
