@@ -33,6 +33,7 @@ class Completeness:
     filtered: int
     began_before: int
     unaccounted: int  # completions that the ledger does not explain: 0 when it closes
+    unwritten: int  # of a recovered capture: completions known when the last rows were written
     row_mismatch: int  # rows by which the files differ from their ledgers
     is_recovered: bool  # the recording was cut off
     gaps: tuple[Gap, ...]  # when I/Os were lost, in time order
@@ -45,7 +46,8 @@ def make_completeness(files: Sequence[CaptureFile]) -> Completeness:
     causes: Counter[str] = Counter(dict.fromkeys(LOSS_CAUSES, 0))
     for count in counts:
         causes.update(count.lost)
-    unaccounted = sum(abs(_unaccounted(count)) for count in counts)
+    unwritten = sum(_unwritten(file) for file in files)
+    unaccounted = sum(abs(_unaccounted(file.metadata.counts) - _unwritten(file)) for file in files)
     row_mismatch = sum(abs(_missing_rows(file)) for file in files)
     is_recovered = not all(file.metadata.complete for file in files)
     devices = compare_with_diskstats([file.metadata for file in files])
@@ -60,6 +62,7 @@ def make_completeness(files: Sequence[CaptureFile]) -> Completeness:
         filtered=sum(count.filtered for count in counts),
         began_before=sum(count.began_before for count in counts),
         unaccounted=unaccounted,
+        unwritten=unwritten,
         row_mismatch=row_mismatch,
         is_recovered=is_recovered,
         gaps=tuple(sorted((g for count in counts for g in count.gaps), key=lambda gap: gap.start)),
@@ -100,7 +103,11 @@ def _shortcomings(completeness: Completeness) -> list[str]:
     else:
         said.append(f"{format_count(completeness.recorded)} I/Os recorded, 0 known to be lost")
     if completeness.is_recovered:
-        said.append("recovered from a recording that was cut off, so its end is missing")
+        at_least = f" (more than {format_count(completeness.unwritten)} I/Os)"
+        said.append(
+            "recovered from a recording that was cut off, so its end is missing"
+            + at_least * bool(completeness.unwritten)
+        )
     if completeness.unaccounted:
         said.append(f"{format_count(completeness.unaccounted)} completions are unaccounted for")
     if completeness.row_mismatch:
@@ -121,6 +128,11 @@ def _first_names(devices: Sequence[Agreement]) -> str:
 def _unaccounted(counts: Counts) -> int:
     explained = counts.recorded + counts.filtered + counts.began_before + counts.continuations
     return counts.completions - explained - counts.lost_completions
+
+
+def _unwritten(file: CaptureFile) -> int:
+    """What had completed, but was still on its way to the spool when that was cut off."""
+    return 0 if file.metadata.complete else max(_unaccounted(file.metadata.counts), 0)
 
 
 def _missing_rows(file: CaptureFile) -> int:

@@ -1,11 +1,12 @@
 """The command line: its commands, and the one place that prints errors."""
 
+import contextlib
 import io
 import logging
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +33,7 @@ app.command(epilog=recover.EPILOG)(recover.recover)
 
 def main() -> None:
     """Runs the command that the arguments name and exits with its code."""
+    _secure_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -51,6 +53,27 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         return _print_error(error)
     return result if isinstance(result, int) else 0
+
+
+class _Unfailing(io.FileIO):
+    """Loses what nobody reads any more, as when a terminal has hung up."""
+
+    def write(self, data: Any) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
+def _secure_streams() -> None:
+    """No message on stderr may end a recording, and no file get the number of a closed stream."""
+    encoding = sys.stderr.encoding if sys.stderr else None
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(_Unfailing(2, "w", closefd=False), encoding, write_through=True)
 
 
 def _write(text: str) -> None:

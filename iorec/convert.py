@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -48,20 +47,13 @@ def convert(
     given, by rename, when everything is on disk.
     """
     rows = _SpoolRows(spool, on_rows, last)
-    temporary = _temporary_name(name)
-    with folder.create(temporary) as sink:
-        try:
-            if suffix == ".parquet":
-                _write_parquet(sink, rows)
-            else:
-                _write_csv(sink, rows, is_compressed=suffix.endswith(".gz"))
-                _write_sidecar(folder, sidecar_name(name), rows.metadata, is_forced=is_forced)
-            sink.flush()
-            os.fsync(sink.fileno())
-            folder.publish(temporary, name, is_forced=is_forced)
-        except BaseException:
-            folder.remove(temporary)
-            raise
+    with folder.writing(name, is_forced=is_forced) as sink:
+        if suffix == ".parquet":
+            _write_parquet(sink, rows)
+        else:
+            _write_csv(sink, rows, is_compressed=suffix.endswith(".gz"))
+            with folder.writing(sidecar_name(name), is_forced=is_forced) as sidecar:
+                sidecar.write(json.dumps(rows.metadata, indent=2).encode() + b"\n")
     return rows.metadata
 
 
@@ -146,15 +138,3 @@ def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _neutralise(names: pa.Array) -> pa.Array:
     """A name that a spreadsheet would run as a formula gets a quote in front."""
     return pc.replace_substring_regex(names, f"({_FORMULA_START}|^')", r"'\1")
-
-
-def _write_sidecar(folder: Folder, name: str, metadata: Metadata, *, is_forced: bool) -> None:
-    temporary = _temporary_name(name)
-    with folder.create(temporary) as file:
-        file.write(json.dumps(metadata, indent=2).encode() + b"\n")
-    folder.publish(temporary, name, is_forced=is_forced)
-
-
-def _temporary_name(name: str) -> str:
-    """A name that nobody can have taken on purpose."""
-    return f"{name}.{secrets.token_hex(4)}.tmp"

@@ -2,7 +2,11 @@
 
 import fcntl
 import os
+import re
+import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -56,6 +60,15 @@ class Folder:
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
+    @property
+    def descriptor_path(self) -> str:
+        """Leads a child of this process to the folder, whatever has become of its name."""
+        return f"/proc/self/fd/{self._fd}"
+
+    def names(self) -> list[str]:
+        """What is in the folder."""
+        return [path.name for path in Path(self.descriptor_path).iterdir()]
+
     def exists(self, name: str) -> bool:
         """Whether the name is taken, by a dangling link too."""
         try:
@@ -63,6 +76,10 @@ class Folder:
         except FileNotFoundError:
             return False
         return True
+
+    def is_locked(self, name: str) -> bool:
+        """Whether a process is writing the file; also if that cannot be told."""
+        return _is_locked(name, self._fd)
 
     def is_folder(self, name: str) -> bool:
         """Whether the name is that of a folder."""
@@ -84,6 +101,29 @@ class Folder:
             os.fchown(fd, self._owner.uid, self._owner.gid)
         return os.fdopen(fd, "w+b", buffering=1 << 20)
 
+    @contextmanager
+    def writing(self, name: str, *, is_forced: bool) -> Iterator[BinaryIO]:
+        """A file that gets its name when it is written whole and on disk, and else is removed."""
+        self._remove_unfinished(name)
+        temporary = f"{name}.{secrets.token_hex(4)}.tmp"
+        with self.create(temporary) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                self._publish(temporary, name, is_forced=is_forced)
+            except BaseException:
+                self.remove(temporary)
+                raise
+
+    def _remove_unfinished(self, name: str) -> None:
+        """Removes what a killed process left of the file."""
+        unfinished = re.compile(rf"{re.escape(name)}\.[0-9a-f]{{8}}\.tmp")
+        for left in filter(unfinished.fullmatch, self.names()):
+            if not self.is_locked(left):
+                self.remove(left)
+
     def size_bytes(self, name: str) -> int:
         """The size of a file."""
         return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_size
@@ -93,7 +133,7 @@ class Folder:
         if self.exists(name) and self.size_bytes(name) == 0:
             self.remove(name)
 
-    def publish(self, old: str, new: str, *, is_forced: bool) -> None:
+    def _publish(self, old: str, new: str, *, is_forced: bool) -> None:
         """Gives a finished file its name; readers see the whole capture under it, or none of it.
 
         Unless forced, a file that has taken the name meanwhile is kept, by an error.
@@ -167,13 +207,12 @@ def _refuse_planted_links(path: Path) -> None:
 def leftover_spools(folder: Path) -> list[Path]:
     """Spools of recordings that do not run any more."""
     parts = [path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}{PART_SUFFIX}")]
-    return sorted(path for path in parts if not _is_locked(path))
+    return sorted(path for path in parts if path.stat().st_size and not _is_locked(path))
 
 
-def _is_locked(path: Path) -> bool:
-    """Whether a recorder holds the spool; also if that cannot be told."""
+def _is_locked(path: Path | str, folder_fd: int | None = None) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder_fd)
     except OSError:
         return True
     try:

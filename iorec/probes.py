@@ -31,7 +31,7 @@ class _ProgInfo(ctypes.Structure):
     """struct bpf_prog_info of include/uapi/linux/bpf.h."""
 
     _fields_ = (
-        ("before", ctypes.c_uint8 * 208),
+        ("before", ctypes.c_uint8 * 192),
         ("run_time_ns", ctypes.c_uint64),
         ("run_cnt", ctypes.c_uint64),
         ("recursion_misses", ctypes.c_uint64),

@@ -25,6 +25,7 @@ from iorec.spool import Batch, Metadata, Spool
 from iorec.workload import Workload
 
 _CHECKPOINT_S = 1.0
+_IDLE_CHECKPOINT_S = 10.0
 _ROWS_PER_BATCH = 1 << 16
 _LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.05, 0.001
 # A program that runs while recording is switched off has ended long before this.
@@ -79,14 +80,18 @@ class Recorder:
         self._pending: list[NDArray[np.void]] = []
         self._drained = self._shown = 0
         self._rate = 0.0
-        self._last_drain_s = time.monotonic()
+        self._last_drain_s = self._last_write_s = time.monotonic()
+
+    def begin(self) -> None:
+        """Switches the programs on; from here on, a spool that is cut off can be recovered."""
+        self._stats_at_start = self._switch(is_recording=True)
+        self._write_pending()
 
     def run(self, signals: SignalWaiter) -> Batch:
         """Records until a limit, a stop signal, the workload's end or a failure to write.
 
         Returns the last batch, which is also the last one in the spool unless writing failed.
         """
-        self._stats_at_start = self._switch(is_recording=True)
         if self._workload is not None:
             self._workload.start()
         self._record(signals)
@@ -142,6 +147,7 @@ class Recorder:
             self._write_pending()
 
     def _write_pending(self) -> None:
+        self._last_write_s = time.monotonic()
         records = np.concatenate([_NO_RECORDS, *self._pending])
         self._pending.clear()
         self._ledger.add("recorded", records)
@@ -164,7 +170,10 @@ class Recorder:
             self._clock_steps.append((clock.monotonic_ns, step))
         self._clock = clock
         self._builder.devices.expire()
-        self._write_pending()
+        is_due = time.monotonic() - self._last_write_s >= _IDLE_CHECKPOINT_S
+        if is_due or any(map(len, self._pending)):
+            self._write_pending()
+        self._sync()
         state = State(
             elapsed_s=(clock.monotonic_ns - self._began_ns) / 1e9,
             rows=self._drained,
@@ -175,6 +184,12 @@ class Recorder:
         self._shown = self._drained
         self._on_state(state)
 
+    def _sync(self) -> None:
+        try:
+            self._spool.sync()
+        except IorecError as error:
+            self.failure = self.failure or error
+
     def _is_full(self) -> bool:
         size = self._limits.max_size_bytes
         return size is not None and self._spool.size_bytes >= size
@@ -183,9 +198,9 @@ class Recorder:
         """Ends the capture and begins the next one; what is in the ring goes there."""
         before = read_diskstats()
         self._drain()
+        now = take_snapshot(self._probes)
         edge = before, read_diskstats()
         self._write_pending()
-        now = take_snapshot(self._probes)
         counts = self._ledger.counts(now)
         carried = pending_completions(counts)
         counts["completions"] -= carried

@@ -63,10 +63,12 @@ def record_and_convert(
         tuple(describe_devices()),
         settings.buffer_bytes,
     )
-    rotation = Rotation(settings.output, folder, part, limits.kept_files or 1)
-    with StatusLine(limits, is_quiet=settings.is_quiet) as status:
-        with open_probes(plan, loading.finish()) as probes, SignalWaiter() as signals:
-            announce(probes.has_trace)
+    rotation = Rotation(
+        settings.output, folder, part, limits.kept_files or 1, is_forced=settings.is_forced
+    )
+    loaded = loading.finish()
+    with StatusLine(limits, is_quiet=settings.is_quiet) as status, SignalWaiter() as signals:
+        with open_probes(plan, loaded) as probes:
             recorder = Recorder(
                 probes,
                 names,
@@ -77,6 +79,8 @@ def record_and_convert(
                 status.show,
                 lambda: Spool(rotation.advance()),
             )
+            recorder.begin()
+            announce(probes.has_trace)
             last = recorder.run(signals)
         name = rotation.name if limits.is_rotating else settings.output.name
         metadata = _convert(
@@ -88,12 +92,19 @@ def record_and_convert(
             is_failed=recorder.failure is not None,
             is_forced=settings.is_forced,
         )
-        rotation.finish()
+        failure = recorder.failure or _failure_to_convert(rotation.finish(), folder)
     exit_status = None
     if workload is not None:
         exit_status = workload.end(is_interrupted=recorder.was_interrupted)
-    return Result(
-        folder.path / name, folder.size_bytes(name), metadata, exit_status, recorder.failure
+    return Result(folder.path / name, folder.size_bytes(name), metadata, exit_status, failure)
+
+
+def _failure_to_convert(spools: list[str], folder: Folder) -> IorecError | None:
+    if not spools:
+        return None
+    return IorecError(
+        f"cannot make captures of {', '.join(spools)}",
+        f"see why with: iorec recover {folder.path / spools[0]}",
     )
 
 

@@ -1,5 +1,6 @@
 """Turns the spool of an interrupted recording into a capture file."""
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -19,7 +20,8 @@ def recover(
 ) -> Result:
     """Writes what the spool holds to `output`, by default its name without .part, and removes it.
 
-    The capture's metadata are those of the last batch that was written whole.
+    The capture's metadata are those of the last batch that was written whole. A spool that cannot
+    be removed, as on a disk that is read-only now, stays.
     """
     if output is None:
         if not part.name.endswith(PART_SUFFIX):
@@ -35,7 +37,8 @@ def recover(
         check_free(folder, output.name, is_forced=is_forced)
         metadata = convert(spool, folder, output.name, suffix, on_rows, is_forced=is_forced)
         size = folder.size_bytes(output.name)
-        part.unlink()
+        with contextlib.suppress(OSError):
+            part.unlink()
     return Result(output, size, metadata, None)
 
 

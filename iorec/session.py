@@ -18,7 +18,7 @@ from iorec.loader import Loading
 from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
 from iorec.privileges import drop_privileges
 from iorec.programs import SLOTS_PER_BUCKET, KernelFilter, Plan
-from iorec.rotation import rotated_name
+from iorec.rotation import earlier_files, rotated_name
 from iorec.workload import Workload, invoking_user
 
 if TYPE_CHECKING:
@@ -74,8 +74,12 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
     user = invoking_user()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(Folder.open(settings.output.parent, user))
-        check_free(folder, name, is_forced=settings.is_forced)
-        _refuse_leftover(folder, part_name)
+        earlier = earlier_files(settings.output, folder) if settings.limits.is_rotating else []
+        for taken in (name, part_name, *earlier):
+            if taken.endswith(PART_SUFFIX):
+                _refuse_leftover(folder, taken)
+            else:
+                check_free(folder, taken, is_forced=settings.is_forced)
         part = stack.enter_context(folder.create(part_name))
         stack.callback(folder.remove_if_empty, part_name)
         fcntl.flock(part, fcntl.LOCK_EX)
@@ -94,6 +98,8 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
 
 
 def _refuse_leftover(folder: Folder, part_name: str) -> None:
+    if not folder.is_locked(part_name):
+        folder.remove_if_empty(part_name)  # of a recorder that was killed before it recorded
     if folder.exists(part_name):
         raise IorecError(
             f"{folder.path / part_name} exists: a recording runs or was interrupted",

@@ -23,9 +23,10 @@ class SignalWaiter:
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._before = {
-            number: signal.signal(number, _do_nothing) for number in (*STOP_SIGNALS, signal.SIGCHLD)
-        }
+        numbers = {*STOP_SIGNALS, signal.SIGCHLD}
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
+            numbers.remove(signal.SIGHUP)
+        self._before = {number: signal.signal(number, _do_nothing) for number in numbers}
         return self
 
     def __exit__(

@@ -31,7 +31,7 @@ class Workload:
     """A forked process that waits for `start` and then becomes the command."""
 
     def __init__(self, argv: Sequence[str], user: User | None) -> None:
-        """Forks; call it before any thread is started and before signals are blocked."""
+        """Forks; call it before any thread is started."""
         if shutil.which(argv[0]) is None:
             raise IorecError(
                 f"cannot run {argv[0]}: command not found",
@@ -81,8 +81,8 @@ def _become(argv: Sequence[str], user: User | None, gate: int) -> None:
     try:
         if not os.read(gate, 1):
             os._exit(0)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(ignored_by_python, signal.SIG_DFL)
         if user is not None:
             os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
             os.setgid(user.gid)

@@ -1,5 +1,6 @@
 """`iorec plot`: which file it writes, and that it leaves nothing behind when it fails."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ import pytest
 from analyze.errors import IorecError
 from analyze.plot.kinds import Kind
 from iorec.commands.plot import plot
-from iorec.output import Folder
 from tests.builders import write_capture
 
 
@@ -60,12 +60,12 @@ def test_a_missing_folder_is_named(capture: Path) -> None:
 def test_a_full_disk_leaves_neither_a_picture_nor_half_of_one(
     capture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def publish(*_: object, **__: object) -> None:
+    def fail(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     picture = capture.with_name("run.png")
     picture.write_text("the old one")
-    monkeypatch.setattr(Folder, "publish", publish)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(IorecError, match="No space left on device"):
         plot([capture], kind=Kind.IOPS, force=True)
     assert picture.read_text() == "the old one"

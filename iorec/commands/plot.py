@@ -1,6 +1,5 @@
 """The command `iorec plot`."""
 
-import secrets
 from pathlib import Path
 from typing import Annotated
 
@@ -65,15 +64,10 @@ def _picture_of(capture: Path) -> Path:
 
 
 def _write(folder: Folder, path: Path, image: bytes, *, is_forced: bool) -> None:
-    """Under another name first: readers see the whole picture or none of it."""
-    unfinished = f".{path.name}.{secrets.token_hex(4)}"
     try:
-        with folder.create(unfinished) as file:
+        with folder.writing(path.name, is_forced=is_forced) as file:
             file.write(image)
-        folder.publish(unfinished, path.name, is_forced=is_forced)
     except OSError as error:
         raise IorecError(
             f"cannot write {path}: {error.strerror}", "give another place with -o"
         ) from error
-    finally:
-        folder.remove(unfinished)

@@ -34,3 +34,5 @@ def recover(
 
     result = recover_spool(part, output, lambda _: None, is_forced=force)
     typer.echo(format_end(result), err=True)
+    if part.exists():
+        typer.echo(f"warning: {part} could not be removed: do so yourself", err=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import IOREC, read_capture, run, start_recording
+from tests.kernel.conftest import IOREC, LoopDevice, read_capture, run, start_recording
+from tests.kernel.test_accounting import running_load
 
 NOBODY, SOMEBODY = 65534, 12345
 PRECIOUS = "precious"
@@ -135,6 +136,17 @@ def test_a_description_beside_a_csv_is_kept_without_force(folder: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
+def test_rotated_files_of_an_earlier_recording_are_kept_without_force(folder: Path) -> None:
+    second = folder / "run-00002.parquet"
+    second.write_text(PRECIOUS)
+    status, said = record(folder, "--max-size", "1M", "--rotate", "3")
+    assert status == 1
+    assert STARTED not in said
+    assert "--force" in said
+    assert second.read_text() == PRECIOUS
+    assert list(folder.iterdir()) == [second]
+
+
 def test_a_file_that_appears_while_recording_is_kept_without_force(folder: Path) -> None:
     output = folder / "run.parquet"
     recording = start_recording(output)
@@ -162,6 +174,28 @@ def test_a_folder_swapped_while_recording_still_gets_its_capture(
     assert list(trap.iterdir()) == []
     assert [path.name for path in original.iterdir()] == ["run.parquet"]
     assert_is_private_capture(original / "run.parquet")
+
+
+def test_a_folder_swapped_while_rotating_still_gets_its_captures(
+    folder: Path, ram_folder: Path, loop: LoopDevice
+) -> None:
+    recording = start_recording(
+        folder / "run.parquet", "-d", loop.name, "--max-size", "500K", "--rotate", "9"
+    )
+    original, trap = ram_folder / "original", ram_folder / "trap"
+    folder.rename(original)
+    trap.mkdir()
+    folder.symlink_to(trap)
+    with running_load(loop, "--rw=randread"):
+        while not (original / "run-00003.parquet.part").exists():
+            assert recording.poll() is None
+            time.sleep(0.01)
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(30) == 0
+    assert list(trap.iterdir()) == []
+    captures = sorted(path.name for path in original.iterdir())
+    assert captures[:3] == [f"run-0000{number}.parquet" for number in (1, 2, 3)]
+    assert {Path(name).suffix for name in captures} == {".parquet"}
 
 
 def test_links_that_come_and_go_are_never_followed(folder: Path, precious: Path) -> None:

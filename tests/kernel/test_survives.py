@@ -1,0 +1,567 @@
+"""What a recording leaves when it is killed, stopped, hung up on, or cannot write."""
+
+import ctypes
+import fcntl
+import os
+import pty
+import random
+import resource
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from iorec import cli
+from iorec.btf import KernelTypes, libbpf
+from iorec.probes import _ProgInfo
+from tests.kernel.conftest import (
+    DEVICE_BYTES,
+    IOREC,
+    Capture,
+    LoopDevice,
+    assert_accounts_close,
+    read_capture,
+    run,
+    start_recording,
+)
+from tests.kernel.test_accounting import (
+    accounted,
+    completeness,
+    fio,
+    mounted,
+    mounted_ext4,
+    nanoseconds,
+    queue_set,
+    running_load,
+)
+
+KILLS = 50
+IN_FLIGHT, REQUESTS = 32, 128  # of fio, and of a loop device's queue
+BLOCK = 4096
+
+
+@pytest.fixture
+def disk(loop: LoopDevice) -> Iterator[LoopDevice]:
+    """A loop device on which every I/O stays a request of its own."""
+    with queue_set(loop, "nomerges", "2"):
+        yield loop
+
+
+def part_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.part")
+
+
+def recover(part: Path, *options: str | Path) -> int:
+    return cli.run(["recover", str(part), *map(str, options)])
+
+
+def assert_one_error(stderr: str) -> None:
+    lines = stderr.splitlines()
+    assert "Traceback" not in stderr
+    assert sum(line.startswith("error: ") for line in lines) == 1, stderr
+    assert sum(line.startswith("hint: ") for line in lines) == 1, stderr
+
+
+def rows_of_fio(capture: Capture) -> pa.Table:
+    table = capture.table.filter(pc.equal(capture.table["comm"].cast("string"), "fio"))
+    return table.sort_by("time")
+
+
+def assert_sequential_prefix(capture: Capture) -> None:
+    """The rows of a sequential read are each block once and none is missing.
+
+    Except for those that were in flight when the last rows were written, and those of which the
+    ledger says that their completion was missed: it knows when the request is used once more.
+    """
+    rows = rows_of_fio(capture)
+    steps = np.diff(rows["offset"].to_numpy()) // BLOCK % (DEVICE_BYTES // BLOCK)
+    assert (steps > 0).all()
+    skipped = int((steps[: -2 * REQUESTS] - 1).sum())
+    assert skipped <= capture.counts["lost"]["missed_completion"]
+    unwritten = capture.counts["lost"]["spool_failed"]
+    assert int((steps[-2 * REQUESTS :] - 1).sum()) <= 2 * IN_FLIGHT + unwritten
+    instances = rows.group_by(["time", "offset", "cpu"]).aggregate([])
+    assert len(instances) == len(rows)
+
+
+def assert_ledger_of_a_cut(capture: Capture) -> None:
+    counts = capture.counts
+    assert not capture.metadata["complete"]
+    assert len(capture.table) == counts["recorded"] + counts["in_flight_at_stop"]
+    assert counts["completions"] >= accounted(counts)
+    assert counts["lost"]["ring_full"] == 0
+
+
+def programs_of(pid: int) -> set[int]:
+    """The ids of the BPF programs that a process holds."""
+    infos = [path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir()]
+    return {int(text.partition("prog_id:")[2].split()[0]) for text in infos if "prog_id:" in text}
+
+
+def assert_gone(programs: set[int]) -> None:
+    """The kernel frees programs a moment after the last descriptor is closed."""
+    deadline = time.monotonic() + 10
+    while any(map(exists, programs)):
+        assert time.monotonic() < deadline, programs
+        time.sleep(0.05)
+
+
+def exists(program: int) -> bool:
+    found = ctypes.c_uint32(0)
+    status = libbpf().bpf_prog_get_next_id(ctypes.c_uint32(program - 1), ctypes.byref(found))
+    return status == 0 and found.value == program
+
+
+def test_a_recording_killed_at_any_moment_is_recovered_up_to_its_last_second(
+    disk: LoopDevice, ram_folder: Path
+) -> None:
+    moments = random.Random(50)
+    rows = with_rows = 0
+    worst_s = 0.0
+    with running_load(disk, "--rw=read") as load:
+        for number in range(KILLS):
+            output = ram_folder / f"{number}.parquet"
+            load.pause()
+            recording = start_recording(output, "-d", disk.name)
+            programs = programs_of(recording.pid)
+            started_ns = time.time_ns()
+            load.resume()
+            time.sleep(moments.uniform(0.1, 1.5))
+            recording.kill()
+            killed_ns = time.time_ns()
+            recording.wait()
+            assert len(programs) >= 5
+            assert_gone(programs)
+            assert recover(part_of(output)) == 0
+            assert not part_of(output).exists()
+            capture = read_capture(output)
+            assert_ledger_of_a_cut(capture)
+            assert_sequential_prefix(capture)
+            # A checkpoint a second, and half a second for a machine that is busy with the load.
+            last_ns = max(nanoseconds(capture.metadata["stopped_at"]), started_ns)
+            worst_s = max(worst_s, (killed_ns - last_ns) / 1e9)
+            assert killed_ns - last_ns < 1.5e9
+            ends = pc.add(capture.table["time"].cast("int64"), capture.table["latency_ns"])
+            if len(ends):
+                with_rows += 1
+                rows += len(ends)
+                assert last_ns - pc.max(ends).as_py() < 0.5e9
+            output.unlink()
+    assert with_rows > KILLS / 4
+    print(f"{KILLS} kills, {rows} rows recovered from {with_rows}, at most {worst_s:.2f} s missing")
+
+
+def test_a_recovered_capture_accounts_for_what_was_not_yet_written(
+    disk: LoopDevice, ram_folder: Path
+) -> None:
+    output = ram_folder / "run.parquet"
+    with running_load(disk, "--rw=read"):
+        recording = start_recording(output, "-d", disk.name)
+        time.sleep(2.5)
+        recording.kill()
+        recording.wait()
+    assert recover(part_of(output)) == 0
+    said = completeness(output)
+    assert said.is_recovered
+    assert not said.is_complete
+    assert said.unaccounted == 0
+
+
+def test_a_checkpoint_never_explains_more_than_was_completed(
+    disk: LoopDevice, ram_folder: Path
+) -> None:
+    output = ram_folder / "run.parquet"
+    with running_load(disk, "--rw=randrw", "--rwmixread=90"):
+        recording = start_recording(output, "--op", "write", "-B", "4K")
+        time.sleep(3.2)
+        recording.kill()
+        recording.wait()
+    assert recover(part_of(output)) == 0
+    counts = read_capture(output).counts
+    assert counts["filtered"] > 10_000
+    assert counts["completions"] >= accounted(counts)
+
+
+def test_a_capture_whose_writing_is_cut_off_is_whole_or_recovered(
+    disk: LoopDevice, ram_folder: Path
+) -> None:
+    output = ram_folder / "run.parquet"
+    with running_load(disk, "--rw=read"):
+        recording = start_recording(output, "-d", disk.name)
+        time.sleep(4)
+        recording.send_signal(signal.SIGINT)
+        wait_for_writing(ram_folder)
+        recording.kill()
+        recording.wait()
+    # The recording ended by itself, so nothing of it may be missing.
+    moments = random.Random(7)
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *[9] * 4):
+        if output.exists():
+            break
+        assert part_of(output).exists()
+        again = subprocess.Popen([str(IOREC), "recover", part_of(output)], stderr=subprocess.PIPE)
+        wait_for_writing(ram_folder)
+        time.sleep(moments.uniform(0, 0.3))
+        again.send_signal(number)
+        again.communicate()
+    if not output.exists():
+        assert recover(part_of(output)) == 0
+    capture = read_capture(output)
+    assert capture.metadata["complete"]
+    assert_accounts_close(capture)
+    assert_sequential_prefix(capture)
+    assert set(ram_folder.iterdir()) == {output, disk.backing}
+
+
+def wait_for_writing(folder: Path) -> None:
+    """Until a file other than the disk and the spool is there, or 5 s."""
+    deadline = time.monotonic() + 5
+    while len(list(folder.iterdir())) < 3 and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def test_a_second_hangup_does_not_abort_the_writing(disk: LoopDevice, ram_folder: Path) -> None:
+    output = ram_folder / "run.parquet"
+    with running_load(disk, "--rw=read"):
+        recording = start_recording(output, "-d", disk.name)
+        time.sleep(2)
+        recording.send_signal(signal.SIGHUP)
+        wait_for_writing(ram_folder)
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+            recording.send_signal(number)
+        assert recording.wait(30) == 0
+    assert read_capture(output).metadata["complete"]
+
+
+def test_a_recorder_killed_while_it_starts_is_in_nobodys_way(ram_folder: Path) -> None:
+    output = ram_folder / "run.parquet"
+    recording = subprocess.Popen([IOREC, "record", "-o", output], stderr=subprocess.DEVNULL)
+    while not part_of(output).exists():
+        time.sleep(0.001)
+    recording.kill()
+    recording.wait()
+    hinted = subprocess.run([IOREC, "recover", part_of(output)], stderr=subprocess.PIPE, text=True)
+    assert_one_error(hinted.stderr)
+    run(IOREC, "record", "-o", output, "--duration", "100ms")
+    assert read_capture(output).metadata["complete"]
+
+
+def test_ctrl_c_at_a_terminal_leaves_every_file_of_a_rotation_whole(
+    disk: LoopDevice, ram_folder: Path
+) -> None:
+    recording = subprocess.Popen(
+        [IOREC, "record", "-o", ram_folder / "run.parquet", "--max-size", "1M", "--rotate", "99"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_line(recording)
+    with running_load(disk, "--rw=read"):
+        while not (ram_folder / "run-00003.parquet.part").exists():
+            time.sleep(0.01)
+        # As a terminal does: to the recorder and to all that it has started.
+        os.killpg(recording.pid, signal.SIGINT)
+        assert recording.wait(60) == 0
+    paths = [path for path in sorted(ram_folder.iterdir()) if path != disk.backing]
+    assert [path.name for path in paths[:3]] == [f"run-0000{n}.parquet" for n in (1, 2, 3)]
+    assert {path.suffix for path in paths} == {".parquet"}
+    captures = [read_capture(path) for path in paths]
+    assert all(capture.metadata["complete"] for capture in captures)
+    offsets = pa.concat_tables([rows_of_fio(capture) for capture in captures]).sort_by("time")
+    steps = np.diff(offsets["offset"].to_numpy()) // BLOCK % (DEVICE_BYTES // BLOCK)
+    missing = sum(capture.counts["lost"]["missed_completion"] for capture in captures)
+    assert int((steps - 1).sum()) <= missing + IN_FLIGHT
+
+
+def test_a_running_recording_is_neither_recovered_nor_overwritten(ram_folder: Path) -> None:
+    output = ram_folder / "run.parquet"
+    recording = start_recording(output)
+    assert recover(part_of(output)) == 1
+    second = subprocess.run(
+        [IOREC, "record", "-f", "-o", output], stderr=subprocess.PIPE, text=True
+    )
+    assert second.returncode == 1
+    assert_one_error(second.stderr)
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(30) == 0
+    assert read_capture(output).metadata["complete"]
+
+
+def test_a_signal_under_load_ends_a_recording_like_ctrl_c(
+    disk: LoopDevice, ram_folder: Path
+) -> None:
+    output = ram_folder / "run.parquet"
+    with running_load(disk, "--rw=read"):
+        recording = start_recording(output, "-d", disk.name)
+        programs = programs_of(recording.pid)
+        time.sleep(0.5)
+        recording.send_signal(signal.SIGTERM)
+        assert recording.wait(30) == 0
+    assert_gone(programs)
+    capture = read_capture(output)
+    assert capture.metadata["complete"]
+    assert_accounts_close(capture)
+    assert_sequential_prefix(capture)
+
+
+def test_a_hangup_does_not_end_a_recording_under_nohup(ram_folder: Path) -> None:
+    output = ram_folder / "run.parquet"
+    shell = f"trap '' HUP; exec {IOREC} record --duration 2s -o {output}"
+    recording = subprocess.Popen(["sh", "-c", shell], stderr=subprocess.PIPE, text=True)
+    wait_for_line(recording)
+    recording.send_signal(signal.SIGHUP)
+    assert recording.wait(30) == 0
+    assert read_capture(output).metadata["duration_s"] >= 2
+
+
+def wait_for_line(recording: subprocess.Popen[str]) -> None:
+    """Until it records."""
+    assert recording.stderr is not None
+    while not (line := recording.stderr.readline()).startswith("recording "):
+        assert line, recording.wait()
+
+
+@pytest.mark.parametrize("closed_before", ["start", "end"])
+def test_a_reader_of_stderr_that_goes_does_not_lose_the_capture(
+    ram_folder: Path, closed_before: str
+) -> None:
+    output = ram_folder / "run.parquet"
+    recording = subprocess.Popen(
+        [IOREC, "record", "--duration", "1500ms", "-o", output], stderr=subprocess.PIPE, text=True
+    )
+    assert recording.stderr is not None
+    if closed_before == "end":
+        wait_for_line(recording)
+    recording.stderr.close()
+    recording.wait(30)
+    assert read_capture(output).metadata["complete"]
+    assert recording.returncode == 0
+
+
+@pytest.mark.parametrize("closing", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_do_not_lose_the_capture(ram_folder: Path, closing: str) -> None:
+    output = ram_folder / "run.parquet"
+    done = subprocess.run(
+        ["sh", "-c", f"exec {IOREC} record --duration 300ms -o {output} {closing}"], timeout=30
+    )
+    assert output.exists()
+    assert read_capture(output).metadata["complete"]
+    assert done.returncode == 0
+
+
+def test_a_terminal_that_hangs_up_does_not_lose_the_capture(ram_folder: Path) -> None:
+    output = ram_folder / "run.parquet"
+    terminal, theirs = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    recording = subprocess.Popen(
+        [IOREC, "record", "-o", output],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=take_terminal,
+    )
+    os.close(theirs)
+    shown = b""
+    while b" lost " not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    recording.wait(30)
+    assert read_capture(output).metadata["complete"]
+
+
+@pytest.fixture
+def small_folder(ram_folder: Path) -> Iterator[Path]:
+    """A file system in memory with little room."""
+    mount = ram_folder / "small"
+    mount.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=1536k", "none", mount)
+    yield mount
+    run("umount", mount)
+
+
+def test_a_full_disk_ends_a_recording_and_keeps_what_there_is(
+    disk: LoopDevice, small_folder: Path, ram_folder: Path
+) -> None:
+    output = small_folder / "run.parquet"
+    with running_load(disk, "--rw=read"):
+        done = record_until_it_fails(output, "-d", disk.name)
+    assert done.returncode == 1
+    assert_one_error(done.stderr)
+    assert not output.exists()
+    assert [path.name for path in small_folder.iterdir()] == ["run.parquet.part"]
+    assert part_of(output).stat().st_size > 1 << 20
+    saved = ram_folder / "saved.parquet"
+    assert recover(part_of(output), "-o", saved) == 0
+    capture = read_capture(saved)
+    assert_ledger_of_a_cut(capture)
+    assert_sequential_prefix(capture)
+    assert len(capture.table) > 50_000
+
+
+def record_until_it_fails(
+    output: Path, *options: str, limit_bytes: int = resource.RLIM_INFINITY
+) -> subprocess.CompletedProcess[str]:
+    def limit_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+    return subprocess.run(
+        [str(IOREC), "record", "-o", str(output), "--duration", "60s", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=50,
+        preexec_fn=limit_files,
+    )
+
+
+def test_room_made_on_a_full_disk_is_enough_to_recover_in_place(
+    disk: LoopDevice, small_folder: Path
+) -> None:
+    output = small_folder / "run.csv"
+    with running_load(disk, "--rw=read"):
+        assert record_until_it_fails(output, "-d", disk.name).returncode == 1
+    run("mount", "-o", "remount,size=64m", small_folder)
+    assert recover(part_of(output)) == 0
+    names = {path.name for path in small_folder.iterdir()}
+    assert names == {"run.csv", "run.meta.json"}
+    assert len(output.read_text().splitlines()) > 50_000
+
+
+def test_a_limit_of_file_sizes_ends_a_recording_and_keeps_what_there_is(
+    disk: LoopDevice, ram_folder: Path
+) -> None:
+    output = ram_folder / "run.parquet"
+    with running_load(disk, "--rw=read"):
+        done = record_until_it_fails(output, "-d", disk.name, limit_bytes=2 << 20)
+    assert done.returncode == 1
+    assert_one_error(done.stderr)
+    if output.exists():
+        assert not part_of(output).exists()
+    else:
+        assert recover(part_of(output)) == 0
+    capture = read_capture(output)
+    assert_sequential_prefix(capture)
+    assert len(capture.table) > 100_000
+    counts = capture.counts
+    assert len(capture.table) == counts["recorded"] + counts["in_flight_at_stop"]
+    assert counts["completions"] >= accounted(counts)
+
+
+def test_a_disk_that_turns_read_only_leaves_what_was_written(
+    disk: LoopDevice, make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    saved = ram_folder / "saved.parquet"
+    with mounted_ext4(make_loop(), ram_folder / "mount") as mount:
+        output = mount / "run.parquet"
+        with running_load(disk, "--rw=read"):
+            recording = start_recording(output, "-d", disk.name)
+            time.sleep(2.5)
+            run("mount", "-o", "remount,abort", mount)
+            stderr = recording.communicate(timeout=30)[1]
+        assert recording.returncode == 1
+        assert_one_error(stderr)
+        assert recover(part_of(output), "-o", saved) == 0
+    capture = read_capture(saved)
+    assert_ledger_of_a_cut(capture)
+    assert_sequential_prefix(capture)
+    assert len(capture.table) > 50_000
+
+
+def test_a_power_cut_costs_little_more_than_the_last_second(
+    disk: LoopDevice, make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    home, saved = make_loop(), ram_folder / "saved.parquet"
+    with mounted_ext4(home, ram_folder / "mount") as mount, running_load(disk, "--rw=read"):
+        output = mount / "run.parquet"
+        recording = start_recording(output, "-d", disk.name)
+        time.sleep(3.7)
+        cut_ns = cut_power(mount)
+        recording.kill()
+        recording.communicate()
+    with mounted(home, mount):
+        assert recover(part_of(output), "-o", saved) == 0
+    capture = read_capture(saved)
+    assert_ledger_of_a_cut(capture)
+    assert_sequential_prefix(capture)
+    assert cut_ns - nanoseconds(capture.metadata["stopped_at"]) < 2.2e9
+
+
+def test_a_finished_capture_outlives_a_power_cut(
+    disk: LoopDevice, make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    home = make_loop()
+    with mounted_ext4(home, ram_folder / "mount") as mount:
+        output = mount / "run.parquet"
+        run(IOREC, "record", "-q", "-o", output, "--", *fio(disk, "--rw=read", "--io_size=20m"))
+        cut_power(mount)
+    with mounted(home, mount):
+        capture = read_capture(output)
+    assert len(rows_of_fio(capture)) == 20 << 8
+    assert capture.metadata["complete"]
+
+
+def cut_power(mount: Path) -> int:
+    """Loses whatever the file system has not written to its disk yet; returns when."""
+    # EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH, as xfstests simulates a power cut.
+    folder = os.open(mount, os.O_RDONLY)
+    try:
+        fcntl.ioctl(folder, 0x8004587D, struct.pack("I", 2))
+        return time.time_ns()
+    finally:
+        os.close(folder)
+
+
+def test_a_workload_has_the_signals_that_it_would_have_without_us(ram_folder: Path) -> None:
+    script = ("sh", "-c", f"grep ^Sig[BI] /proc/self/status > {ram_folder}/signals")
+    run(*script)
+    alone = (ram_folder / "signals").read_text()
+    run(IOREC, "record", "-q", "-o", ram_folder / "run.parquet", "--", *script)
+    assert (ram_folder / "signals").read_text() == alone
+
+
+def test_missed_runs_are_read_where_the_kernel_keeps_them() -> None:
+    with KernelTypes() as kernel:
+        theirs = kernel.members("bpf_prog_info")["recursion_misses"]
+    assert _ProgInfo.recursion_misses.offset == theirs.offset
+
+
+@pytest.mark.skipif(
+    "IOREC_TEST_CLOCK" not in os.environ,
+    reason="sets this machine's clock: in a virtual machine run it with IOREC_TEST_CLOCK=1",
+)
+@pytest.mark.parametrize("step_s", [86_400, -86_400])
+def test_time_goes_on_evenly_when_the_clock_is_set(
+    disk: LoopDevice, ram_folder: Path, step_s: int
+) -> None:
+    output = ram_folder / "run.parquet"
+    with running_load(disk, "--rw=read"):
+        recording = start_recording(output, "-d", disk.name)
+        time.sleep(1.5)
+        before_ns, at_ns = time.time_ns(), time.monotonic_ns()
+        time.clock_settime_ns(time.CLOCK_REALTIME, before_ns + step_s * 10**9)
+        try:
+            time.sleep(2)
+            recording.send_signal(signal.SIGINT)
+            assert recording.wait(60) == 0
+        finally:
+            now_ns = before_ns + time.monotonic_ns() - at_ns
+            time.clock_settime_ns(time.CLOCK_REALTIME, now_ns)
+    capture = read_capture(output)
+    (step,) = capture.metadata["clock"]["steps"]
+    assert abs(step["step_ns"] - step_s * 10**9) < 10**9
+    assert 0 <= nanoseconds(step["time"]) - before_ns < 2.5e9
+    assert_sequential_prefix(capture)
+    times = capture.table["time"].cast("int64").to_numpy()
+    assert times.max() - times.min() < 60e9
+    assert pc.min(capture.table["latency_ns"]).as_py() > 0
