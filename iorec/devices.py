@@ -40,12 +40,16 @@ def disk_of_file(path: Path) -> str | None:
 
 
 def read_diskstats() -> DiskStats:
-    """What the kernel has counted for each whole disk, by group: read, write, discard, flush."""
-    disks = {path.name.replace("!", "/") for path in Path("/sys/block").iterdir()}
-    stats: DiskStats = {}
+    """What the kernel has counted for each whole disk, by group: read, write, discard, flush.
+
+    A disk whose counting is switched off (queue/iostats) has no groups.
+    """
+    folders = Path("/sys/block").iterdir()
+    is_counted = {path.name.replace("!", "/"): _has_iostats(path) for path in folders}
+    stats: DiskStats = {name: {} for name in is_counted}
     for line in Path("/proc/diskstats").read_text().splitlines():
         fields = line.split()
-        if fields[2] in disks:
+        if is_counted.get(fields[2]):
             stats[fields[2]] = {
                 group: OpStats(
                     int(fields[ios]) if ios < len(fields) else 0,
@@ -56,6 +60,13 @@ def read_diskstats() -> DiskStats:
                 for group, (ios, sectors) in _DISKSTATS_FIELDS.items()
             }
     return stats
+
+
+def _has_iostats(folder: Path) -> bool:
+    try:
+        return (folder / "queue" / "iostats").read_text().strip() != "0"
+    except OSError:
+        return True
 
 
 def read_in_flight() -> int:

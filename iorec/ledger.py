@@ -184,11 +184,14 @@ def diskstats_delta(
     """What diskstats counted between the outermost of four readings.
 
     The pairs are readings just before and just after the moment in which recording was switched on
-    and off; `edge_ios` of the I/Os ended within a pair, so that it is open whether they count.
+    and off; `edge_ios` of the I/Os ended within a pair, so that it is open whether they count. A
+    device whose counting was off at one end is left out.
     """
     (outer_start, inner_start), (inner_stop, outer_stop) = before, after
     delta: dict[str, dict[str, dict[str, int]]] = {}
     for device in sorted(outer_stop):
+        if outer_start.get(device) == {}:
+            continue
         groups = {}
         for group, last in outer_stop[device].items():
             first = _stats(outer_start, device, group)

@@ -22,6 +22,7 @@ from tests.kernel.conftest import (
     LoopDevice,
     assert_accounts_close,
     read_capture,
+    run,
     start_recording,
 )
 
@@ -231,6 +232,24 @@ def test_a_device_that_diskstats_leaves_out_is_not_compared(
     said = completeness(ram_folder / "run.parquet")
     assert [device.agrees for device in said.devices if device.device == loop.name] == [None]
     assert "differs" not in format_completeness(said)
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_a_device_whose_statistics_are_switched_while_recording_is_not_compared(
+    loop: LoopDevice, ram_folder: Path, before: str
+) -> None:
+    output = ram_folder / "run.parquet"
+    with queue_set(loop, "iostats", before):
+        recording = start_recording(output, "-d", loop.name)
+        read = ("dd", f"if={loop.path}", "iflag=direct", "of=/dev/null", "bs=4k", "count=500")
+        run(*read, stderr=subprocess.DEVNULL)
+        with queue_set(loop, "iostats", "1" if before == "0" else "0"):
+            run(*read, stderr=subprocess.DEVNULL)
+            recording.send_signal(signal.SIGINT)
+            assert recording.wait(30) == 0
+    said = completeness(output)
+    assert [device.agrees for device in said.devices if device.device == loop.name] == [None]
+    assert said.recorded >= 1000
 
 
 def test_a_stopped_recorder_says_what_it_missed_and_blocks_nobody(
