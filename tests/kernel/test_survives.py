@@ -12,6 +12,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,47 @@ def test_a_checkpoint_never_explains_more_than_was_completed(
     counts = read_capture(output).counts
     assert counts["filtered"] > 10_000
     assert counts["completions"] >= accounted(counts)
+
+
+@pytest.fixture
+def memory_cgroup() -> Iterator[tuple[Path, str, str]]:
+    """A cgroup with the files that hold its memory in use and the limit of it."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    roots = {
+        ("cgroup2" if kind == "cgroup2" else "memory"): Path(place)
+        for _, place, kind, options, *_ in mounts
+        if kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(","))
+    }
+    if "memory" in roots:
+        folder, used, limit = roots["memory"], "memory.usage_in_bytes", "memory.limit_in_bytes"
+    else:
+        folder, used, limit = roots["cgroup2"], "memory.current", "memory.max"
+        (folder / "cgroup.subtree_control").write_text("+memory")
+    folder /= f"iorec-test-{os.getpid()}"
+    folder.mkdir()
+    yield folder, used, limit
+    folder.rmdir()
+
+
+def test_a_recorder_that_is_out_of_memory_leaves_what_it_wrote(
+    disk: LoopDevice, ram_folder: Path, memory_cgroup: tuple[Path, str, str]
+) -> None:
+    output = ram_folder / "run.parquet"
+    folder, used, limit = memory_cgroup
+    enter = f"echo $$ > {folder}/cgroup.procs; exec {IOREC} record -d {disk.name} -o {output}"
+    with running_load(disk, "--rw=read"):
+        recording = subprocess.Popen(["sh", "-c", enter], stderr=subprocess.PIPE, text=True)
+        wait_for_line(recording)
+        time.sleep(1.5)
+        # The spool in memory counts too, and cannot be given back.
+        (folder / limit).write_text(str(int((folder / used).read_text()) + (1 << 20)))
+        recording.communicate(timeout=60)
+    assert recording.returncode == -signal.SIGKILL
+    assert recover(part_of(output)) == 0
+    capture = read_capture(output)
+    assert_ledger_of_a_cut(capture)
+    assert_sequential_prefix(capture)
+    assert len(capture.table) > 100_000
 
 
 def test_a_capture_whose_writing_is_cut_off_is_whole_or_recovered(
@@ -388,7 +430,7 @@ def small_folder(ram_folder: Path) -> Iterator[Path]:
     mount.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=1536k", "none", mount)
     yield mount
-    run("umount", mount)
+    run("umount", "-l", mount)
 
 
 def test_a_full_disk_ends_a_recording_and_keeps_what_there_is(
@@ -431,7 +473,7 @@ def test_room_made_on_a_full_disk_is_enough_to_recover_in_place(
     output = small_folder / "run.csv"
     with running_load(disk, "--rw=read"):
         assert record_until_it_fails(output, "-d", disk.name).returncode == 1
-    run("mount", "-o", "remount,size=64m", small_folder)
+    resize(small_folder, 64 << 20)
     assert recover(part_of(output)) == 0
     names = {path.name for path in small_folder.iterdir()}
     assert names == {"run.csv", "run.meta.json"}
@@ -459,7 +501,10 @@ def test_a_limit_of_file_sizes_ends_a_recording_and_keeps_what_there_is(
 
 
 def test_a_disk_that_turns_read_only_leaves_what_was_written(
-    disk: LoopDevice, make_loop: Callable[..., LoopDevice], ram_folder: Path
+    disk: LoopDevice,
+    make_loop: Callable[..., LoopDevice],
+    small_folder: Path,
+    ram_folder: Path,
 ) -> None:
     saved = ram_folder / "saved.parquet"
     with mounted_ext4(make_loop(), ram_folder / "mount") as mount:
@@ -476,6 +521,43 @@ def test_a_disk_that_turns_read_only_leaves_what_was_written(
     assert_ledger_of_a_cut(capture)
     assert_sequential_prefix(capture)
     assert len(capture.table) > 50_000
+
+
+def test_a_disk_that_fails_ends_a_recording_and_keeps_what_there_is(
+    disk: LoopDevice,
+    make_loop: Callable[..., LoopDevice],
+    small_folder: Path,
+    ram_folder: Path,
+) -> None:
+    saved = ram_folder / "saved.parquet"
+    home = make_loop(folder=small_folder)
+    resize(small_folder, 48 << 20)
+    with mounted_ext4(home, ram_folder / "mount") as mount:
+        output = mount / "run.parquet"
+        with running_load(disk, "--rw=read"):
+            recording = start_recording(output, "-d", disk.name)
+            time.sleep(1.5)
+            run("sync", "-f", mount)
+            # Each write to a new place of the disk fails from now on, which only a sync can tell.
+            resize(small_folder, used_bytes(small_folder))
+            stderr = recording.communicate(timeout=60)[1]
+        assert recording.returncode == 1
+        assert_one_error(stderr)
+        assert recover(part_of(output), "-o", saved) == 0
+        resize(small_folder, 48 << 20)
+    capture = read_capture(saved)
+    assert_ledger_of_a_cut(capture)
+    assert_sequential_prefix(capture)
+    assert len(capture.table) > 50_000
+
+
+def resize(tmpfs: Path, size_bytes: int) -> None:
+    run("mount", "-o", f"remount,size={size_bytes}", tmpfs)
+
+
+def used_bytes(mount: Path) -> int:
+    space = os.statvfs(mount)
+    return (space.f_blocks - space.f_bfree) * space.f_frsize
 
 
 def test_a_power_cut_costs_little_more_than_the_last_second(
@@ -558,6 +640,8 @@ def test_time_goes_on_evenly_when_the_clock_is_set(
             now_ns = before_ns + time.monotonic_ns() - at_ns
             time.clock_settime_ns(time.CLOCK_REALTIME, now_ns)
     capture = read_capture(output)
+    # fio ends when it sees a day pass.
+    capture = replace(capture, table=rows_of_fio(capture)[:-REQUESTS])
     (step,) = capture.metadata["clock"]["steps"]
     assert abs(step["step_ns"] - step_s * 10**9) < 10**9
     assert 0 <= nanoseconds(step["time"]) - before_ns < 2.5e9
