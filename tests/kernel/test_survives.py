@@ -99,6 +99,8 @@ def assert_ledger_of_a_cut(capture: Capture) -> None:
     assert len(capture.table) == counts["recorded"] + counts["in_flight_at_stop"]
     assert counts["completions"] >= accounted(counts)
     assert counts["lost"]["ring_full"] == 0
+    lost, unwritten = sum(counts["lost"].values()), counts["completions"] - accounted(counts)
+    print(f"{counts['recorded']} I/Os recovered, {lost} lost, {unwritten} more were completed")
 
 
 def programs_of(pid: int) -> set[int]:
