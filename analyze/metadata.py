@@ -7,7 +7,7 @@ from analyze.errors import IorecError
 from analyze.schema import FORMAT_VERSION
 from analyze.typed_json import EpochNs, FieldError, SignedInt, parse_object
 
-MAX_METADATA_BYTES = 8 << 20
+MAX_METADATA_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)

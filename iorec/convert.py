@@ -12,12 +12,17 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from analyze.errors import IorecError
+from analyze.metadata import parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
 from iorec.output import Folder, sidecar_name
-from iorec.spool import Batch, Metadata, read_spool
+from iorec.spool import Batch, Metadata, held_bytes, read_spool
 
 # Enough for the encodings to pay off; sorting a group takes some 30 MiB.
 _ROWS_PER_GROUP = 1 << 17
+# What the batches of a group may take before they are made one: a quiet machine's have few rows.
+_MOST_HELD_BYTES = 32 << 20
+# A name takes its room once for each of them.
+_ROWS_AS_TEXT = 1 << 14
 
 _ENCODINGS = {
     "time": "DELTA_BINARY_PACKED",
@@ -53,44 +58,67 @@ def convert(
         else:
             _write_csv(sink, rows, is_compressed=suffix.endswith(".gz"))
             with folder.writing(sidecar_name(name), is_forced=is_forced) as sidecar:
-                sidecar.write(json.dumps(rows.metadata, indent=2).encode() + b"\n")
-    return rows.metadata
+                sidecar.write(json.dumps(rows.metadata(), indent=2).encode() + b"\n")
+    return rows.metadata()
 
 
 class _SpoolRows:
-    """The rows of a spool in groups, each in time order; `metadata` stands after the last one."""
+    """The rows of a spool in groups, each in time order; `described` stands after the last one."""
 
     def __init__(self, spool: BinaryIO, on_rows: Callable[[int], None], last: Batch | None) -> None:
-        self.metadata: Metadata = {}
-        self._last = [last] if last else []
+        self.described = b""
+        self._last = [(last[0], json.dumps(last[1]).encode())] if last else []
         self._spool = spool
         self._on_rows = on_rows
+
+    def metadata(self) -> Metadata:
+        metadata: Metadata = json.loads(self.described)
+        return metadata
 
     def __iter__(self) -> Iterator[pa.Table]:
         self._spool.seek(0)
         batches: list[pa.RecordBatch] = []
-        pending, written = 0, 0
-        for batch, metadata in itertools.chain(read_spool(self._spool), self._last):
-            self.metadata = metadata
+        pending, held, written = 0, 0, 0
+        for batch, described in itertools.chain(read_spool(self._spool), self._last):
+            self.described = described
+            if len(batch) == 0:
+                continue
             batches.append(batch)
             pending += len(batch)
-            if pending >= _ROWS_PER_GROUP:
+            held += (size := held_bytes(batch))
+            if size > _MOST_HELD_BYTES:
+                raise IorecError(
+                    f"{len(batch):,} rows of the spool take {size >> 20:,} MiB",
+                    "it is damaged, or no recording of iorec",
+                )
+            is_full = pending >= _ROWS_PER_GROUP
+            if held > _MOST_HELD_BYTES and not is_full:
+                batches = _as_one_table(batches).to_batches()
+                held = sum(map(held_bytes, batches))
+                is_full = held > _MOST_HELD_BYTES / 2
+            if is_full:
                 yield _in_time_order(batches)
                 written += pending
                 self._on_rows(written)
-                batches, pending = [], 0
+                batches, pending, held = [], 0, 0
                 pa.default_memory_pool().release_unused()
-        if not self.metadata:
+        if not self.described:
             raise IorecError(
                 "the spool holds nothing: the recording was cut off before its first second",
                 "record once more",
             )
+        parse_metadata(self.described, "the spool")
         yield _in_time_order(batches)
 
 
 def _in_time_order(batches: list[pa.RecordBatch]) -> pa.Table:
-    table = pa.Table.from_batches(batches, SCHEMA).unify_dictionaries()
+    table = _as_one_table(batches)
     return table.take(pc.array_sort_indices(table["time"]))
+
+
+def _as_one_table(batches: list[pa.RecordBatch]) -> pa.Table:
+    """Without what the batches take beyond their rows."""
+    return pa.Table.from_batches(batches, SCHEMA).unify_dictionaries().combine_chunks()
 
 
 def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
@@ -104,7 +132,7 @@ def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
     ) as writer:
         for table in rows:
             writer.write_table(table, row_group_size=_ROWS_PER_GROUP * 2)
-        writer.add_key_value_metadata({METADATA_KEY: json.dumps(rows.metadata).encode()})
+        writer.add_key_value_metadata({METADATA_KEY: rows.described})
 
 
 def _write_csv(sink: BinaryIO, rows: _SpoolRows, *, is_compressed: bool) -> None:
@@ -114,8 +142,10 @@ def _write_csv(sink: BinaryIO, rows: _SpoolRows, *, is_compressed: bool) -> None
     schema = pa.schema([_csv_field(SCHEMA.field(name)) for name in SCHEMA.names])
     with pyarrow.csv.CSVWriter(stream, schema) as writer:
         for table in rows:
-            columns = [_csv_column(column) for column in table.columns]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            for start in range(0, len(table), _ROWS_AS_TEXT):
+                part = table.slice(start, _ROWS_AS_TEXT)
+                columns = [_csv_column(column) for column in part.columns]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     stream.close()
 
 

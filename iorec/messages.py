@@ -38,7 +38,7 @@ def format_end(result: "Result") -> str:
         f"{result.path} ({format_bytes(result.size_bytes)})",
         f"next: iorec report {result.path}",
     ]
-    if counts["lost"]["ring_full"]:
+    if counts["lost"].get("ring_full"):
         buffer = result.metadata["recorder"]["buffer_bytes"]
         lines.append(
             f"warning: the kernel buffer overflowed: record with -B {max(4 * buffer >> 20, 1)}M"

@@ -31,15 +31,15 @@ def check_privileges() -> None:
         )
 
 
-def drop_privileges(user: User | None, folder: Path) -> None:
-    """Becomes `user`, if there is one who may write into `folder`, and drops every capability.
+def drop_privileges(user: User | None, *folders: Path) -> None:
+    """Becomes `user`, if there is one who may write into `folders`, and drops every capability.
 
     Capabilities belong to threads, so there must be only one. Root who may not write
-    into the folder as its owner keeps the capability that lets it; so does root whose user may not
+    into a folder as its owner keeps the capability that lets it; so does root whose user may not
     read this package, which is imported further on.
     """
     assert len(list(Path("/proc/self/task").iterdir())) == 1
-    if user is not None and _may_user_go_on(user, folder):
+    if user is not None and _may_user_go_on(user, folders):
         os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
         os.setgid(user.gid)
         os.setuid(user.uid)
@@ -47,7 +47,7 @@ def drop_privileges(user: User | None, folder: Path) -> None:
     elif os.geteuid() == 0:
         everything = range(64)
         _set_capabilities((), everything)
-        may_write = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+        may_write = _may_write(folders)
         kept = () if may_write and user is None else (_CAP_CHOWN, _CAP_DAC_OVERRIDE)
         _set_capabilities(kept, kept)
     else:
@@ -55,18 +55,21 @@ def drop_privileges(user: User | None, folder: Path) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def _may_user_go_on(user: User, folder: Path) -> bool:
+def _may_user_go_on(user: User, folders: Iterable[Path]) -> bool:
     os.setegid(user.gid)
     os.seteuid(user.uid)
     try:
-        may_write = os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
-        return may_write and all(
+        return _may_write(folders) and all(
             os.access(place, os.R_OK | os.X_OK, effective_ids=True)
             for place in (Path(__file__).parent, sys.executable)
         )
     finally:
         os.seteuid(0)
         os.setegid(0)
+
+
+def _may_write(folders: Iterable[Path]) -> bool:
+    return all(os.access(folder, os.W_OK | os.X_OK, effective_ids=True) for folder in folders)
 
 
 def _set_capabilities(effective: Iterable[int], permitted: Iterable[int]) -> None:

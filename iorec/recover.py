@@ -6,22 +6,24 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from analyze.errors import IorecError
-from iorec.convert import convert
 from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
-from iorec.recording import Result
+from iorec.privileges import drop_privileges
 from iorec.workload import invoking_user
+
+if TYPE_CHECKING:
+    from iorec.recording import Result
 
 
 def recover(
     part: Path, output: Path | None, on_rows: Callable[[int], None], *, is_forced: bool
-) -> Result:
+) -> "Result":
     """Writes what the spool holds to `output`, by default its name without .part, and removes it.
 
-    The capture's metadata are those of the last batch that was written whole. A spool that cannot
-    be removed, as on a disk that is read-only now, stays.
+    The capture's metadata are those of the last batch that was written whole. A damaged spool gives
+    what precedes the damage, and is kept; so is one that cannot be removed. Privileges are dropped before the spool is looked at.
     """
     if output is None:
         if not part.name.endswith(PART_SUFFIX):
@@ -32,11 +34,20 @@ def recover(
             )
         output = part.with_name(part.name.removesuffix(PART_SUFFIX))
     suffix = capture_suffix(output)
-    with _open_spool(part) as spool, Folder.open(output.parent, invoking_user()) as folder:
+    user = invoking_user()
+    with _open_spool(part) as spool, Folder.open(output.parent, user) as folder:
         _lock(spool, part)
         check_free(folder, output.name, is_forced=is_forced)
+        drop_privileges(user, output.parent, part.parent)
+        # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
+        from iorec.convert import convert
+        from iorec.recording import Result
+
         metadata = convert(spool, folder, output.name, suffix, on_rows, is_forced=is_forced)
         size = folder.size_bytes(output.name)
+        if spool.read(1):
+            damage = IorecError(f"{part} is damaged: its rest is not in {output}", "it is kept")
+            return Result(output, size, metadata, None, damage)
         with contextlib.suppress(OSError):
             part.unlink()
     return Result(output, size, metadata, None)

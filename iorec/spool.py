@@ -8,12 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analyze.errors import IorecError
 from analyze.schema import METADATA_KEY, SCHEMA
+from iorec.arrow_stream import CheckedStream
 
 Metadata = dict[str, Any]
 Batch = tuple[pa.RecordBatch, Metadata]
+
+_MOST_ROWS = 1 << 16
+_NAMES = [place for place, field in enumerate(SCHEMA) if pa.types.is_dictionary(field.type)]
+_NOT_NULL = [place for place, field in enumerate(SCHEMA) if not field.nullable]
+# Arrow's own objects for a batch without rows, as measured.
+_BATCH_OVERHEAD_BYTES = 16 << 10
 
 
 class Spool:
@@ -38,7 +46,9 @@ class Spool:
 
         Raises IorecError if there is no room; nothing may be written after that.
         """
-        self._writer.write_batch(batch, {METADATA_KEY: json.dumps(metadata).encode()})
+        described = {METADATA_KEY: json.dumps(metadata).encode()}
+        for start in range(0, max(len(batch), 1), _MOST_ROWS):
+            self._writer.write_batch(batch.slice(start, _MOST_ROWS), described)
         self._hand_over()
 
     def sync(self) -> None:
@@ -85,18 +95,70 @@ def _explained(error: OSError) -> IorecError:
     )
 
 
-def read_spool(file: BinaryIO) -> Iterator[Batch]:
-    """The batches of a stream and the metadata of each, up to where it ends or is cut off."""
+def read_spool(file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+    """The batches of a stream and the metadata of each as JSON, up to where it ends or is damaged.
+
+    Nothing in it is believed: whatever its messages claim, memory is bounded, and each batch is
+    valid through and through.
+    """
     try:
-        reader = pa.ipc.open_stream(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise IorecError(
-            f"this is not a spool of iorec: {error}",
-            "iorec recover takes the .part file that an interrupted recording left",
-        ) from error
+        reader = pa.ipc.open_stream(CheckedStream(file))
+    except (pa.ArrowException, OSError) as error:
+        raise _not_a_spool(str(error)) from error
+    if reader.schema != SCHEMA:
+        raise _not_a_spool("its columns are not those of a capture")
     while True:
         try:
-            batch, metadata = reader.read_next_batch_with_custom_metadata()
-        except (StopIteration, pa.ArrowInvalid, OSError):
+            batch, custom = reader.read_next_batch_with_custom_metadata()
+            checked = _checked(batch), _described(custom)
+        except (StopIteration, pa.ArrowException, OSError, ValueError, RecursionError):
             return
-        yield batch, json.loads(metadata[METADATA_KEY])
+        yield checked
+
+
+def held_bytes(batch: pa.RecordBatch) -> int:
+    """The memory that a batch takes, and what its names would take once for each row."""
+    names = 0
+    for place in _NAMES:
+        column = batch.column(place)
+        lengths = pc.binary_length(column.dictionary)
+        names += pc.sum(lengths.take(column.indices)).as_py() or 0
+    return _BATCH_OVERHEAD_BYTES + int(batch.get_total_buffer_size()) + names
+
+
+def _not_a_spool(cause: str) -> IorecError:
+    return IorecError(
+        f"this is not a spool of iorec: {cause}",
+        "iorec recover takes the .part file that an interrupted recording left",
+    )
+
+
+def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the names that its rows use; ValueError if no recorder wrote it."""
+    batch.validate(full=True)
+    columns = batch.columns
+    if len(batch) > _MOST_ROWS or any(columns[place].null_count for place in _NOT_NULL):
+        raise ValueError
+    for place in _NAMES:
+        if columns[place].dictionary.null_count:
+            raise ValueError
+        if len(columns[place].dictionary) > len(batch):
+            columns[place] = _with_used_names(columns[place])
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _with_used_names(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    used = column.indices.unique().drop_null()
+    return pa.DictionaryArray.from_arrays(
+        pc.index_in(column.indices, used), column.dictionary.take(used)
+    )
+
+
+def _described(custom: pa.KeyValueMetadata | None) -> bytes:
+    """The JSON of an object; ValueError if it is none."""
+    if custom is None or METADATA_KEY not in custom:
+        raise ValueError
+    described: bytes = custom[METADATA_KEY]
+    if not isinstance(json.loads(described.decode()), dict):
+        raise ValueError
+    return described

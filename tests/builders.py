@@ -155,6 +155,24 @@ def write_parquet(path: Path, rows: pa.Table, described: bytes | None) -> Path:
     return path
 
 
+def write_spool(
+    path: Path,
+    batches: Sequence[pa.RecordBatch],
+    described: bytes | None = None,
+    compression: str | None = "zstd",
+) -> Path:
+    """Writes any batches to an Arrow stream, as the recorder does; without its end."""
+    rows = table(len(batches) or 1)
+    described = described or json.dumps(metadata(rows, complete=False)).encode()
+    schema = batches[0].schema if batches else SCHEMA
+    options = pa.ipc.IpcWriteOptions(compression=compression, emit_dictionary_deltas=True)
+    with path.open("wb") as file:
+        writer = pa.ipc.new_stream(file, schema, options=options)
+        for batch in batches:
+            writer.write_batch(batch, {METADATA_KEY: described})
+    return path
+
+
 def rfc3339(time_ns: int) -> str:
     """A wall clock time as the metadata holds it."""
     seconds, nanoseconds = divmod(time_ns, SECOND_NS)

@@ -34,5 +34,7 @@ def recover(
 
     result = recover_spool(part, output, lambda _: None, is_forced=force)
     typer.echo(format_end(result), err=True)
-    if part.exists():
+    if result.failure is not None:
+        typer.echo(f"warning: {result.failure.message}; {result.failure.hint}", err=True)
+    elif part.exists():
         typer.echo(f"warning: {part} could not be removed: do so yourself", err=True)
