@@ -27,14 +27,14 @@ def rows_query(paths: Iterable[Path]) -> str:
     """A query for the rows of all files, with the columns of the capture format."""
     columns = ", ".join(f'"{name}"' for name in COLUMN_TYPES)
     csv_columns = ", ".join(_csv_value(name) for name in COLUMN_TYPES)
-    in_csv = {path: is_csv(path) for path in paths}
+    files = list(paths)
     queries = []
-    if not all(in_csv.values()):
-        queries.append(
-            f"SELECT {columns} FROM {parquet_source(p for p in in_csv if not in_csv[p])}"
-        )
-    if any(in_csv.values()):
-        queries.append(f"SELECT {csv_columns} FROM {_csv_source(p for p in in_csv if in_csv[p])}")
+    if parquet := [path for path in files if not is_csv(path)]:
+        queries.append(f"SELECT {columns} FROM {parquet_source(parquet)}")
+    # DuckDB tells gzip by the name, but not behind a question mark.
+    for compression, suffix in (("none", ".csv"), ("gzip", ".gz")):
+        if csv := [path for path in files if is_csv(path) and path.suffix == suffix]:
+            queries.append(f"SELECT {csv_columns} FROM {_csv_source(csv, compression)}")
     return " UNION ALL ".join(queries)
 
 
@@ -53,10 +53,11 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _csv_source(paths: Iterable[Path]) -> str:
+def _csv_source(paths: Iterable[Path], compression: str) -> str:
     types = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in COLUMN_TYPES.items())
     return (
         f"read_csv([{_path_list(paths)}], columns = {{{types}}}, auto_detect = false,"
+        f" compression = {quoted(compression)},"
         """ header = true, delim = ',', quote = '"', escape = '"', nullstr = '')"""
     )
 

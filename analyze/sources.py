@@ -114,6 +114,13 @@ def _check_readable(path: Path) -> None:
         raise IorecError(f"cannot read {path}: {error}", "give the file another name") from error
     if not stat.S_ISREG(mode):
         raise IorecError(f"cannot read {path}: it is not a regular file", _OTHER_FILE)
+    name = str(path.resolve())
+    if "\\" in name and glob.has_magic(name):
+        # DuckDB takes the first for a separator where there is a wildcard, escaped or not.
+        raise IorecError(
+            f"cannot read {path}: its name holds a backslash as well as *, ? or [",
+            "give the file another name",
+        )
 
 
 def _check_form(path: Path) -> None:

@@ -111,9 +111,17 @@ def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
         assert count(capture) == 7
 
 
+@pytest.mark.parametrize("name", ["a\\*.parquet", "[b\\].csv", "\\a?.csv.gz"])
+def test_a_name_that_duckdb_cannot_be_given_is_said_to_be_the_cause(
+    tmp_path: Path, name: str
+) -> None:
+    path = write_capture(tmp_path / name, table(3))
+    assert "its name holds a backslash" in error_of(path).message
+
+
 @pytest.mark.parametrize(
     "name",
-    ["a[1]*?.parquet", "it's.parquet", "k=v.parquet", "日本 {x,y}.parquet"],
+    ["a[1]*?.parquet", "a?.csv", "a?.csv.gz", "it's.parquet", "k=v.parquet", "日本 {x,y}.parquet"],
 )
 def test_a_name_with_special_characters_is_only_a_name(tmp_path: Path, name: str) -> None:
     write_capture(tmp_path / "a1xx.parquet", table(3))
