@@ -89,6 +89,7 @@ def format_completeness(completeness: Completeness) -> str:
 
 
 def _shortcomings(completeness: Completeness) -> list[str]:
+    in_flight = f"{format_count(completeness.in_flight)} in flight"
     said = []
     if completeness.lost:
         causes = ", ".join(
@@ -97,11 +98,11 @@ def _shortcomings(completeness: Completeness) -> list[str]:
             if count
         )
         total = completeness.recorded + completeness.lost
-        said.append(
-            f"{format_count(completeness.lost)} of {format_count(total)} I/Os lost ({causes})"
-        )
+        lost = f"{format_count(completeness.lost)} of {format_count(total)} I/Os lost ({causes})"
+        said.append(f"{lost}, {in_flight}")
     else:
-        said.append(f"{format_count(completeness.recorded)} I/Os recorded, 0 known to be lost")
+        recorded = f"{format_count(completeness.recorded)} I/Os recorded"
+        said.append(f"{recorded}, 0 known to be lost, {in_flight}")
     if completeness.is_recovered:
         at_least = f" (more than {format_count(completeness.unwritten)} I/Os)"
         said.append(

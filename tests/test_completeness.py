@@ -41,8 +41,8 @@ def test_losses_are_said_by_cause(path: Path) -> None:
     assert not completeness.is_complete
     assert completeness.unaccounted == 0
     assert format_completeness(completeness) == (
-        "INCOMPLETE: 12,350 of 13,359 I/Os lost (12,345 ring buffer full, 5 writing failed);"
-        " counts, IOPS and throughput are too low"
+        "INCOMPLETE: 12,350 of 13,359 I/Os lost (12,345 ring buffer full, 5 writing failed),"
+        " 0 in flight; counts, IOPS and throughput are too low"
     )
 
 
@@ -73,7 +73,20 @@ def test_rows_that_the_ledger_does_not_know_are_said(path: Path) -> None:
 
 def test_a_recovered_capture_says_so(path: Path) -> None:
     text = format_completeness(completeness_of(path, complete=False))
-    assert text.startswith("INCOMPLETE: 1,009 I/Os recorded, 0 known to be lost; recovered")
+    assert text.startswith(
+        "INCOMPLETE: 1,009 I/Os recorded, 0 known to be lost, 0 in flight; recovered"
+    )
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_what_was_in_flight_is_said_of_an_incomplete_capture_too(tmp_path: Path, lost: int) -> None:
+    rows = table(9, latency_ns=[None] * 3 + [1] * 6)
+    counts = {"completions": 6 + lost, "lost": {"ring_full": lost}}
+    path = write_capture(tmp_path / "run.parquet", rows, counts=counts, complete=False)
+    with analyze.open(path) as capture:
+        text = format_completeness(capture.completeness())
+    assert text.startswith("INCOMPLETE")
+    assert ", 3 in flight;" in text
 
 
 @pytest.mark.parametrize(
