@@ -3,7 +3,8 @@
 #   make demo      record a real workload, print its report, draw its plot
 #   make test      every test
 #   make check     linters, types and the import contract
-.PHONY: install demo test check packages
+#   make fuzz      damaged files for every reader, for FUZZ_S seconds
+.PHONY: install demo test check fuzz packages
 
 # BCC's Python module is built for the distribution's Python and is no PyPI package.
 PYTHON := /usr/bin/python3
@@ -39,3 +40,8 @@ check: install
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+FUZZ_S := 600
+fuzz: install
+	.venv/bin/pip install -q --disable-pip-version-check -e '.[fuzz]'
+	.venv/bin/python tests/fuzz/readers.py -max_total_time=$(FUZZ_S)
