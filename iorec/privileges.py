@@ -56,8 +56,11 @@ def drop_privileges(user: User | None, *folders: Path) -> None:
 
 
 def _may_user_go_on(user: User, folders: Iterable[Path]) -> bool:
-    os.setegid(user.gid)
-    os.seteuid(user.uid)
+    try:
+        os.setegid(user.gid)
+        os.seteuid(user.uid)
+    except PermissionError:  # what this process may not do, its parent has dropped
+        return False
     try:
         return _may_write(folders) and all(
             os.access(place, os.R_OK | os.X_OK, effective_ids=True)

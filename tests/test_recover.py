@@ -393,3 +393,20 @@ run(["recover", sys.argv[1]])
         env=os.environ | environment,
     )
     assert int(done.stderr, 16) & ~0b11 == 0  # CAP_CHOWN and CAP_DAC_OVERRIDE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
+def test_a_rotating_recording_that_has_dropped_them_recovers_its_files(tmp_path: Path) -> None:
+    path = write_spool(tmp_path / "run.parquet.part", growing_batches(1))
+    os.chown(tmp_path, 65534, 65534)
+    code = """
+import os, sys
+from iorec.cli import run
+from iorec.privileges import _set_capabilities
+_set_capabilities((0, 1), (0, 1))  # CAP_CHOWN and CAP_DAC_OVERRIDE
+sys.exit(run(["recover", sys.argv[1]]))
+"""
+    environment = os.environ | {"SUDO_UID": "65534", "SUDO_GID": "65534"}
+    subprocess.run([sys.executable, "-c", code, path], env=environment, check=True)
+    assert (tmp_path / "run.parquet").stat().st_uid == 65534
+    assert not path.exists()
