@@ -23,7 +23,8 @@ def recover(
     """Writes what the spool holds to `output`, by default its name without .part, and removes it.
 
     The capture's metadata are those of the last batch that was written whole. A damaged spool gives
-    what precedes the damage, and is kept; so is one that cannot be removed. Privileges are dropped before the spool is looked at.
+    what precedes the damage, and is kept; so is one that cannot be removed. Privileges are dropped
+    before the spool is looked at.
     """
     if output is None:
         if not part.name.endswith(PART_SUFFIX):
