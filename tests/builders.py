@@ -78,7 +78,7 @@ def mixed_table(count: int, seed: int = 1, seconds: float = 10.0) -> pa.Table:
 def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
     """The metadata of a recording that lost nothing; `overrides` are merged in, dicts deeply."""
     stop_ns = max(pc.max(rows["time"]).value + 1 if len(rows) else 0, START_NS + SECOND_NS)
-    devices = sorted(set(rows["device"].to_pylist()))
+    devices = sorted(set(rows["device"].drop_null().to_pylist()))
     ledger = [entry for device in devices for entry in _ledger_entries(rows, device)]
     in_flight = rows["latency_ns"].null_count
     recorded = len(rows) - in_flight

@@ -55,6 +55,14 @@ def test_an_empty_capture_says_that_it_holds_nothing(tmp_path: Path, kind: Kind)
     assert render(figure, ".png")
 
 
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("count", [1, 60])
+def test_ios_of_an_unknown_device_are_drawn(tmp_path: Path, kind: Kind, count: int) -> None:
+    said = words(draw_rows(tmp_path, table(count, device=None), kind))
+    if kind in (Kind.OVERVIEW, Kind.OFFSET):
+        assert "unknown" in said
+
+
 def test_a_capture_of_one_io_describes_it(tmp_path: Path) -> None:
     said = words(draw_rows(tmp_path, table(1, offset=8192)))
     assert "Only one I/O: read of 4.0 KiB on loop0 at 8.0 KiB" in said

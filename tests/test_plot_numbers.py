@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from analyze.capture import Capture, open_captures
-from analyze.plot.bins import OPS
+from analyze.errors import IorecError
+from analyze.plot.bins import OPS, add_up
 from analyze.plot.contents import load_contents
 from analyze.plot.depth import load_depth
 from analyze.plot.offsets import load_offsets
@@ -125,6 +126,14 @@ def test_offset_bins_hold_every_io_that_has_an_offset(
         assert device.io_count == places.size
 
 
+def test_ios_of_an_unknown_device_have_offset_bins(tmp_path: Path) -> None:
+    capture, timeline = open_rows(tmp_path, table(100, device=[None] * 60 + ["sda"] * 40))
+    with capture:
+        unknown, known = load_offsets(capture, timeline, 4).devices
+    assert (unknown.device, unknown.counts.sum()) == (None, 60)
+    assert (known.device, known.counts.sum()) == ("sda", 40)
+
+
 def test_devices_beyond_the_limit_are_counted(opened: tuple[Capture, Timeline]) -> None:
     offsets = load_offsets(*opened, device_limit=1)
     assert [device.device for device in offsets.devices] == ["nvme0n1"]
@@ -183,6 +192,12 @@ def test_lost_spans_cover_the_bins_of_each_gap(tmp_path: Path) -> None:
     assert first == pytest.approx((0.2, 0.3), abs=width_s)
     assert first[0] <= 0.2 < 0.3 <= first[1]
     assert second[0] <= 0.7 < second[1] <= 0.7 + width_s
+
+
+@pytest.mark.parametrize("place", [-126, -1, 24])
+def test_a_bin_that_lying_statistics_lead_to_is_one_error(place: int) -> None:
+    with pytest.raises(IorecError, match="its statistics are wrong"):
+        add_up((5, 24), (np.array([0, 1]), np.array([3, place])), np.array([1, 1]))
 
 
 def test_hostile_values_stay_within_the_bins_and_lose_no_row(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from analyze.capture import Capture
+from analyze.errors import IorecError
 from analyze.plot.timeline import Timeline
 
 FloatArray = NDArray[np.floating[Any]]
@@ -70,5 +71,14 @@ def query_timed(
 def add_up(shape: tuple[int, ...], keys: tuple[FloatArray, ...], amounts: FloatArray) -> FloatArray:
     """An array of `shape` with every amount added at its key."""
     sums: FloatArray = np.zeros(shape)
-    np.add.at(sums, tuple(key.astype(np.int64) for key in keys), amounts)
+    places = tuple(key.astype(np.int64) for key in keys)
+    if any(
+        ((place < 0) | (place >= size)).any() for place, size in zip(places, shape, strict=True)
+    ):
+        # DuckDB computes with what the file says of its least and greatest values.
+        raise IorecError(
+            "cannot draw the capture: the file is damaged: its statistics are wrong",
+            "get a fresh copy of the file, or record once more",
+        )
+    np.add.at(sums, places, amounts)
     return sums

@@ -51,8 +51,7 @@ def only_io(io: OnlyIo) -> str:
 
 
 def process_name(comm: str | None, pid: int | None) -> str:
-    name = "unknown" if comm is None else drawable(comm)
-    return name if pid is None else f"{name} ({pid})"
+    return drawable(comm) if pid is None else f"{drawable(comm)} ({pid})"
 
 
 def _some(names: Sequence[str], total: int) -> str:

@@ -15,7 +15,7 @@ class Contents:
 
     io_count: int
     ops: tuple[int, ...]
-    devices: tuple[str, ...]
+    devices: tuple[str | None, ...]
     device_count: int
 
 
@@ -24,10 +24,10 @@ class OnlyIo:
     """The one row of a capture."""
 
     time_ns: int
-    op: str
-    device: str
+    op: str | None
+    device: str | None
     offset: int | None
-    size_bytes: int
+    size_bytes: int | None
     latency_ns: int | None
     comm: str | None
     pid: int | None

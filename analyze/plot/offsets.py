@@ -16,7 +16,7 @@ _SECTOR_BYTES = 512
 class DeviceOffsets:
     """The I/Os of one device; an offset past the device's end counts as its end."""
 
-    device: str
+    device: str | None
     io_count: int
     edges_bytes: FloatArray
     counts: FloatArray  # (op, offset bin, time bin)
@@ -32,7 +32,7 @@ class Offsets:
 
 @dataclass(frozen=True)
 class _Range:
-    device: str
+    device: str | None
     io_count: int
     low: int
     high: int
@@ -87,9 +87,9 @@ def _count(capture: Capture, timeline: Timeline, ranges: list[_Range]) -> FloatA
             CASE WHEN "offset" BETWEEN low AND high THEN "offset" - low
                 WHEN "offset" > high THEN high - low ELSE 0 END // step AS offset_bin
         FROM timed JOIN (
-            SELECT unnest($devices) AS device, unnest($lows) AS low, unnest($highs) AS high,
-                unnest($steps) AS step, unnest(range(len($devices))) AS row
-        ) USING (device)
+            SELECT unnest($devices::VARCHAR[]) AS name, unnest($lows) AS low,
+                unnest($highs) AS high, unnest($steps) AS step, unnest(range(len($lows))) AS row
+        ) ON device IS NOT DISTINCT FROM name
         WHERE "offset" IS NOT NULL GROUP BY ALL
         """,
         {

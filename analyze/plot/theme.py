@@ -63,8 +63,10 @@ def theme() -> Iterator[None]:
         yield
 
 
-def drawable(name: str, longest: int = 32) -> str:
+def drawable(name: str | None, longest: int = 32) -> str:
     """A name from the recorded machine: short, and escaped where it cannot be drawn or seen."""
+    if name is None:
+        return "unknown"
     drawn = with_known_characters(escape_for_terminal(name[:longest]))
     is_whole = len(name) <= longest and len(drawn) <= longest
     return drawn if is_whole else drawn[: longest - 1] + "…"
