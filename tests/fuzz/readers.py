@@ -1,6 +1,6 @@
 """Feeds damaged captures and spools to every reader; each gives a result or one IorecError.
 
-Run by `make fuzz`; what fails is kept in tests/fuzz/found.
+Run by `make fuzz`; what fails is kept in tests/fuzz/found, and runs again if given as an argument.
 """
 
 import io
@@ -278,8 +278,11 @@ def main() -> None:
             "-rss_limit_mb=2048",
             "-max_len=65536",
         ]
-        arguments = [sys.argv[0], *options, *sys.argv[1:], str(folder / "corpus")]
-        atheris.Setup(arguments, run_one, custom_mutator=mutate)
+        is_repeat = any(not argument.startswith("-") for argument in sys.argv[1:])
+        corpus = [] if is_repeat else [str(folder / "corpus")]
+        atheris.Setup(
+            [sys.argv[0], *options, *sys.argv[1:], *corpus], run_one, custom_mutator=mutate
+        )
         atheris.Fuzz()
 
 
