@@ -85,15 +85,10 @@ class _SpoolRows:
                 continue
             batches.append(batch)
             pending += len(batch)
-            held += (size := held_bytes(batch))
-            if size > _MOST_HELD_BYTES:
-                raise IorecError(
-                    f"{len(batch):,} rows of the spool take {size >> 20:,} MiB",
-                    "it is damaged, or no recording of iorec",
-                )
+            held += _bounded_bytes(batch)
             is_full = pending >= _ROWS_PER_GROUP
             if held > _MOST_HELD_BYTES and not is_full:
-                batches = _as_one_table(batches).to_batches()
+                batches = _table(batches).combine_chunks().to_batches()
                 held = sum(map(held_bytes, batches))
                 is_full = held > _MOST_HELD_BYTES / 2
             if is_full:
@@ -111,14 +106,23 @@ class _SpoolRows:
         yield _in_time_order(batches)
 
 
+def _bounded_bytes(batch: pa.RecordBatch) -> int:
+    size = held_bytes(batch)
+    if size > _MOST_HELD_BYTES:
+        raise IorecError(
+            f"{len(batch):,} rows of the spool take {size >> 20:,} MiB",
+            "it is damaged, or no recording of iorec",
+        )
+    return size
+
+
 def _in_time_order(batches: list[pa.RecordBatch]) -> pa.Table:
-    table = _as_one_table(batches)
+    table = _table(batches)
     return table.take(pc.array_sort_indices(table["time"]))
 
 
-def _as_one_table(batches: list[pa.RecordBatch]) -> pa.Table:
-    """Without what the batches take beyond their rows."""
-    return pa.Table.from_batches(batches, SCHEMA).unify_dictionaries().combine_chunks()
+def _table(batches: list[pa.RecordBatch]) -> pa.Table:
+    return pa.Table.from_batches(batches, SCHEMA).unify_dictionaries()
 
 
 def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
