@@ -4,11 +4,14 @@
 #   make test      every test
 #   make check     linters, types and the import contract
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
-.PHONY: install demo test check fuzz packages
+#   make bench     what it costs, beside other tracers, into bench-results/: 25 minutes alone
+#   make bench-X   one part of it: see PARTS in tests/bench/__main__.py
+.PHONY: install demo test check fuzz bench packages
 
 # BCC's Python module is built for the distribution's Python and is no PyPI package.
 PYTHON := /usr/bin/python3
 PACKAGES := python3-bpfcc python3-venv fio e2fsprogs
+bench bench-%: PACKAGES += linux-perf bpftrace
 STAMP := .venv/.installed
 
 # Where this kernel loads no BPF programs, the tests that need one run under another kernel.
@@ -45,3 +48,9 @@ FUZZ_S := 600
 fuzz: install
 	.venv/bin/pip install -q --disable-pip-version-check -e '.[fuzz]'
 	.venv/bin/python tests/fuzz/readers.py -max_total_time=$(FUZZ_S)
+
+bench: install packages
+	.venv/bin/python -m tests.bench bench-results
+
+bench-%: install packages
+	.venv/bin/python -m tests.bench bench-results $*

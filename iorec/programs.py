@@ -119,7 +119,7 @@ def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
 
     Raises IorecError for whatever keeps the programs from being compiled, loaded or attached.
     """
-    bcc = _import_bcc()
+    bcc = import_bcc()
     with KernelTypes() as kernel:
         header = kernel_header(kernel)
     defines = {
@@ -150,15 +150,22 @@ def _load_with(bcc: Any, plan: Plan, header: str, defines: Mapping[str, str]) ->
     for name, tracepoint in PROGRAMS.items():
         if name == "on_start" and "HAVE_BLOCK_IO_START" not in header:
             tracepoint = _START_BEFORE_6_5
-        program = _load_program(bcc, module, name, tracepoint)
-        link = libbpf().bpf_raw_tracepoint_open(None, program)
-        if link < 0:
-            raise _refused(f"attach to the tracepoint {tracepoint}", -link)
+        program, link = attach_program(bcc, module, name, tracepoint)
         named |= {f"program {name}": program, f"link {name}": link}
     return named
 
 
-def _import_bcc() -> Any:
+def attach_program(bcc: Any, module: Any, name: str, tracepoint: str) -> tuple[int, int]:
+    """File descriptors of a compiled program, now running at a tracepoint, and of the link."""
+    program = _load_program(bcc, module, name, tracepoint)
+    link = libbpf().bpf_raw_tracepoint_open(None, program)
+    if link < 0:
+        raise _refused(f"attach to the tracepoint {tracepoint}", -link)
+    return program, int(link)
+
+
+def import_bcc() -> Any:
+    """The package bcc, told to compile against the includes in bpf/."""
     os.environ["BCC_KERNEL_SOURCE"] = str(BPF_FOLDER)
     try:
         import bcc

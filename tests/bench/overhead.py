@@ -1,104 +1,74 @@
-"""What recording costs: the same fio load without and with iorec, in turn.
+"""What a tracer costs: the same loads without and with it, in turn."""
 
-usage: overhead.py [PAIRS] [SECONDS]    as root; prints medians and the ratio pair by pair as JSON
+from dataclasses import dataclass
+from typing import Any
 
-The load is 4 KiB random reads of a loop device on a file in memory: through io_uring at queue depth
-64, which keeps two CPUs busy, and one at a time. CPU is what all CPUs of the machine spent, by
-/proc/stat, idle time apart; so nothing else should run.
-"""
+from tests.bench.load import RANDOM, SATURATED, Run, loop_device, process_s, run_fio
+from tests.bench.stats import PAIRS, ratio, spread
+from tests.bench.tracers import Tracer, running
 
-import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
-
-IOREC = Path(sys.executable).with_name("iorec")
+# Bursts, each followed by a pause, make a rate below what the device can do.
+_BURSTS = (*SATURATED, "--thinktime=10ms")
 LOADS = {
-    "saturated": ["--ioengine=io_uring", "--iodepth=64"],
-    "one at a time": ["--ioengine=psync"],
+    "bursts of 20": (*_BURSTS, "--thinktime_blocks=20"),
+    "bursts of 100": (*_BURSTS, "--thinktime_blocks=100"),
+    "one at a time": (*RANDOM, "--ioengine=psync"),
+    "saturated": SATURATED,
 }
 
 
-def main() -> None:
-    """Measures both loads."""
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        backing = Path(folder) / "disk"
-        with backing.open("wb") as file:
-            file.truncate(256 << 20)
-        argv = ["losetup", "-f", "--show", str(backing)]
-        loop = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-        try:
-            results = {
-                name: compare(loop, options, Path(folder), pairs, seconds)
-                for name, options in LOADS.items()
-            }
-        finally:
-            subprocess.run(["losetup", "-d", loop], check=True)
-    machine = f"Linux {platform.release()}, {os.cpu_count()} CPUs"
-    print(json.dumps({"machine": machine, "pairs": pairs, "loads": results}, indent=2))
+@dataclass(frozen=True)
+class _Pair:
+    without: Run
+    traced: Run
+    tracer_s: float
+
+    @property
+    def kernel_ns(self) -> float:
+        """What an I/O costs more outside of the tracer's process."""
+        return _per_io_ns(self.traced) - _per_io_ns(self.without) - self.process_ns
+
+    @property
+    def process_ns(self) -> float:
+        return self.tracer_s / self.traced.ios * 1e9
 
 
-def compare(
-    loop: str, options: list[str], folder: Path, pairs: int, seconds: int
-) -> dict[str, float]:
-    """Medians of `pairs` pairs; the ratios are with over without iorec."""
-    fio = [
-        *("fio", "--name=load", f"--filename={loop}", "--direct=1", "--rw=randread", "--bs=4k"),
-        *(f"--runtime={seconds}", "--time_based", "--output-format=json", *options),
-    ]
-    without, recorded, lost = [], [], 0
-    for _ in range(pairs):
-        without.append(measure(fio, folder))
-        capture = folder / "run.parquet"
-        recording = subprocess.Popen(
-            [str(IOREC), "record", "-f", "-o", str(capture)], stderr=subprocess.PIPE, text=True
-        )
-        assert recording.stderr is not None
-        while not recording.stderr.readline().startswith("recording "):
-            pass
-        recorded.append(measure(fio, folder))
-        recording.terminate()
-        recording.wait()
-        info = subprocess.run([IOREC, "info", "--json", capture], capture_output=True, check=True)
-        lost += json.loads(info.stdout)["captures"][0]["completeness"]["lost"]
+def measure(tracer: Tracer) -> dict[str, Any]:
+    """By load: IOPS, ns of CPU for each I/O, and the part of the I/Os that was lost in all."""
+    pairs: dict[str, list[_Pair]] = {load: [] for load in LOADS}
+    lost = []
+    with loop_device() as (device, folder):
+        for _ in range(PAIRS):
+            without = {load: run_fio(device, options) for load, options in LOADS.items()}
+            with running(tracer, folder) as process:
+                for load, options in LOADS.items():
+                    before = process_s(process.pid)
+                    traced = run_fio(device, options)
+                    tracer_s = process_s(process.pid) - before
+                    pairs[load].append(_Pair(without[load], traced, tracer_s))
+            done = sum(of_load[-1].traced.ios for of_load in pairs.values())
+            lost.append(1 - tracer.count(folder / tracer.file) / done)
     return {
-        "iops_without": statistics.median(iops for iops, _ in without),
-        "iops_with": statistics.median(iops for iops, _ in recorded),
-        "iops_ratio": ratio([a for a, _ in recorded], [b for b, _ in without]),
-        "cpu_ns_per_io_without": statistics.median(cpu for _, cpu in without),
-        "cpu_ns_per_io_with": statistics.median(cpu for _, cpu in recorded),
-        "cpu_ratio": ratio([a for _, a in recorded], [b for _, b in without]),
-        "lost": lost,
+        "lost_part": spread(lost),
+        "loads": {load: _summary(of_load) for load, of_load in pairs.items()},
     }
 
 
-def measure(fio: list[str], folder: Path) -> tuple[float, float]:
-    """IOPS, and ns of CPU of the whole machine for each I/O."""
-    before = busy_s()
-    done = subprocess.run(fio, capture_output=True, text=True, check=True, cwd=folder)
-    busy = busy_s() - before
-    read = json.loads(done.stdout)["jobs"][0]["read"]
-    time.sleep(0.5)
-    return read["iops"], busy / read["total_ios"] * 1e9
+def _summary(pairs: list[_Pair]) -> dict[str, Any]:
+    without, traced = [p.without for p in pairs], [p.traced for p in pairs]
+    cpu_without = [_per_io_ns(run) for run in without]
+    cpu_traced = [_per_io_ns(run) for run in traced]
+    return {
+        "iops_without": spread([run.iops for run in without]),
+        "iops_with": spread([run.iops for run in traced]),
+        "iops_ratio": ratio([run.iops for run in traced], [run.iops for run in without]),
+        "cpu_ns_without": spread(cpu_without),
+        "cpu_ns_with": spread(cpu_traced),
+        "cpu_ratio": ratio(cpu_traced, cpu_without),
+        "kernel_ns": spread([pair.kernel_ns for pair in pairs]),
+        "process_ns": spread([pair.process_ns for pair in pairs]),
+    }
 
 
-def busy_s() -> float:
-    """Seconds of CPU spent since boot, idle and waiting apart."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
-    return (sum(fields[:8]) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
-
-
-def ratio(a: list[float], b: list[float]) -> float:
-    """The median of the ratios pair by pair."""
-    return statistics.median(x / y for x, y in zip(a, b, strict=True))
-
-
-if __name__ == "__main__":
-    main()
+def _per_io_ns(run: Run) -> float:
+    return run.machine_s / run.ios * 1e9

@@ -1,0 +1,94 @@
+"""How fast records leave the kernel's ring: in bulk and through BCC's callback, in turn."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iorec.kernel_names import read_kernel_names
+from iorec.loader import Loading
+from iorec.probes import open_probes
+from iorec.programs import KernelFilter, Plan
+from iorec.records import RECORD
+from iorec.ring import Ring
+from iorec.rows import RowBuilder
+from iorec.spool import Spool
+from tests.bench.load import SATURATED, loop_device, run_fio
+from tests.bench.producer import RING_BYTES, producing
+from tests.bench.stats import PAIRS, ratio, spread
+
+_SECONDS = 0.5
+_PAUSE_S = 0.005
+_LARGEST_BATCH = 1 << 16
+
+
+def measure() -> dict[str, Any]:
+    """ns of CPU for each record, and what a core would do at that pace."""
+    bulk, callback = [], []
+    with producing() as module:
+        table = module[b"records"]
+        seen = 0
+
+        def on_record(_: int, data: Any, __: int) -> int:
+            nonlocal seen
+            seen += int(table.event(data).start_ns > 0)
+            return -(seen == _LARGEST_BATCH)  # or the producer would never let it end
+
+        def consume() -> int:
+            nonlocal seen
+            seen = 0
+            module.ring_buffer_consume()
+            return seen
+
+        table.open_ring_buffer(on_record)
+        with Ring(table.map_fd, RING_BYTES, RECORD) as ring:
+            for _ in range(PAIRS):
+                bulk.append(_record_ns(lambda: len(ring.drain())))
+                callback.append(_record_ns(consume))
+    spooling = _spool_ns()
+    drain_to_spool = [a + b for a, b in zip(bulk, spooling, strict=True)]
+    return {
+        "bulk_ns": spread(bulk),
+        "callback_ns": spread(callback),
+        "ratio": ratio(bulk, callback),
+        "bulk_per_s": spread([1e9 / ns for ns in bulk]),
+        "callback_per_s": spread([1e9 / ns for ns in callback]),
+        "drain_to_spool_ns": spread(drain_to_spool),
+        "drain_to_spool_per_s": spread([1e9 / ns for ns in drain_to_spool]),
+    }
+
+
+def _record_ns(consume: Callable[[], int]) -> float:
+    records = 0
+    end, cpu = time.monotonic() + _SECONDS, time.process_time()
+    while time.monotonic() < end:
+        records += consume()
+        time.sleep(_PAUSE_S)
+    return (time.process_time() - cpu) / records * 1e9
+
+
+def _spool_ns() -> list[float]:
+    """ns of CPU to turn each real record into a row of the spool."""
+    plan = Plan(KernelFilter(), ring_bytes=64 << 20, bucket_count=1 << 13)
+    names = read_kernel_names()
+    with Loading(plan) as loading, open_probes(plan, loading.finish()) as probes:
+        with loop_device() as (device, _):
+            probes.is_recording[0] = 1
+            run_fio(device, SATURATED, seconds=1)
+            probes.is_recording[0] = 0
+        records = probes.ring.drain()
+        return [_write(records, RowBuilder(probes, names, 0)) for _ in range(PAIRS)]
+
+
+def _write(records: NDArray[np.void], builder: RowBuilder) -> float:
+    builder.read_identities()
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        spool = Spool(file)
+        cpu = time.process_time()
+        for start in range(0, len(records), _LARGEST_BATCH):
+            spool.write(builder.build(records[start : start + _LARGEST_BATCH]), {})
+        spool.close()
+        return (time.process_time() - cpu) / len(records) * 1e9

@@ -1,0 +1,51 @@
+"""Scales a real capture up: its rows again and again, one copy behind the other in time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analyze.metadata import parse_metadata
+from analyze.schema import METADATA_KEY, SCHEMA
+from analyze.units import format_rfc3339
+from iorec.spool import Spool
+
+SAMPLE = Path(__file__).parent.parent.parent / "samples/postgres-pgbench.parquet"
+
+
+def write_spool(path: Path, row_count: int) -> int:
+    """Writes the spool of a recording of at least so many I/Os; returns how many they are."""
+    sample = pq.read_table(SAMPLE, schema=SCHEMA).combine_chunks()
+    copies = -(-row_count // len(sample))
+    data = pq.read_metadata(SAMPLE).metadata[METADATA_KEY]
+    parsed = parse_metadata(data)
+    length_ns = parsed.stopped_at - parsed.started_at
+    stopped_at = format_rfc3339(parsed.started_at + copies * length_ns)
+    document = json.loads(data)
+    metadata = document | {
+        "stopped_at": stopped_at,
+        "duration_s": copies * document["duration_s"],
+        "counts": _times(document["counts"], copies),
+        "diskstats": _times(document["diskstats"], copies),
+    }
+    times = sample["time"].to_numpy().view(np.int64)
+    (batch,) = sample.to_batches()
+    with path.open("wb") as file:
+        spool = Spool(file)
+        for copy in range(copies):
+            moved = pa.array((times + copy * length_ns).view("M8[ns]")).cast(batch["time"].type)
+            spool.write(batch.set_column(0, SCHEMA.field("time"), moved), metadata)
+        spool.close()
+    return copies * len(sample)
+
+
+def _times(value: Any, factor: int) -> Any:
+    """Every number in it multiplied."""
+    if isinstance(value, dict):
+        return {name: _times(part, factor) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_times(part, factor) for part in value]
+    return value * factor if isinstance(value, int) else value

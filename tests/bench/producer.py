@@ -1,0 +1,44 @@
+"""Fills a ring buffer as fast as another process can make system calls."""
+
+import mmap
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from iorec.programs import BPF_FOLDER, import_bcc
+
+RING_BYTES = 16 << 20
+
+_RECORDS_PER_RUN = 16
+
+
+@contextmanager
+def producing() -> Iterator[Any]:
+    """The ring buffer of numbered records (producer.c) as BCC's table, filled all the time."""
+    bcc = import_bcc()
+    flags = {
+        "RING_PAGES": RING_BYTES // mmap.PAGESIZE,
+        "RECORDS_PER_RUN": _RECORDS_PER_RUN,
+        "PAGE_SIZE": mmap.PAGESIZE,
+    }
+    module = bcc.BPF(
+        text=Path(__file__).with_suffix(".c").read_text(),
+        cflags=[f"-I{BPF_FOLDER}", *(f"-D{name}={value}" for name, value in flags.items())],
+    )
+    program = module.load_func("produce", bcc.BPF.SOCKET_FILTER)
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with sender, receiver:
+        bcc.lib.bpf_attach_socket(receiver.fileno(), program.fd)
+        child = os.fork()
+        if child == 0:
+            while True:
+                sender.send(b"x")
+        try:
+            yield module
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
