@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from iorec.arrow import to_arrow
 from iorec.cgroups import CgroupNames
 from iorec.name_column import NameColumn
 from iorec.probes import Probes
@@ -59,12 +60,13 @@ class Identities:
 
     def columns(self, records: NDArray[np.void]) -> dict[str, pa.Array]:
         numbers = records["identity"].astype(np.int64)
-        place = records["cpu"], numbers % _REMEMBERED
-        is_unknown = (numbers == NO_IDENTITY) | (self._numbers[place] != numbers)
-        mask = is_unknown if is_unknown.any() else None
+        place = records["cpu"] * np.int64(_REMEMBERED) + numbers % _REMEMBERED
+        is_unknown = (numbers == NO_IDENTITY) | (self._numbers.take(place) != numbers)
+        comms, cgroups = self._comms.take(place), self._cgroups.take(place)
+        comms[is_unknown] = cgroups[is_unknown] = -1
         return {
-            "pid": pa.array(self._pids[place], mask=mask),
-            "tid": pa.array(self._tids[place], mask=mask),
-            "comm": self._comm_names.encode(np.where(is_unknown, -1, self._comms[place])),
-            "cgroup": self._cgroup_names.encode(np.where(is_unknown, -1, self._cgroups[place])),
+            "pid": to_arrow(self._pids.take(place), is_unknown),
+            "tid": to_arrow(self._tids.take(place), is_unknown),
+            "comm": self._comm_names.encode(comms),
+            "cgroup": self._cgroup_names.encode(cgroups),
         }

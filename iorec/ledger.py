@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from iorec.arrow import distinct
 from iorec.devices import DeviceNames, DiskStats, OpStats
 from iorec.gaps import Gaps, Span
 from iorec.kernel_names import KernelNames
@@ -87,10 +87,9 @@ class Ledger:
         self._totals[kind] += sign * len(records)
         column = "lost" if kind == "spool_failed" else kind
         keys = records["dev"].astype(np.uint64) << np.uint64(8) | records["cmd_flags"] & 0xFF
-        encoded = pa.array(keys).dictionary_encode()
-        codes = encoded.indices.to_numpy()
-        ios, sizes = np.bincount(codes), np.bincount(codes, records["bytes"])
-        for key, count, size in zip(encoded.dictionary.to_pylist(), ios, sizes, strict=True):
+        values, places = distinct(keys)
+        ios, sizes = np.bincount(places), np.bincount(places, records["bytes"])
+        for key, count, size in zip(values, ios, sizes, strict=True):
             place = self._by_device[key >> 8, key & 0xFF]
             place[column] += sign * int(count)
             place[f"{column}_bytes"] += sign * int(size)

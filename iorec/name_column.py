@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from iorec.arrow import strings_to_arrow, to_arrow
+
 
 @dataclass
 class NameColumn:
@@ -25,5 +27,5 @@ class NameColumn:
 
     def encode(self, codes: NDArray[np.int32]) -> pa.DictionaryArray:
         """A dictionary array; code -1 is null."""
-        indices = pa.array(codes, mask=codes < 0) if (codes < 0).any() else pa.array(codes)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(self.values, pa.string()))
+        indices = to_arrow(codes, codes < 0)
+        return pa.DictionaryArray.from_arrays(indices, strings_to_arrow(self.values))

@@ -1,13 +1,13 @@
 """Turns kernel records into rows of the capture format."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
+from iorec.arrow import distinct, to_arrow
 from iorec.devices import DeviceNames
 from iorec.identities import Identities
 from iorec.kernel_names import KernelNames
@@ -43,23 +43,26 @@ class RowBuilder:
 
     def build(self, records: NDArray[np.void], *, is_in_flight: bool = False) -> pa.RecordBatch:
         """One row for each record, in their order; records in flight have no latency or errno."""
-        cmd_flags, devices = records["cmd_flags"], self._device_keys(records)
+        cmd_flags = distinct(records["cmd_flags"])
+        devices = distinct(self._device_keys(records))
+        time = records["start_ns"].view(np.int64) + self._offset_ns
+        is_unfinished = np.full(len(records), is_in_flight)
         columns = {
-            "time": pa.array(
-                (records["start_ns"].astype(np.int64) + self._offset_ns).view("datetime64[ns]")
-            ).cast(SCHEMA.field("time").type),
+            "time": to_arrow(time, kind=SCHEMA.field("time").type),
             "layer": self._dictionaries["layer"].encode(np.zeros(len(records), np.int32)),
-            "op": self._encode("op", cmd_flags, self._names.op),
-            "flags": self._encode("flags", cmd_flags, self._names.flag_list),
-            "device": self._encode("device", devices, lambda key: self._resolve(key)[0]),
-            "partition": self._encode("partition", devices, lambda key: self._resolve(key)[1]),
+            "op": self._named("op", cmd_flags, self._names.op),
+            "flags": self._named("flags", cmd_flags, self._names.flag_list),
+            "device": self._named("device", devices, lambda key: self._resolve(key)[0]),
+            "partition": self._named("partition", devices, lambda key: self._resolve(key)[1]),
             "offset": self._offsets(records),
-            "bytes": pa.array(records["bytes"].astype(np.int64)),
-            "latency_ns": _nullable(records["latency_ns"], is_in_flight),
-            "queue_ns": _nullable(records["queue_ns"], records["queue_ns"] == NO_ISSUE),
-            "errno": _nullable(self._errnos[records["error"]], is_in_flight),
+            "bytes": to_arrow(records["bytes"].astype(np.int64)),
+            "latency_ns": to_arrow(records["latency_ns"].view(np.int64), is_unfinished),
+            "queue_ns": to_arrow(
+                records["queue_ns"].view(np.int64), records["queue_ns"] == NO_ISSUE
+            ),
+            "errno": to_arrow(self._errnos[records["error"]], is_unfinished),
             **self._identities.columns(records),
-            "cpu": pa.array(records["cpu"].astype(np.int16)),
+            "cpu": to_arrow(records["cpu"].view(np.int16)),
         }
         return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
@@ -71,20 +74,24 @@ class RowBuilder:
     def _resolve(self, key: int) -> tuple[str | None, str | None]:
         return self.devices.resolve(key >> 8, key & 0xFF)
 
-    def _encode(
-        self, column: str, keys: NDArray[Any], name: Callable[[int], str | None]
+    def _named(
+        self,
+        column: str,
+        keys: tuple[list[int], NDArray[np.int32]],
+        name: Callable[[int], str | None],
     ) -> pa.DictionaryArray:
-        encoded = pa.array(keys).dictionary_encode()
+        values, places = keys
         dictionary = self._dictionaries[column]
-        codes = np.array([dictionary.code(name(k)) for k in encoded.dictionary.to_pylist()])
-        return dictionary.encode(codes.astype(np.int32)[encoded.indices.to_numpy()])
+        codes = np.array([dictionary.code(name(value)) for value in values], np.int32)
+        return dictionary.encode(codes.take(places))
 
     def _offsets(self, records: NDArray[np.void]) -> pa.Array:
         has_none = records["sector"] == _NO_SECTOR
         for op in np.unique(records["cmd_flags"] & 0xFF):
             if self._names.op(int(op)) in ("flush", "driver"):
                 has_none |= (records["cmd_flags"] & 0xFF) == op
-        return _nullable(records["sector"] * np.uint64(_SECTOR_BYTES), has_none)
+        offsets = records["sector"] * np.uint64(_SECTOR_BYTES)
+        return to_arrow(offsets.view(np.int64), has_none)
 
 
 def in_flight_records(slots: NDArray[np.void]) -> NDArray[np.void]:
@@ -96,9 +103,3 @@ def in_flight_records(slots: NDArray[np.void]) -> NDArray[np.void]:
     is_issued = busy["issue_ns"] != 0
     records["queue_ns"] = np.where(is_issued, busy["issue_ns"] - busy["start_ns"], NO_ISSUE)
     return records
-
-
-def _nullable(values: NDArray[Any], is_null: NDArray[np.bool_] | bool) -> pa.Array:
-    signed = values.view(f"i{values.itemsize}") if values.dtype.kind == "u" else values
-    mask = np.broadcast_to(is_null, values.shape)
-    return pa.array(signed, mask=mask if mask.any() else None)
