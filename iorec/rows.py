@@ -17,6 +17,9 @@ from iorec.records import NO_ISSUE, RECORD
 
 _SECTOR_BYTES = 512
 _NO_SECTOR = 2**64 - 1  # an empty flush (bio_init leaves -1)
+_PLACELESS = ("flush", "driver")
+
+_Distinct = tuple[list[int], NDArray[np.int32]]
 
 
 class RowBuilder:
@@ -54,7 +57,7 @@ class RowBuilder:
             "flags": self._named("flags", cmd_flags, self._names.flag_list),
             "device": self._named("device", devices, lambda key: self._resolve(key)[0]),
             "partition": self._named("partition", devices, lambda key: self._resolve(key)[1]),
-            "offset": self._offsets(records),
+            "offset": self._offsets(records, cmd_flags),
             "bytes": to_arrow(records["bytes"].astype(np.int64)),
             "latency_ns": to_arrow(records["latency_ns"].view(np.int64), is_unfinished),
             "queue_ns": to_arrow(
@@ -75,21 +78,17 @@ class RowBuilder:
         return self.devices.resolve(key >> 8, key & 0xFF)
 
     def _named(
-        self,
-        column: str,
-        keys: tuple[list[int], NDArray[np.int32]],
-        name: Callable[[int], str | None],
+        self, column: str, keys: _Distinct, name: Callable[[int], str | None]
     ) -> pa.DictionaryArray:
         values, places = keys
         dictionary = self._dictionaries[column]
         codes = np.array([dictionary.code(name(value)) for value in values], np.int32)
         return dictionary.encode(codes.take(places))
 
-    def _offsets(self, records: NDArray[np.void]) -> pa.Array:
-        has_none = records["sector"] == _NO_SECTOR
-        for op in np.unique(records["cmd_flags"] & 0xFF):
-            if self._names.op(int(op)) in ("flush", "driver"):
-                has_none |= (records["cmd_flags"] & 0xFF) == op
+    def _offsets(self, records: NDArray[np.void], cmd_flags: _Distinct) -> pa.Array:
+        values, places = cmd_flags
+        is_placeless = np.array([self._names.op(value) in _PLACELESS for value in values], np.bool_)
+        has_none = is_placeless.take(places) | (records["sector"] == _NO_SECTOR)
         offsets = records["sector"] * np.uint64(_SECTOR_BYTES)
         return to_arrow(offsets.view(np.int64), has_none)
 
