@@ -27,7 +27,7 @@ from iorec.workload import Workload
 _CHECKPOINT_S = 1.0
 _IDLE_CHECKPOINT_S = 10.0
 _ROWS_PER_BATCH = 1 << 16
-_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.05, 0.001
+_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.1, 0.001
 # A program that runs while recording is switched off has ended long before this.
 _SETTLE_S = 0.02
 

@@ -35,6 +35,7 @@ class Ring:
         self._capacity = size // entry.itemsize
         self._stride = entry.itemsize
         self._length = dtype.itemsize
+        self._nothing = np.empty(0, dtype)
         self._order = None if platform.machine() == "x86_64" else _load_libatomic()
 
     def __enter__(self) -> "Ring":
@@ -56,6 +57,8 @@ class Ring:
         """Takes out every finished record, in the order in which their room was reserved."""
         consumed = int(self._consumer[0])
         backlog = (self._load_producer() - consumed) // self._stride
+        if not backlog:
+            return self._nothing
         first = consumed // self._stride % self._capacity
         entries = self._entries[first : first + backlog]
         lengths = entries["length"]

@@ -9,7 +9,7 @@ from tests.bench.stats import ratio, spread
 from tests.bench.tracers import TRACERS, running
 
 _NAMES = ("iorec", "bcc", "bpftrace")
-_SPANS, _SPAN_S = 10, 6
+_SPANS, _SPAN_S = 10, 5
 _SETTLE_S = 3
 
 
