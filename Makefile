@@ -6,7 +6,8 @@
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
 #   make bench     what it costs, beside other tracers, into bench-results/: 25 minutes alone
 #   make bench-X   one part of it: see PARTS in tests/bench/__main__.py
-.PHONY: install demo test check fuzz bench packages
+#   make bench-docs  its figures into docs/ and README.md
+.PHONY: install demo test check fuzz bench bench-docs packages
 
 # BCC's Python module is built for the distribution's Python and is no PyPI package.
 PYTHON := /usr/bin/python3
@@ -54,3 +55,6 @@ bench: install packages
 
 bench-%: install packages
 	.venv/bin/python -m tests.bench bench-results $*
+
+bench-docs: install
+	.venv/bin/python -m tests.bench.page bench-results

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import analyze
 from tests.bench.load import RANDOM, loop_device, run_fio
 from tests.bench.stats import PAIRS, ratio, spread
 from tests.bench.tracers import TRACERS, running
@@ -15,8 +16,9 @@ LOADS = {
 
 
 def measure() -> dict[str, Any]:
-    """By load."""
+    """By load; `recorder_mib` is the most memory that the recorder took."""
     sizes: dict[str, dict[str, list[float]]] = {load: {"iorec": [], "perf": []} for load in LOADS}
+    recorder_mib = []
     with loop_device() as (device, folder):
         for _ in range(PAIRS):
             for load, options in LOADS.items():
@@ -25,7 +27,10 @@ def measure() -> dict[str, Any]:
                 for name, found in sizes[load].items():
                     file = folder / TRACERS[name].file
                     found.append(file.stat().st_size / TRACERS[name].count(file))
-    return {
+                with analyze.open(folder / TRACERS["iorec"].file) as capture:
+                    peak_bytes = capture.files[0].metadata.recorder.peak_memory_bytes
+                    recorder_mib.append(peak_bytes / (1 << 20))
+    sizes_by_load = {
         load: {
             "iorec_bytes": spread(found["iorec"]),
             "perf_bytes": spread(found["perf"]),
@@ -33,3 +38,4 @@ def measure() -> dict[str, Any]:
         }
         for load, found in sizes.items()
     }
+    return {"recorder_mib": spread(recorder_mib), **sizes_by_load}

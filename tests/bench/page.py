@@ -1,0 +1,234 @@
+"""Puts the figures of one run into the documents: `python -m tests.bench.page FOLDER`.
+
+Each table stands between `<!-- name -->` and `<!-- /name -->`, in docs/performance.md or README.md.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.bench.chart import draw_overhead
+from tests.bench.overhead import LOADS
+
+_ROOT = Path(__file__).parent.parent.parent
+_DOCUMENTS = (_ROOT / "docs/performance.md", _ROOT / "README.md")
+NAMES = {
+    "iorec": "iorec",
+    "perf": "`perf record`",
+    "bpftrace": "bpftrace",
+    "bcc": "BCC, as biosnoop",
+}
+_MILLIONS = ("1", "10", "100")
+
+Results = dict[str, Any]
+
+
+def main() -> None:
+    """Writes every table, and the plot."""
+    parts = {
+        path.stem: json.loads(path.read_text()) for path in sorted(Path(sys.argv[1]).glob("*.json"))
+    }
+    results = {name: part["results"] for name, part in parts.items()}
+    tables = {name: "\n".join(table(results)) for name, table in _TABLES.items()}
+    minutes = sum(part["took_s"] for part in parts.values()) / 60
+    machines = {part["machine"] for part in parts.values()}
+    tables["machine"] = f"{'; '.join(sorted(machines))}. All parts took {minutes:.0f} minutes."
+    for document in _DOCUMENTS:
+        text = document.read_text()
+        for name, table in tables.items():
+            text = _filled(text, name, table)
+        document.write_text(text)
+    draw_overhead(results, _ROOT / "docs/overhead.png")
+
+
+def _filled(text: str, name: str, table: str) -> str:
+    before, begin, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    return f"{before}{begin}\n{table}\n\n{end}{after}" if begin else text
+
+
+def _table(header: str, rows: Iterable[Iterable[str]]) -> list[str]:
+    columns = header.count("|") + 1
+    lines = [f"| {header} |", "|---" + "|---:" * (columns - 1) + "|"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _value(spread: Results, digits: str = ",.0f", scale: float = 1) -> str:
+    return format(spread["median"] * scale, digits)
+
+
+def _spread(spread: Results, digits: str = ".2f") -> str:
+    low, high = format(spread["low"], digits), format(spread["high"], digits)
+    return f"{_value(spread, digits)} ({low} to {high})"
+
+
+def _overhead(results: Results) -> list[str]:
+    rows = []
+    for load in LOADS:
+        for name, shown in NAMES.items():
+            part = results[f"overhead-{name}"]
+            if "not_available" in part:
+                rows.append([load, shown, f"not available: {part['not_available']}"])
+                continue
+            of_load = part["loads"][load]
+            rows.append(
+                [
+                    *(load, shown, _value(of_load["iops_without"]), _value(of_load["iops_with"])),
+                    _spread(of_load["iops_ratio"]),
+                    _spread(of_load["cpu_ratio"]),
+                    *(_value(of_load["kernel_ns"]), _value(of_load["process_ns"])),
+                ]
+            )
+    return _table(
+        "load | tracer | IOPS without | with | ratio | CPU for an I/O, ratio "
+        "| ns more, all but the tracer's process | ns, the tracer's process",
+        rows,
+    )
+
+
+def _lost(results: Results) -> list[str]:
+    parts = ((shown, results[f"overhead-{name}"]) for name, shown in NAMES.items())
+    return _table(
+        "tracer | lost",
+        ([shown, _spread(part["lost_part"], ".3%")] for shown, part in parts if "loads" in part),
+    )
+
+
+def _kernel_time(results: Results) -> list[str]:
+    part = results["kernel-time"]
+    rows = [
+        [NAMES[name], program, _spread(spread, ".0f")]
+        for name, programs in part["programs_ns"].items()
+        for program, spread in [("all", part[f"{name}_ns"]), *programs.items()]
+    ]
+    return _table("tracer | program | ns for an I/O", rows)
+
+
+def _drain(results: Results) -> list[str]:
+    part = results["drain"]
+    return _table(
+        "way | ns of CPU for a record | records/s on a core",
+        [
+            [shown, _spread(part[f"{name}_ns"], ".0f"), _value(part[f"{name}_per_s"])]
+            for name, shown in (
+                ("bulk", "iorec: out of the ring"),
+                ("drain_to_spool", "iorec: out of the ring, into rows, into the spool"),
+                ("callback", "BCC: out of the ring, one Python call for each"),
+            )
+        ],
+    )
+
+
+def _size(results: Results) -> list[str]:
+    loads = {k: v for k, v in results["size"].items() if "perf_bytes" in v}
+    return _table(
+        "I/O | iorec | perf.data",
+        (
+            [load, _spread(found["iorec_bytes"], ".1f"), _value(found["perf_bytes"])]
+            for load, found in loads.items()
+        ),
+    )
+
+
+def _analysis(results: Results) -> list[str]:
+    parts = [results[f"analysis-{millions}"] for millions in _MILLIONS]
+    commands = [name for name in parts[0] if name != "ios"]
+    return _table(
+        "command | " + " | ".join(f"{millions} M I/Os" for millions in _MILLIONS),
+        (
+            [
+                f"`iorec {name}`",
+                *(
+                    f"{_value(part[name]['seconds'], '.1f')} s, "
+                    f"{_value(part[name]['peak_mib'])} MiB"
+                    for part in parts
+                ),
+            ]
+            for name in commands
+        ),
+    )
+
+
+def _start(results: Results) -> list[str]:
+    shown = {
+        "python s": "`python -c pass`",
+        "iorec --help s": "`iorec --help`",
+        "iorec report s": "`iorec report` of a sample",
+        "iorec s": "`iorec record` until it records",
+        "bcc s": "BCC, as biosnoop, until it traces",
+        "bpftrace s": "bpftrace until it traces",
+    }
+    return _table(
+        "command | seconds",
+        ([text, _spread(results["start"][name])] for name, text in shown.items()),
+    )
+
+
+def _idle(results: Results) -> list[str]:
+    names = ("iorec", "bcc", "bpftrace")
+    return _table(
+        "tracer | CPU seconds in an hour",
+        ([NAMES[name], _spread(results["idle"][f"{name}_s_per_hour"], ".0f")] for name in names),
+    )
+
+
+def _limits(results: Results) -> list[str]:
+    """The limits of the design: what, the limit as text, and a figure that must not exceed one."""
+    drain, start = results["drain"], results["start"]
+    hundred, size = results["analysis-100"], results["size"]
+    rows: list[tuple[str, str, str, bool]] = []
+
+    def median(spread: Results) -> float:
+        return float(spread["median"])
+
+    def limit(what: str, value: float, most: float, unit: str, digits: str = ",.0f") -> None:
+        figure = f"{value:{digits}} {unit}".strip()
+        rows.append((what, f"≤ {most:{digits}} {unit}".strip(), figure, value <= most))
+
+    def floor(what: str, value: float, least: float, unit: str) -> None:
+        rows.append((what, f"≥ {least:.0f} {unit}", f"{value:.1f} {unit}", value >= least))
+
+    lost = median(results["overhead-iorec"]["lost_part"])
+    limit("I/Os lost at the highest rate", lost, 0, "", ".3%")
+    limit(
+        "in the kernel, against hash maps", median(results["kernel-time"]["ratio"]), 0.5, "", ".2f"
+    )
+    floor("drain on one core", median(drain["bulk_per_s"]) / 1e6, 10, "M/s")
+    floor("drain to spool on one core", median(drain["drain_to_spool_per_s"]) / 1e6, 2, "M/s")
+    limit("CPU for it", median(drain["drain_to_spool_ns"]), 500, "ns")
+    limit("bytes for an I/O, random 4 KiB", median(size["random"]["iorec_bytes"]), 10, "", ".1f")
+    for name, most_s in (("report", 15), ("plot", 30)):
+        limit(f"`{name}` of 100 M I/Os", median(hundred[name]["seconds"]), most_s, "s", ".1f")
+        limit("memory for it", median(hundred[name]["peak_mib"]), 1024, "MiB")
+    limit("memory of the recorder", median(size["recorder_mib"]), 300, "MiB")
+    limit(
+        "memory of writing a capture of 100 M I/Os",
+        median(hundred["recover"]["peak_mib"]),
+        300,
+        "MiB",
+    )
+    limit("`iorec --help`", median(start["iorec --help s"]), 0.3, "s", ".2f")
+    limit("start of `iorec record`", median(start["iorec s"]), 2, "s", ".2f")
+    return _table(
+        "what | limit | measured | reached",
+        ([what, most, figure, "yes" if ok else "**no**"] for what, most, figure, ok in rows),
+    )
+
+
+_TABLES: dict[str, Callable[[Results], list[str]]] = {
+    "limits": _limits,
+    "overhead": _overhead,
+    "lost": _lost,
+    "kernel-time": _kernel_time,
+    "drain": _drain,
+    "size": _size,
+    "analysis": _analysis,
+    "start": _start,
+    "idle": _idle,
+}
+
+
+if __name__ == "__main__":
+    main()
