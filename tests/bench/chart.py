@@ -21,9 +21,7 @@ def draw_overhead(results: dict[str, Any], path: Path) -> None:
     with theme():
         figure = Figure(figsize=(7.5, 4.2), layout="constrained", dpi=120)
         axes = figure.subplots()
-        for (name, shown), colour, marker in zip(
-            _NAMES.items(), OP_COLOURS, _MARKERS, strict=False
-        ):
+        for (name, (shown, marker)), colour in zip(_TRACERS.items(), OP_COLOURS[:4], strict=True):
             loads = results[f"overhead-{name}"].get("loads", {}).values()
             points = sorted(_point(load) for load in loads)
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=shown)

@@ -1,7 +1,7 @@
 """The load that is traced: fio on a loop device in memory."""
 
 import json
-import os
+import resource
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,15 +14,16 @@ RANDOM = ("--rw=randread", "--bs=4k")
 SATURATED = (*RANDOM, "--ioengine=io_uring", "--iodepth=64")
 
 _DEVICE_BYTES = 256 << 20
+_KTHREADD = 2  # the parent of every thread of the kernel
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of fio; `machine_s` is what all CPUs of the machine spent meanwhile."""
+    """One run of fio; `cpu_s` is what fio and all threads of the kernel spent."""
 
     ios: int
     iops: float
-    machine_s: float
+    cpu_s: float
 
 
 @contextmanager
@@ -46,21 +47,33 @@ def run_fio(device: str, options: tuple[str, ...], seconds: float = SECONDS) -> 
         *("fio", "--name=load", f"--filename={device}", "--direct=1", "--time_based"),
         *(f"--runtime={round(seconds * 1000)}ms", "--output-format=json", *options),
     ]
-    before = _machine_s()
+    children_before, kernel_before = _children_s(), _kernel_threads_ns()
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd="/")
-    machine_s = _machine_s() - before
+    kernel_ns = sum(
+        ns - kernel_before.get(thread, 0) for thread, ns in _kernel_threads_ns().items()
+    )
+    cpu_s = _children_s() - children_before + kernel_ns / 1e9
     sides = [job[side] for job in json.loads(done.stdout)["jobs"] for side in ("read", "write")]
-    return Run(sum(s["total_ios"] for s in sides), sum(s["iops"] for s in sides), machine_s)
+    return Run(sum(s["total_ios"] for s in sides), sum(s["iops"] for s in sides), cpu_s)
 
 
 def process_s(pid: int) -> float:
     """CPU seconds of a process, of all its threads, in user mode and in system calls."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    return sum(map(_thread_ns, Path(f"/proc/{pid}/task").iterdir())) / 1e9
 
 
-def _machine_s() -> float:
-    """CPU seconds since boot in user mode, the kernel and interrupts; niced processes apart."""
-    user, _, system, _, _, irq, softirq = Path("/proc/stat").read_text().split()[1:8]
-    ticks = sum(map(int, (user, system, irq, softirq)))
-    return ticks / os.sysconf("SC_CLK_TCK")
+def _children_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _kernel_threads_ns() -> dict[str, int]:
+    threads = Path(f"/proc/{_KTHREADD}/task/{_KTHREADD}/children").read_text().split()
+    return {thread: _thread_ns(Path(f"/proc/{thread}")) for thread in threads}
+
+
+def _thread_ns(folder: Path) -> int:
+    try:
+        return int((folder / "schedstat").read_text().split()[0])
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return 0

@@ -1,11 +1,13 @@
 """What a tracer costs: the same loads without and with it, in turn."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import analyze
 from tests.bench.load import RANDOM, SATURATED, Run, loop_device, process_s, run_fio
 from tests.bench.stats import PAIRS, ratio, spread
-from tests.bench.tracers import Tracer, running
+from tests.bench.tracers import TRACERS, Tracer, running
 
 # Bursts, each followed by a pause, make a rate below what the device can do.
 _BURSTS = (*SATURATED, "--thinktime=10ms")
@@ -26,17 +28,22 @@ class _Pair:
     @property
     def kernel_ns(self) -> float:
         """What an I/O costs more outside of the tracer's process."""
-        return _per_io_ns(self.traced) - _per_io_ns(self.without) - self.process_ns
+        return _per_io_ns(self.traced) - _per_io_ns(self.without)
 
     @property
     def process_ns(self) -> float:
         return self.tracer_s / self.traced.ios * 1e9
 
+    @property
+    def traced_ns(self) -> float:
+        return _per_io_ns(self.traced) + self.process_ns
+
 
 def measure(tracer: Tracer) -> dict[str, Any]:
-    """By load: IOPS, ns of CPU for each I/O, and the part of the I/Os that was lost in all."""
+    """By load: IOPS and ns of CPU for each I/O; what was lost of all, and why, if it is known."""
     pairs: dict[str, list[_Pair]] = {load: [] for load in LOADS}
-    lost = []
+    lost: list[float] = []
+    causes: Counter[str] = Counter()
     with loop_device() as (device, folder):
         for _ in range(PAIRS):
             without = {load: run_fio(device, options) for load, options in LOADS.items()}
@@ -48,8 +55,12 @@ def measure(tracer: Tracer) -> dict[str, Any]:
                     pairs[load].append(_Pair(without[load], traced, tracer_s))
             done = sum(of_load[-1].traced.ios for of_load in pairs.values())
             lost.append(1 - tracer.count(folder / tracer.file) / done)
+            if tracer is TRACERS["iorec"]:
+                with analyze.open(folder / tracer.file) as capture:
+                    causes.update(capture.completeness().lost_by_cause)
     return {
         "lost_part": spread(lost),
+        "lost_by_cause": dict(causes),
         "loads": {load: _summary(of_load) for load, of_load in pairs.items()},
     }
 
@@ -57,7 +68,7 @@ def measure(tracer: Tracer) -> dict[str, Any]:
 def _summary(pairs: list[_Pair]) -> dict[str, Any]:
     without, traced = [p.without for p in pairs], [p.traced for p in pairs]
     cpu_without = [_per_io_ns(run) for run in without]
-    cpu_traced = [_per_io_ns(run) for run in traced]
+    cpu_traced = [pair.traced_ns for pair in pairs]
     return {
         "iops_without": spread([run.iops for run in without]),
         "iops_with": spread([run.iops for run in traced]),
@@ -71,4 +82,4 @@ def _summary(pairs: list[_Pair]) -> dict[str, Any]:
 
 
 def _per_io_ns(run: Run) -> float:
-    return run.machine_s / run.ios * 1e9
+    return run.cpu_s / run.ios * 1e9
