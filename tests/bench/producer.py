@@ -26,10 +26,10 @@ def producing() -> Iterator[Any]:
         "PAGE_SIZE": mmap.PAGESIZE,
     }
     module = bcc.BPF(
-        text=Path(__file__).with_suffix(".c").read_text(),
+        text=Path(__file__).with_suffix(".c").read_bytes(),
         cflags=[f"-I{BPF_FOLDER}", *(f"-D{name}={value}" for name, value in flags.items())],
     )
-    program = module.load_func("produce", bcc.BPF.SOCKET_FILTER)
+    program = module.load_func(b"produce", bcc.BPF.SOCKET_FILTER)
     sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with sender, receiver:
         bcc.lib.bpf_attach_socket(receiver.fileno(), program.fd)
