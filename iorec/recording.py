@@ -136,5 +136,10 @@ def _convert(
             f"cannot write {folder.path / name}: {error}",
             f"{rows} I/Os are kept in {spool}: free some space, then iorec recover {spool}",
         ) from error
+    if part.read(1):
+        raise IorecError(
+            f"the spool reads back only in part, which is in {folder.path / name}",
+            f"{spool} is kept: look for errors of the disk",
+        )
     folder.remove(spool.name)
     return metadata

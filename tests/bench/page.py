@@ -88,6 +88,27 @@ def _overhead(results: Results) -> list[str]:
     )
 
 
+def _costs(results: Results) -> list[str]:
+    parts = {shown: results[f"overhead-{name}"] for name, shown in NAMES.items()}
+    found = {
+        shown: (part["loads"]["saturated"], part["lost_part"])
+        for shown, part in parts.items()
+        if "loads" in part
+    }
+    return _table(
+        "tracer | IOPS, with / without | CPU for an I/O, with / without | I/Os lost",
+        (
+            [
+                shown,
+                _value(load["iops_ratio"], ".2f"),
+                _value(load["cpu_ratio"], ".2f"),
+                _value(lost, ".2%"),
+            ]
+            for shown, (load, lost) in found.items()
+        ),
+    )
+
+
 def _lost(results: Results) -> list[str]:
     parts = ((shown, results[f"overhead-{name}"]) for name, shown in NAMES.items())
     return _table(
@@ -221,6 +242,7 @@ _TABLES: dict[str, Callable[[Results], list[str]]] = {
     "limits": _limits,
     "overhead": _overhead,
     "lost": _lost,
+    "costs": _costs,
     "kernel-time": _kernel_time,
     "drain": _drain,
     "size": _size,
