@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pytest
 
 from iorec.records import RECORD
 from iorec.ring import Ring
@@ -13,7 +14,11 @@ FACTORS = {"start_ns": 1, "latency_ns": 3, "queue_ns": 5, "sector": 7}
 COPIES = ("bytes", "dev", "cmd_flags", "identity", "cpu", "error", "partno")
 
 
-def test_records_arrive_whole_and_in_order_while_another_process_writes_them() -> None:
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])  # with plain and with atomic loads
+def test_records_arrive_whole_and_in_order_while_another_process_writes_them(
+    machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
     seen = 0
     with producing() as module, Ring(module[b"records"].map_fd, RING_BYTES, RECORD) as ring:
         end = time.monotonic() + 3
