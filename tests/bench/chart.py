@@ -14,28 +14,34 @@ _TRACERS = {
     "bpftrace": ("bpftrace", "^"),
     "bcc": ("BCC, as biosnoop", "D"),
 }
+_IOPS_TICKS = (5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
 
 
 def draw_overhead(results: dict[str, Any], path: Path) -> None:
-    """One line for each tracer that is available, one point for each load."""
+    """A line for each tracer that is available, a point for each load with its quartiles."""
     with theme():
         figure = Figure(figsize=(7.5, 4.2), layout="constrained", dpi=120)
         axes = figure.subplots()
         for (name, (shown, marker)), colour in zip(_TRACERS.items(), OP_COLOURS[:4], strict=True):
-            loads = results[f"overhead-{name}"].get("loads", {}).values()
-            points = sorted(_point(load) for load in loads)
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=shown)
+            part = results[f"overhead-{name}"]
+            if "not_available" in part:
+                continue
+            loads = part["loads"].values()
+            iops, low, median, high = zip(*sorted(map(_point, loads)), strict=True)
+            axes.plot(iops, median, color=colour, marker=marker, label=shown)
+            axes.vlines(iops, low, high, color=colour, linewidth=0.8)
         axes.set_xscale("log")
         axes.set_title("CPU that tracing every I/O costs")
         axes.set_xlabel("IOPS while traced")
         axes.set_ylabel("% of one CPU, kernel and process")
         axes.axhline(0, color=FAINT_INK, linewidth=0.7)
-        axes.xaxis.set_major_formatter(lambda iops, _: f"{iops / 1000:g} k")
+        axes.set_xticks(_IOPS_TICKS, [f"{iops // 1000} k" for iops in _IOPS_TICKS])
         axes.legend(frameon=False)
         path.write_bytes(render(figure, ".png"))
 
 
-def _point(load: dict[str, Any]) -> tuple[float, float]:
-    iops = load["iops_with"]["median"]
-    more_ns = load["kernel_ns"]["median"] + load["process_ns"]["median"]
-    return iops, more_ns * iops / 1e9 * 100
+def _point(load: dict[str, Any]) -> tuple[float, ...]:
+    """IOPS, and the quartiles of what they cost."""
+    iops, process_ns = load["iops_with"]["median"], load["process_ns"]["median"]
+    more_ns = (load["kernel_ns"][quartile] + process_ns for quartile in ("low", "median", "high"))
+    return iops, *(ns * iops / 1e9 * 100 for ns in more_ns)
