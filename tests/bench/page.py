@@ -64,6 +64,11 @@ def _spread(spread: Results, digits: str = ".2f") -> str:
     return f"{_value(spread, digits)} ({low} to {high})"
 
 
+def _lost_share(part: Results) -> str:
+    """Other programs' I/Os, which perf counts too, may be more than what was lost."""
+    return "none seen" if part["lost_part"]["median"] < 0 else _value(part["lost_part"], ".2%")
+
+
 def _overhead(results: Results) -> list[str]:
     rows = []
     for load in LOADS:
@@ -91,7 +96,7 @@ def _overhead(results: Results) -> list[str]:
 def _costs(results: Results) -> list[str]:
     parts = {shown: results[f"overhead-{name}"] for name, shown in NAMES.items()}
     found = {
-        shown: (part["loads"]["saturated"], part["lost_part"])
+        shown: (part["loads"]["saturated"], _lost_share(part))
         for shown, part in parts.items()
         if "loads" in part
     }
@@ -102,7 +107,7 @@ def _costs(results: Results) -> list[str]:
                 shown,
                 _value(load["iops_ratio"], ".2f"),
                 _value(load["cpu_ratio"], ".2f"),
-                _value(lost, ".2%"),
+                lost,
             ]
             for shown, (load, lost) in found.items()
         ),
@@ -113,7 +118,7 @@ def _lost(results: Results) -> list[str]:
     parts = ((shown, results[f"overhead-{name}"]) for name, shown in NAMES.items())
     return _table(
         "tracer | lost",
-        ([shown, _spread(part["lost_part"], ".3%")] for shown, part in parts if "loads" in part),
+        ([shown, _lost_share(part)] for shown, part in parts if "loads" in part),
     )
 
 
