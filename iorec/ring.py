@@ -43,7 +43,7 @@ class Ring:
         self._capacity = size // stride
         self._stride = stride
         self._dtype = dtype
-        self._order = None if platform.machine() == "x86_64" else _load_libatomic()
+        self._order = None if platform.machine() == "x86_64" else _Atomics()
 
     def __enter__(self) -> "Ring":
         return self
@@ -72,7 +72,7 @@ class Ring:
             count = int(is_finished.argmin())
             self._check_busy(int(lengths[count]))
         if self._order is not None:
-            self._order.atomic_thread_fence(_ACQUIRE)
+            self._order.fence(_ACQUIRE)
         words = self._words[first : first + count, _HEADER_BYTES // 8 :].copy()
         self._store_consumer(consumed + count * self._stride)
         records: NDArray[np.void] = words.view(self._dtype).reshape(-1)
@@ -81,14 +81,13 @@ class Ring:
     def _load_producer(self) -> int:
         if self._order is None:
             return int(self._producer[0])
-        return int(self._order["__atomic_load_8"](self._producer.ctypes.data, _ACQUIRE))
+        return int(self._order.load(self._producer.ctypes.data, _ACQUIRE))
 
     def _store_consumer(self, position: int) -> None:
         if self._order is None:
             self._consumer[0] = position
         else:
-            store = self._order["__atomic_store_8"]
-            store(self._consumer.ctypes.data, position, _RELEASE)
+            self._order.store(self._consumer.ctypes.data, position, _RELEASE)
 
     def _check_busy(self, length: int) -> None:
         if not length & _BUSY:
@@ -99,18 +98,20 @@ class Ring:
             )
 
 
-def _load_libatomic() -> ctypes.CDLL:
+class _Atomics:
     """Ordered loads and stores for machines that, unlike x86-64, reorder plain ones."""
-    try:
-        library = ctypes.CDLL("libatomic.so.1")
-    except OSError as error:
-        raise IorecError(
-            f"cannot load libatomic: {error}",
-            "install it (apt install libatomic1): on this machine the ring buffer "
-            "cannot be read in the right order without it",
-        ) from error
-    load, store = library["__atomic_load_8"], library["__atomic_store_8"]
-    load.restype, load.argtypes = ctypes.c_uint64, (ctypes.c_void_p, ctypes.c_int)
-    store.restype = None
-    store.argtypes = (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int)
-    return library
+
+    def __init__(self) -> None:
+        try:
+            library = ctypes.CDLL("libatomic.so.1")
+        except OSError as error:
+            raise IorecError(
+                f"cannot load libatomic: {error}",
+                "install it (apt install libatomic1): on this machine the ring buffer "
+                "cannot be read in the right order without it",
+            ) from error
+        self.fence = library.atomic_thread_fence
+        self.load, self.store = library["__atomic_load_8"], library["__atomic_store_8"]
+        self.load.restype, self.load.argtypes = ctypes.c_uint64, (ctypes.c_void_p, ctypes.c_int)
+        self.store.restype = None
+        self.store.argtypes = (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int)
