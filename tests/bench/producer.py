@@ -33,10 +33,12 @@ def producing() -> Iterator[Any]:
     sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with sender, receiver:
         bcc.lib.bpf_attach_socket(receiver.fileno(), program.fd)
-        child = os.fork()
+        parent, child = os.getpid(), os.fork()
         if child == 0:
-            while True:
-                sender.send(b"x")
+            while os.getppid() == parent:
+                for _ in range(1000):
+                    sender.send(b"x")
+            os._exit(0)
         try:
             yield module
         finally:
