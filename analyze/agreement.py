@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analyze.metadata import Metadata
+from analyze.metadata import Device, DeviceCounts, Metadata
 
 _OPS = ("read", "write", "discard", "flush")  # passthrough is not in diskstats
 _UNKNOWN_DEVICE = "?"
@@ -30,34 +30,46 @@ class Agreement:
 
 
 def compare_with_diskstats(captures: Sequence[Metadata]) -> tuple[Agreement, ...]:
-    """One for each device and op that either side counted, over all captures, by device."""
+    """One for each device and op that either side counted, over all captures, by device.
+
+    Requests are compared; of devices that have none, bios.
+    """
     sums: Counter[tuple[str, str, str]] = Counter()
     for capture in captures:
         sums.update(_counts(capture))
-    incomparable = {device for capture in captures for device in _incomparable(capture)}
+    incomparable = {place for capture in captures for place in _incomparable(capture)}
     return tuple(
-        _agreement(sums, device, op, is_comparable=device not in incomparable)
+        _agreement(sums, device, op, is_comparable=(device, op) not in incomparable)
         for device in sorted({device for device, _, _ in sums})
         for op in _OPS
         if sums[device, op, "counted_ios"] or sums[device, op, "diskstats_ios"]
     )
 
 
+def _compared(capture: Metadata) -> list[DeviceCounts]:
+    """The ledgers of requests, and of bios where a device has no requests."""
+    bio_based = {device.name for device in capture.devices if device.has_requests is False}
+    return [
+        entry
+        for entry in capture.counts.devices
+        if entry.layer == ("bio" if entry.device in bio_based else "request")
+    ]
+
+
 def _counts(capture: Metadata) -> Counter[tuple[str, str, str]]:
     """Both sides' counts by device, op and field of Agreement."""
     sums: Counter[tuple[str, str, str]] = Counter()
-    for entry in capture.counts.devices:
-        if entry.layer == "request":
-            place = (entry.device or _UNKNOWN_DEVICE, entry.op)
-            sums[*place, "counted_ios"] += (
-                entry.recorded + entry.filtered + entry.lost + entry.began_before
-            )
-            sums[*place, "counted_bytes"] += (
-                entry.recorded_bytes
-                + entry.filtered_bytes
-                + entry.lost_bytes
-                + entry.began_before_bytes
-            )
+    for entry in _compared(capture):
+        place = (entry.device or _UNKNOWN_DEVICE, entry.op)
+        sums[*place, "counted_ios"] += (
+            entry.recorded + entry.filtered + entry.lost + entry.began_before
+        )
+        sums[*place, "counted_bytes"] += (
+            entry.recorded_bytes
+            + entry.filtered_bytes
+            + entry.lost_bytes
+            + entry.began_before_bytes
+        )
     for device, groups in capture.diskstats.items():
         for op, stats in groups.items():
             sums[device, op, "diskstats_ios"] += stats.ios
@@ -66,21 +78,34 @@ def _counts(capture: Metadata) -> Counter[tuple[str, str, str]]:
     return sums
 
 
-def _incomparable(capture: Metadata) -> set[str]:
-    """Devices that only one side can count: without requests (dm, zram), or without diskstats."""
-    counted = {
-        entry.device or _UNKNOWN_DEVICE
-        for entry in capture.counts.devices
-        if entry.layer == "request"
-    }
-    takes_requests = {
-        device.name
-        for device in capture.devices
-        if device.nr_requests is not None and not device.stands_on
-    }
-    return (counted - capture.diskstats.keys()) | (
-        capture.diskstats.keys() - counted - takes_requests
+def _incomparable(capture: Metadata) -> set[tuple[str, str]]:
+    """Devices and ops that only one side can count.
+
+    A device may be absent from diskstats. One without requests counts for itself: zram and pmem
+    count each bio that reads or writes, but no discards and flushes; device-mapper and md count the
+    parts of a bio.
+    """
+    counted = {entry.device or _UNKNOWN_DEVICE for entry in _compared(capture)}
+    compared = {device.name for device in capture.devices if _is_compared(device, capture.layers)}
+    by_themselves = {device.name for device in capture.devices if device.has_requests is False}
+    devices = (counted - capture.diskstats.keys()) | (
+        capture.diskstats.keys() - (counted - by_themselves) - compared
     )
+    return {
+        (device, op)
+        for device in counted | capture.diskstats.keys()
+        for op in _OPS
+        if device in devices or (device in by_themselves and op not in ("read", "write"))
+    }
+
+
+def _is_compared(device: Device, layers: Sequence[str]) -> bool:
+    """Whether the recording counts what diskstats does, so that nothing counted is a difference."""
+    if device.has_requests is None:
+        return device.nr_requests is not None and not device.stands_on
+    if device.has_requests:
+        return "request" in layers
+    return "bio" in layers and not device.stands_on
 
 
 def _agreement(

@@ -168,13 +168,15 @@ def open_captures(
     begin_s: float | None = None,
     end_s: float | None = None,
     where: str | None = None,
+    layer: str | None = None,
 ) -> Capture:
     """Opens files, globs and folders as one capture.
 
     `begin_s` and `end_s` count from the start of the first recording; `where` is a SQL condition on
-    the columns. What cannot be read, or leaves no rows, raises IorecError.
+    the columns; `layer` is `request` or `bio`, see Selection. What cannot be read, or leaves no
+    rows, raises IorecError.
     """
-    selection = Selection(begin_s, end_s, where)
+    selection = Selection(begin_s, end_s, where, layer)
     check_selection(selection)
     found = find_captures(paths)
     with ExitStack() as resources:
@@ -218,7 +220,7 @@ def _create_views(
     selection: Selection,
 ) -> None:
     """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition."""
-    conditions = [_one_layer_condition(connection, files)]
+    conditions = [_one_layer_condition(connection, files, selection.layer)]
     if selection.begin_s is not None:
         conditions.append(f"time >= make_timestamp_ns({window.begin_ns})::TIMESTAMPTZ_NS")
     if selection.end_s is not None:
@@ -233,18 +235,27 @@ def _create_views(
     connection.execute(f"CREATE TEMP VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}")
 
 
-def _one_layer_condition(connection: DuckDBPyConnection, files: Sequence[CaptureFile]) -> str:
+def _one_layer_condition(
+    connection: DuckDBPyConnection, files: Sequence[CaptureFile], layer: str | None
+) -> str:
     """Two layers see the same I/O: of each device `request` is shown, or `bio` if it has none."""
+    if layer is not None:
+        return f"layer = {quoted(layer)}"
     ledgers = [entry for file in files for entry in file.metadata.counts.devices]
     if all(entry.layer == "request" for entry in ledgers):
         return "true"
-    with_requests = {entry.device for entry in ledgers if entry.layer == "request"}
     connection.execute(
         "CREATE TEMP TABLE with_requests AS SELECT unnest(?::VARCHAR[]) AS device",
-        [[name for name in with_requests if name and name.isprintable()]],
+        [[name for name in devices_with_requests(files) if name.isprintable()]],
     )
     has_requests = "device IN (SELECT device FROM with_requests)"
     return f"layer = CASE WHEN {has_requests} THEN 'request' ELSE 'bio' END"
+
+
+def devices_with_requests(files: Sequence[CaptureFile]) -> set[str]:
+    """The devices of which requests were counted."""
+    ledgers = [entry for file in files for entry in file.metadata.counts.devices]
+    return {entry.device for entry in ledgers if entry.layer == "request" and entry.device}
 
 
 def _check_has_rows(capture: Capture) -> None:
@@ -252,9 +263,10 @@ def _check_has_rows(capture: Capture) -> None:
     with ExitStack() as on_failure:
         on_failure.enter_context(capture)
         if not capture.sql("SELECT 1 FROM io LIMIT 1").fetchall():
-            narrowed = (
-                "for which the condition holds" if capture.selection.where else "in the window"
-            )
+            selection = capture.selection
+            narrowed = "for which the condition holds" if selection.where else "in the window"
+            if selection.layer is not None and not selection.where:
+                narrowed = f"in the layer {selection.layer}"
             length = format_duration(recorded_span(capture.files).end_ns - capture.origin_ns)
             raise IorecError(
                 f"no I/Os are left: there is none {narrowed}",

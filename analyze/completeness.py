@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyze.agreement import Agreement, compare_with_diskstats
-from analyze.metadata import Counts, Gap
+from analyze.metadata import Gap
 from analyze.names import escape_for_terminal
 from analyze.schema import LOSS_CAUSES
 from analyze.sources import CaptureFile
@@ -27,6 +27,7 @@ class Completeness:
 
     is_complete: bool
     recorded: int
+    recorded_by_layer: dict[str, int]
     lost: int
     lost_by_cause: dict[str, int]  # also when 0
     in_flight: int
@@ -46,8 +47,12 @@ def make_completeness(files: Sequence[CaptureFile]) -> Completeness:
     causes: Counter[str] = Counter(dict.fromkeys(LOSS_CAUSES, 0))
     for count in counts:
         causes.update(count.lost)
+    layers = [(name, layer) for count in counts for name, layer in count.by_layer.items()]
     unwritten = sum(_unwritten(file) for file in files)
-    unaccounted = sum(abs(_unaccounted(file.metadata.counts) - _unwritten(file)) for file in files)
+    unaccounted = sum(abs(layer.unaccounted) for _, layer in layers) - unwritten
+    recorded: Counter[str] = Counter()
+    for name, layer in layers:
+        recorded[name] += layer.recorded
     row_mismatch = sum(abs(_missing_rows(file)) for file in files)
     is_recovered = not all(file.metadata.complete for file in files)
     devices = compare_with_diskstats([file.metadata for file in files])
@@ -55,7 +60,8 @@ def make_completeness(files: Sequence[CaptureFile]) -> Completeness:
     shortcomings = (causes.total(), unaccounted, row_mismatch, is_recovered, differs)
     return Completeness(
         is_complete=not any(shortcomings),
-        recorded=sum(count.recorded for count in counts),
+        recorded=recorded.total(),
+        recorded_by_layer=dict(recorded),
         lost=causes.total(),
         lost_by_cause=dict(causes),
         in_flight=sum(count.in_flight_at_stop for count in counts),
@@ -79,13 +85,22 @@ def format_completeness(completeness: Completeness) -> str:
         (completeness.began_before, "began before"),
     )
     parts = [
-        f"{format_count(completeness.recorded)} I/Os recorded",
+        f"{_recorded(completeness)} recorded",
         *(f"{format_count(count)} {what}" for count, what in left_out if count),
         "0 lost",
         f"{format_count(completeness.in_flight)} in flight",
     ]
     is_checked = any(device.agrees for device in completeness.devices)
     return f"complete: {', '.join(parts)}" + "; agrees with /proc/diskstats" * is_checked
+
+
+def _recorded(completeness: Completeness) -> str:
+    """`1,234 I/Os`, or `1,234 requests and 5,678 bios`, which are not to be added up."""
+    by_layer = completeness.recorded_by_layer
+    if list(by_layer) == ["request"]:
+        return f"{format_count(completeness.recorded)} I/Os"
+    parts = (f"{format_count(count)} {escape_for_terminal(n)}s" for n, count in by_layer.items())
+    return " and ".join(parts)
 
 
 def _shortcomings(completeness: Completeness) -> list[str]:
@@ -101,7 +116,7 @@ def _shortcomings(completeness: Completeness) -> list[str]:
         lost = f"{format_count(completeness.lost)} of {format_count(total)} I/Os lost ({causes})"
         said.append(f"{lost}, {in_flight}")
     else:
-        recorded = f"{format_count(completeness.recorded)} I/Os recorded"
+        recorded = f"{_recorded(completeness)} recorded"
         said.append(f"{recorded}, 0 known to be lost, {in_flight}")
     if completeness.is_recovered:
         at_least = f" (more than {format_count(completeness.unwritten)} I/Os)"
@@ -126,14 +141,11 @@ def _first_names(devices: Sequence[Agreement]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _unaccounted(counts: Counts) -> int:
-    explained = counts.recorded + counts.filtered + counts.began_before + counts.continuations
-    return counts.completions - explained - counts.lost_completions
-
-
 def _unwritten(file: CaptureFile) -> int:
     """What had completed, but was still on its way to the spool when that was cut off."""
-    return 0 if file.metadata.complete else max(_unaccounted(file.metadata.counts), 0)
+    if file.metadata.complete:
+        return 0
+    return sum(max(layer.unaccounted, 0) for layer in file.metadata.counts.by_layer.values())
 
 
 def _missing_rows(file: CaptureFile) -> int:

@@ -1,7 +1,7 @@
 """What a capture says of itself: its metadata as dataclasses."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from analyze.errors import IorecError
 from analyze.schema import FORMAT_VERSION
@@ -81,6 +81,7 @@ class Device:
     nr_requests: int | None
     partitions: tuple[Partition, ...]
     stands_on: tuple[str, ...]
+    has_requests: bool | None = None  # False: it takes bios only
 
 
 @dataclass(frozen=True)
@@ -110,25 +111,58 @@ class DeviceCounts:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """The ledger: what became of every completion that the kernel reported."""
+class DeviceEvents:
+    """What the block layer did with the I/Os of one device and diskstats group."""
+
+    device: str | None
+    op: str
+    merges: int
+    splits: int
+    requeues: int
+
+
+@dataclass(frozen=True)
+class LayerCounts:
+    """What became of every completion that the kernel reported."""
 
     completions: int
     recorded: int
     filtered: int
     began_before: int
     continuations: int
-    merged: int
-    in_flight_at_start: int
     in_flight_at_stop: int
     lost: dict[str, int]
-    gaps: tuple[Gap, ...]
-    devices: tuple[DeviceCounts, ...]
 
     @property
     def lost_completions(self) -> int:
         """Lost I/Os that the kernel reported as completed, so that they are in `completions`."""
         return sum(count for cause, count in self.lost.items() if cause != "missed_completion")
+
+    @property
+    def unaccounted(self) -> int:
+        """Completions that are in no account: 0 if it closes."""
+        explained = self.recorded + self.filtered + self.began_before + self.continuations
+        return self.completions - explained - self.lost_completions
+
+
+@dataclass(frozen=True)
+class Counts(LayerCounts):
+    """The ledger: the sums over all layers, each layer, and each device.
+
+    `layers` and `events` are empty in captures from before bios were recorded.
+    """
+
+    merged: int
+    in_flight_at_start: int
+    gaps: tuple[Gap, ...]
+    devices: tuple[DeviceCounts, ...]
+    layers: dict[str, LayerCounts] = field(default_factory=dict)
+    events: tuple[DeviceEvents, ...] = ()
+
+    @property
+    def by_layer(self) -> dict[str, LayerCounts]:
+        """The ledger of each layer."""
+        return self.layers or {"request": self}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Writes the SQL that reads the rows of capture files."""
 
 import glob
+import gzip
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,23 +25,38 @@ def is_csv(path: Path) -> bool:
 
 
 def rows_query(paths: Iterable[Path]) -> str:
-    """A query for the rows of all files, with the columns of the capture format."""
+    """A query for the rows of all files, with the columns of the capture format.
+
+    Columns that a file does not have are null.
+    """
     columns = ", ".join(f'"{name}"' for name in COLUMN_TYPES)
-    csv_columns = ", ".join(_csv_value(name) for name in COLUMN_TYPES)
-    files = list(paths)
-    queries = []
-    if parquet := [path for path in files if not is_csv(path)]:
-        queries.append(f"SELECT {columns} FROM {parquet_source(parquet)}")
-    # DuckDB tells gzip by the name, but not behind a question mark.
-    for compression, suffix in (("none", ".csv"), ("gzip", ".gz")):
-        if csv := [path for path in files if is_csv(path) and path.suffix == suffix]:
-            queries.append(f"SELECT {csv_columns} FROM {_csv_source(csv, compression)}")
-    return " UNION ALL ".join(queries)
+    typed = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in COLUMN_TYPES.items())
+    sources = [f"SELECT {typed} WHERE false"]
+    in_csv = {path: is_csv(path) for path in paths}
+    if not all(in_csv.values()):
+        sources.append(f"FROM {parquet_source(p for p in in_csv if not in_csv[p])}")
+    alike: dict[tuple[int, str], list[Path]] = {}
+    for path in in_csv:
+        if in_csv[path]:
+            # DuckDB tells gzip by the name, but not behind a question mark.
+            compression = "gzip" if path.suffix == ".gz" else "none"
+            alike.setdefault((len(csv_header(path)), compression), []).append(path)
+    for (count, compression), files in alike.items():
+        values = ", ".join(_csv_value(name) for name in list(COLUMN_TYPES)[:count])
+        sources.append(f"SELECT {values} FROM {_csv_source(files, count, compression)}")
+    return f"SELECT {columns} FROM ({' UNION ALL BY NAME '.join(sources)})"
+
+
+def csv_header(path: Path) -> list[str]:
+    """The names of the columns in the first line of a CSV file."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        header = file.readline(4096).decode()
+    return [name.strip('"') for name in header.strip().split(",")]
 
 
 def parquet_source(paths: Iterable[Path]) -> str:
     """A SQL table of the Parquet files."""
-    return f"read_parquet([{_path_list(paths)}], hive_partitioning = false)"
+    return f"read_parquet([{_path_list(paths)}], hive_partitioning = false, union_by_name = true)"
 
 
 def literal_path(path: Path) -> str:
@@ -53,8 +69,9 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _csv_source(paths: Iterable[Path], compression: str) -> str:
-    types = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in COLUMN_TYPES.items())
+def _csv_source(paths: Iterable[Path], column_count: int, compression: str) -> str:
+    columns = list(COLUMN_TYPES.items())[:column_count]
+    types = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in columns)
     return (
         f"read_csv([{_path_list(paths)}], columns = {{{types}}}, auto_detect = false,"
         f" compression = {quoted(compression)},"

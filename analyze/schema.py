@@ -3,7 +3,8 @@
 import pyarrow as pa
 
 # Version history
-#   1  first version: one row per finished or in-flight I/O, metadata under the key `iorec`
+#   1  first version: one row per finished or in-flight I/O, metadata under the key `iorec`;
+#      later additions, null in captures without them: the columns from `bios` on
 FORMAT_VERSION = 1
 
 METADATA_KEY = b"iorec"
@@ -28,8 +29,17 @@ SCHEMA = pa.schema(
         pa.field("comm", _NAME),
         pa.field("cgroup", _NAME),
         pa.field("cpu", pa.int16()),
+        pa.field("bios", pa.int32()),
+        pa.field("above", _NAME),
+        pa.field("charged_cgroup", _NAME),
     ]
 )
+
+# A capture without these columns is whole: they read as null.
+ADDED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("bios") :])
+
+# What one row may be an I/O of: a request to a disk's driver, or a bio on any block device.
+LAYERS = ("request", "bio")
 
 # Loss causes in the order in which reports list them.
 LOSS_CAUSES = (

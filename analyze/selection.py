@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from analyze.errors import IorecError
+from analyze.schema import LAYERS
 from analyze.sources import CaptureFile
 
 _SECOND_NS = 1_000_000_000
@@ -21,15 +22,23 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """What a capture is narrowed to: seconds from the start of the first recording, a condition."""
+    """What a capture is narrowed to: seconds from the start of the first recording, a condition.
+
+    Two layers see the same I/O, so only one is looked at: the given one, or of each device
+    `request`, and `bio` if it has no requests.
+    """
 
     begin_s: float | None = None
     end_s: float | None = None
     where: str | None = None
+    layer: str | None = None
 
 
 def check_selection(selection: Selection) -> None:
-    """Raises IorecError for a window that makes no sense."""
+    """Raises IorecError for a window or layer that makes no sense."""
+    if selection.layer not in (None, *LAYERS):
+        known = ", ".join(LAYERS)
+        raise IorecError(f"there is no layer {selection.layer!r}", f"choose from: {known}", 2)
     begin_s, end_s = selection.begin_s, selection.end_s
     for name, value in (("begin", begin_s), ("end", end_s)):
         if value is not None and not 0 <= value < math.inf:

@@ -1,7 +1,6 @@
 """Finds capture files and checks that each is one before anything relies on it."""
 
 import glob
-import gzip
 import os
 import stat
 import zlib
@@ -17,12 +16,13 @@ from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 from analyze.rows import (
     COLUMN_TYPES,
     CSV_SUFFIXES,
+    csv_header,
     is_csv,
     literal_path,
     parquet_source,
     rows_query,
 )
-from analyze.schema import METADATA_KEY
+from analyze.schema import ADDED_COLUMNS, METADATA_KEY
 
 # A capture of a billion I/Os needs a tenth of this.
 _MAX_FOOTER_BYTES = 32 << 20
@@ -153,11 +153,12 @@ def _check_parquet_frame(path: Path, size_bytes: int) -> None:
 
 def _check_csv_header(path: Path) -> None:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.readline(4096).decode()
+        header = csv_header(path)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise IorecError(f"cannot read {path}: it is damaged: {error}", _FRESH_COPY) from error
-    if [name.strip('"') for name in header.strip().split(",")] != list(COLUMN_TYPES):
+    columns = list(COLUMN_TYPES)
+    missing = set(columns[len(header) :])
+    if header != columns[: len(header)] or not missing <= set(ADDED_COLUMNS):
         raise IorecError(
             f"cannot read {path}: its first line is not the header of a capture", _OTHER_FILE
         )
@@ -181,7 +182,7 @@ def _check_parquet_columns(connection: duckdb.DuckDBPyConnection, path: Path) ->
     described = connection.execute(query).fetchall()
     types = {name: column_type for name, column_type, *_ in described}
     for name, expected in COLUMN_TYPES.items():
-        if types.get(name) != expected:
+        if types.get(name) != expected and (name in types or name not in ADDED_COLUMNS):
             found = f"has the type {types[name]}, not {expected}" if name in types else "is missing"
             raise IorecError(f"cannot read {path}: its column {name} {found}", _FRESH_COPY)
 

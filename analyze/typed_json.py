@@ -3,7 +3,7 @@
 import re
 import types
 import typing
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -35,14 +35,24 @@ class FieldError(ValueError):
 def parse_object(cls: type[T], value: dict[str, Any], path: str = "") -> T:
     """`value` as the dataclass `cls`, every field checked against its annotation.
 
-    Fields that the dataclass does not have are left out; a missing one raises FieldError.
+    Fields that the dataclass does not have are left out; a missing one that has no default raises
+    FieldError.
     """
     hints = typing.get_type_hints(cls)
-    missing = [name for name in hints if name not in value]
+    optional = {
+        field.name
+        for field in fields(cls)  # type: ignore[arg-type]
+        if field.default is not MISSING or field.default_factory is not MISSING
+    }
+    missing = [name for name in hints if name not in value and name not in optional]
     if missing:
         raise FieldError(f"{_join(path, missing[0])} is missing")
     return cls(
-        **{name: _parse(hint, value[name], _join(path, name)) for name, hint in hints.items()}
+        **{
+            name: _parse(hint, value[name], _join(path, name))
+            for name, hint in hints.items()
+            if name in value
+        }
     )
 
 

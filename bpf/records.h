@@ -4,38 +4,45 @@
 #define NO_ISSUE (~0ULL)
 #define NO_IDENTITY 0
 
+/* A layer sees an I/O from one pair of tracepoints; its number is part of a lane's (bpf/io.c). */
+#define REQUEST_LAYER 0
+#define BIO_LAYER 1
+
 /* One finished I/O. 56 bytes: with the ring buffer's 8-byte header, one cache line. */
 struct record {
 	u64 start_ns;
 	u64 latency_ns;
-	u64 queue_ns;		/* NO_ISSUE: never handed to the driver */
+	u64 queue_ns;		/* NO_ISSUE: never handed to the driver, or the device below */
 	u64 sector;
 	u32 bytes;
 	u32 dev;		/* whole disk: major << 20 | minor */
 	u32 cmd_flags;		/* REQ_OP_ and REQ_ flags as submitted */
-	u32 identity;		/* number in the submitting CPU's identities, or NO_IDENTITY */
-	u16 cpu;
-	u16 error;		/* blk_status_t, or errno on kernels before 5.16 */
+	u32 identity;		/* number in the lane's identities, or NO_IDENTITY */
+	u32 bios_or_above;	/* request: bios it carries; bio: the stacked device it is from, or 0 */
+	u16 lane;		/* layer * CPUS + submitting CPU */
+	u8 error;		/* blk_status_t; of requests on kernels before 5.16, errno */
 	u8 partno;
-	u8 padding[3];
 };
 
 /* An I/O in flight: one cache line, so that two never share one. */
 struct slot {
-	u64 key;		/* address of the request (or bio); 0: free */
-	u64 start_ns;
-	u64 issue_ns;		/* 0: not handed to the driver yet */
+	u64 key;		/* address of the request, or of the bio plus 1; 0: free */
+	u64 start_ns;		/* of a part: the key of the whole, or 0 */
+	u64 issue_ns;		/* 0: not handed to the driver, or the device below, yet */
 	u64 sector;
 	u32 bytes;
-	u32 done_bytes;		/* of partial completions so far */
+	u32 done_bytes_or_parts;	/* request: bytes of partial completions so far; bio: how many
+					 * parts of it must end besides itself */
 	u32 dev;
 	u32 cmd_flags;
 	u32 identity;
-	u16 cpu;
-	u16 error;
+	u32 bios_or_above;
+	u16 lane;
+	u8 error;
 	u8 partno;
 	u8 is_filtered;
-	u8 padding[6];
+	u8 is_part;		/* a bio that is no I/O: split off from one, or not queued yet */
+	u8 padding[2];
 };
 
 #define SLOTS_PER_BUCKET 8
@@ -44,9 +51,13 @@ struct bucket {
 	struct slot slots[SLOTS_PER_BUCKET];
 };
 
-/* Who submits: written once for each thread, name and cgroup that a CPU sees. */
+/* Who submits, and for whom: written once for each that a CPU sees in a layer. */
 struct identity {
 	u64 cgroup;
+	u64 charged_cgroup;	/* 0: unknown */
+	u64 inode;		/* of the first page; 0: unknown, or the page is a block device's */
+	u32 inode_dev;		/* the inode's file system, or the block device; 0: unknown */
+	u32 generation;		/* of the inode */
 	u32 pid;
 	u32 tid;
 	char comm[16];
@@ -59,45 +70,30 @@ struct cached_identity {
 };
 
 /*
- * Counters of one CPU. Programs may interrupt each other, so each has a section, and a cache line,
- * of its own; a program never runs twice at once on one CPU.
+ * Counters of one program on one CPU. Programs may interrupt each other, so each has its own, in a
+ * cache line; a program never runs twice at once on one CPU.
  */
-struct start_counters {
+struct program_counters {
 	u64 scratch;
 	u64 runs;
 	u64 table_full;
-	u64 stale;		/* the request's earlier use was not seen to complete */
+	u64 stale;		/* the request's or bio's earlier use was not seen to complete */
 	u64 identities;		/* the number of the newest identity */
-	u64 padding[3];
-};
-
-struct issue_counters {
-	u64 scratch;
-	u64 table_full;
-	u64 stale;
-	u64 padding[5];
-};
-
-struct merge_counters {
-	u64 scratch;
-	u64 merged;
-	u64 padding[6];
-};
-
-struct requeue_counters {
-	u64 scratch;
-	u64 requeued;
-	u64 padding[6];
+	u64 events;		/* requests merged away, requeues */
+	u64 padding[2];
 };
 
 struct counters {
-	struct start_counters start;
-	struct issue_counters issue;
-	struct merge_counters merge;
-	struct requeue_counters requeue;
+	struct program_counters start;
+	struct program_counters issue;
+	struct program_counters merge;
+	struct program_counters requeue;
+	struct program_counters split;
+	struct program_counters remap;
+	struct program_counters bio_queue;
 };
 
-/* Counters of one lane: the completions of a CPU, or those that interrupt them. */
+/* Counters of one lane: the completions of a layer on a CPU, or those that interrupt them. */
 struct complete_counters {
 	u64 is_running;
 	u64 scratch;
@@ -106,14 +102,15 @@ struct complete_counters {
 	u64 ring_full;
 	u64 filtered;
 	u64 unmatched;		/* not in the table: began before the recording, or not seen to start */
-	u64 continuations;	/* one part of an I/O: of a flush sequence, or partial */
+	u64 continuations;	/* one part of an I/O: of a flush sequence, partial, or split off */
 	u64 gaps;		/* the number of the newest gap */
-	u64 padding[7];
+	u64 done_bios;		/* of the request that is being completed, by an earlier call */
+	u64 padding[6];
 };
 
-/* I/Os of one device and operation that got no record, counted in one lane. */
+/* I/Os of one layer, device and operation that got no record, counted in one lane. */
 struct tally {
-	u64 key;		/* dev << 8 | op, plus 1 << 63; 0: free */
+	u64 key;		/* layer << 40 | dev << 8 | op, plus 1 << 63; 0: free */
 	u64 filtered;
 	u64 filtered_bytes;
 	u64 ring_full;
@@ -122,7 +119,16 @@ struct tally {
 	u64 unmatched_bytes;
 	u64 stale;
 	u64 stale_bytes;
-	u64 padding[7];
+	u64 merges;		/* these are counted for REQUEST_LAYER, whatever is recorded */
+	u64 splits;
+	u64 requeues;
+	u64 padding[4];
+};
+
+#define TALLIES_PER_BUCKET 8
+
+struct tally_bucket {
+	struct tally tallies[TALLIES_PER_BUCKET];
 };
 
 /* A span in which records found no room in one lane. */

@@ -3,7 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from analyze.errors import IorecError
@@ -112,6 +112,15 @@ class KernelTypes:
         """Every named member of a struct, those of anonymous members included; {} if unknown."""
         type_id = self._find(struct, _KIND_STRUCT)
         return {m.name: m for m in self._walk(type_id, 0)} if type_id else {}
+
+    def member(self, struct: str, path: str) -> Member | None:
+        """The member at a path such as `bi_iter.bi_size`, by its last name; None if unknown."""
+        first, _, rest = path.partition(".")
+        member = self.members(struct).get(first)
+        if member is None or not rest:
+            return member
+        inner = self.member(member.c_type.removeprefix("struct "), rest)
+        return inner and replace(inner, offset=member.offset + inner.offset)
 
     def enum(self, name: str) -> dict[str, int]:
         """The values of an enum by name; {} if the kernel has no such enum."""

@@ -14,6 +14,15 @@ def cgroup_root() -> Path | None:
     return None
 
 
+def is_io_controller_unified() -> bool:
+    """Whether I/O is charged to cgroups of the cgroup2 hierarchy, and not of one of version 1."""
+    for line in Path("/proc/cgroups").read_text().splitlines():
+        name, hierarchy, *_ = line.split()
+        if name == "blkio":
+            return hierarchy == "0"
+    return False
+
+
 @dataclass
 class CgroupNames:
     """Paths by cgroup id; looks through the hierarchy when an unknown id turns up."""

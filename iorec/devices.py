@@ -117,6 +117,7 @@ def _describe(folder: Path) -> dict[str, Any] | None:
         "rotational": text("queue/rotational") == "1",
         "scheduler": chosen[0] if chosen else None,
         "nr_requests": int(text("queue/nr_requests") or 0),
+        "has_requests": (folder / "mq").exists(),
         "partitions": _describe_partitions(folder),
         "stands_on": sorted(path.name.replace("!", "/") for path in folder.glob("slaves/*")),
     }

@@ -10,7 +10,7 @@ from analyze.errors import IorecError
 from iorec.cgroups import cgroup_root
 from iorec.devices import dev_of_numbers
 from iorec.kernel_names import KernelNames
-from iorec.programs import KernelFilter
+from iorec.programs import LAYERS, KernelFilter
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,14 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
         min_latency_ns=filters.min_latency_ns,
         excluded_pid=None if filters.include_self else os.getpid(),
     )
+
+
+def resolve_layers(names: Sequence[str]) -> tuple[str, ...]:
+    """The layers of options such as `request,bio`, each once."""
+    wanted = {layer for name in names for layer in name.split(",")}
+    for layer in wanted - set(LAYERS):
+        raise IorecError(f"no layer {layer!r}", f"there are: {', '.join(LAYERS)}", exit_code=2)
+    return tuple(layer for layer in LAYERS if layer in wanted)
 
 
 def _device(name: str) -> tuple[int, int | None]:

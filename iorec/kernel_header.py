@@ -4,12 +4,35 @@ from collections.abc import Iterable
 
 from iorec.btf import KernelTypes, Member
 
-# What the programs read. A member that a kernel lacks is left out; the HAVE_ macros say which.
+# What the programs read. A member that a kernel lacks is left out; the HAVE_ macros say which. A
+# member of a member, such as bi_iter.bi_size, becomes one of the outer struct, as bi_size.
 _STRUCTS = {
     "gendisk": ("major", "first_minor"),
     "hd_struct": ("partno",),
-    "block_device": ("bd_disk", "bd_partno", "__bd_flags"),
-    "bio": ("bi_bdev", "bi_disk", "bi_partno", "bi_opf"),
+    "block_device": ("bd_dev", "bd_disk", "bd_partno", "__bd_flags"),
+    "bio": (
+        "bi_next",
+        "bi_bdev",
+        "bi_disk",
+        "bi_partno",
+        "bi_opf",
+        "bi_flags",
+        "bi_status",
+        "bi_iter.bi_sector",
+        "bi_iter.bi_size",
+        "bi_private",
+        "bi_blkg",
+        "bi_io_vec",
+    ),
+    "bio_vec": ("bv_page",),
+    "page": ("mapping",),
+    "address_space": ("host",),
+    "inode": ("i_mode", "i_rdev", "i_mapping", "i_sb", "i_ino", "i_generation"),
+    "super_block": ("s_dev", "s_bdev"),
+    "blkcg_gq": ("blkcg",),
+    "blkcg": ("css.cgroup",),
+    "cgroup": ("kn",),
+    "kernfs_node": ("id",),
     "request_queue": ("disk",),
     "request": (
         "q",
@@ -29,21 +52,28 @@ _FEATURES = {
     "HAVE_QUEUE_DISK": ("request_queue", "disk"),  # d152c682f03c, 5.15
     "HAVE_BI_BDEV": ("bio", "bi_bdev"),  # 309dca309fc3, 5.12
     "HAVE_BD_FLAGS": ("block_device", "__bd_flags"),  # 6.10; bd_partno before
+    "HAVE_BI_BLKG": ("bio", "bi_blkg"),  # CONFIG_BLK_CGROUP
 }
 
 # The RQF_ flags were macros until 6.10 and then an enum, without a name in 6.12.
 _FLUSH_SEQ_BIT_OF_MACROS = 4
 
 
-def kernel_header(kernel: KernelTypes) -> str:
+def kernel_header(kernel: KernelTypes, *, has_bios: bool) -> str:
     """C text: struct definitions, HAVE_ macros and constants of the running kernel."""
-    structs = {name: kernel.members(name) for name in _STRUCTS}
+    structs = {
+        name: {m.name: m for path in wanted if (m := kernel.member(name, path)) is not None}
+        for name, wanted in _STRUCTS.items()
+    }
     lines = [f"struct {name};" for name in _STRUCTS]
-    for name, wanted in _STRUCTS.items():
-        members = [structs[name][member] for member in wanted if member in structs[name]]
-        lines += _struct_definition(name, members)
+    for name, members in structs.items():
+        lines += _struct_definition(name, members.values())
     lines += [f"#define {macro}" for macro in _features(kernel, structs)]
     lines += [f"#define {macro} {value}" for macro, value in _constants(kernel).items()]
+    if has_bios:
+        # The enum of the flags has no name, which makes it slow to find.
+        flag = kernel.enum_holding("BIO_TRACE_COMPLETION")["BIO_TRACE_COMPLETION"]
+        lines.append(f"#define BIO_TRACE_COMPLETION (1U << {flag})")
     return "\n".join(lines) + "\n"
 
 
@@ -92,12 +122,21 @@ def _constants(kernel: KernelTypes) -> dict[str, str]:
         "ISSUE_REQUEST_ARGUMENT": ("block_rq_issue", "struct request *"),
         "REQUEUE_REQUEST_ARGUMENT": ("block_rq_requeue", "struct request *"),
         "MERGE_REQUEST_ARGUMENT": ("block_rq_merge", "struct request *"),
+        "BACK_MERGE_BIO_ARGUMENT": ("block_bio_backmerge", "struct bio *"),
+        "FRONT_MERGE_BIO_ARGUMENT": ("block_bio_frontmerge", "struct bio *"),
+        "SPLIT_BIO_ARGUMENT": ("block_split", "struct bio *"),
+        "QUEUE_BIO_ARGUMENT": ("block_bio_queue", "struct bio *"),
+        "REMAP_BIO_ARGUMENT": ("block_bio_remap", "struct bio *"),
+        "COMPLETE_BIO_ARGUMENT": ("block_bio_complete", "struct bio *"),
     }
     return {
         "REQ_OP_MASK": "0xff",
-        "REQ_OP_FLUSH": str(ops["REQ_OP_FLUSH"]),
+        **{name: str(ops[name]) for name in ("REQ_OP_READ", "REQ_OP_WRITE", "REQ_OP_FLUSH")},
+        "S_IFMT": "0xf000",
+        "S_IFBLK": "0x6000",
         "FIRST_PASSTHROUGH_OP": str(min(passthrough)),
         "RQF_FLUSH_SEQ": f"(1U << {flush_seq})",
+        "BLK_STS_IOERR": "10",
         # The queue was the first argument until 5.11, and in stable kernels before 5.10.137.
         **{
             macro: str(kernel.tracepoint_arguments(tracepoint).index(c_type))

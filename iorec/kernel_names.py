@@ -40,7 +40,7 @@ class KernelNames:
 
     ops: dict[int, str]
     flags: dict[int, str]  # by bit
-    errnos: tuple[int, ...]  # by what a record holds as its error
+    errnos: dict[str, tuple[int, ...]]  # of each layer, by what a record holds as its error
 
     def op(self, cmd_flags: int) -> str:
         """The operation's name; `driver` for passthrough, `op_N` if the kernel has no name."""
@@ -62,11 +62,11 @@ def read_kernel_names() -> KernelNames:
     for name, bit in sorted(bits.items(), key=lambda item: item[1]):
         if name != "__REQ_NR_BITS":
             flags.setdefault(bit, name.removeprefix("__REQ_").lower())
-    if has_status:
-        zone_resource = [] if has_plugging else [errno.EBUSY]
-        table = [*_STATUS_ERRNO, *zone_resource, *_LATE_STATUS_ERRNO]
-        return KernelNames(ops, flags, (*table, *[errno.EIO] * (256 - len(table))))
-    return KernelNames(ops, flags, tuple(range(4096)))
+    zone_resource = [] if has_plugging else [errno.EBUSY]
+    table = [*_STATUS_ERRNO, *zone_resource, *_LATE_STATUS_ERRNO]
+    statuses = (*table, *[errno.EIO] * (256 - len(table)))
+    of_requests = statuses if has_status else tuple(range(256))
+    return KernelNames(ops, flags, {"request": of_requests, "bio": statuses})
 
 
 def _op_name(name: str) -> str:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 
 from analyze.errors import IorecError
-from iorec.programs import MAPS, PROGRAMS, KernelFilter, Plan, load_programs
+from iorec.programs import MAPS, KernelFilter, Plan, load_programs
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Loading:
 
     def __init__(self, plan: Plan) -> None:
         """Starts the process, which has the privileges that this one has now."""
+        self._plan = plan
         self._channel, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -66,8 +67,8 @@ class Loading:
         named = dict(zip(answer["names"], fds, strict=True))
         return Loaded(
             maps={name: named[f"map {name}"] for name in MAPS},
-            programs={name: named[f"program {name}"] for name in PROGRAMS},
-            links={name: named[f"link {name}"] for name in PROGRAMS},
+            programs={name: named[f"program {name}"] for name in self._plan.programs},
+            links={name: named[f"link {name}"] for name in self._plan.programs},
             has_trace=answer["has_trace"],
         )
 

@@ -1,6 +1,7 @@
 """Words the lines that record prints before and after."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from analyze.units import format_bytes, format_count, format_duration
 from iorec.devices import disk_of_file
@@ -19,7 +20,9 @@ def format_start(settings: "Settings", *, has_trace: bool) -> str:
         end = f"after {format_duration(settings.limits.duration_ns)} or {end}"
     if settings.limits.count is not None:
         end = f"after {format_count(settings.limits.count)} I/Os or {end}"
-    line = f"recording {_scope(settings.filters)} to {settings.output}; stops {end}"
+    line = (
+        f"recording {_scope(settings.layers, settings.filters)} to {settings.output}; stops {end}"
+    )
     if has_trace:
         line += "\nthe kernel programs print to /sys/kernel/tracing/trace_pipe: cat it as root"
     elif settings.is_verbose:
@@ -30,11 +33,10 @@ def format_start(settings: "Settings", *, has_trace: bool) -> str:
 def format_end(result: "Result") -> str:
     """What was recorded, what was lost, and the next command."""
     counts = result.metadata["counts"]
-    size = sum(row["recorded_bytes"] for row in counts["devices"])
     duration = format_duration(result.metadata["duration_s"] * 1e9)
+    recorded = " and ".join(_recorded(counts, layer) for layer in counts["layers"])
     lines = [
-        f"{format_count(counts['recorded'])} I/Os, {format_bytes(size)} in {duration}; "
-        f"{format_count(result.lost)} lost",
+        f"{recorded} in {duration}; {format_count(result.lost)} lost",
         f"{result.path} ({format_bytes(result.size_bytes)})",
         f"next: iorec report {result.path}",
     ]
@@ -64,9 +66,17 @@ def format_warnings(settings: "Settings") -> list[str]:
     return warnings
 
 
-def _scope(filters: Filters) -> str:
-    """E.g. `reads of sda by pid 12`."""
-    parts = ["/".join(filters.op) + " requests" if filters.op else "block requests"]
+def _recorded(counts: dict[str, Any], layer: str) -> str:
+    """E.g. `1,234 bios, 4.8 MiB`."""
+    count = counts["layers"][layer]["recorded"]
+    size = sum(row["recorded_bytes"] for row in counts["devices"] if row["layer"] == layer)
+    return f"{format_count(count)} {layer}s, {format_bytes(size)}"
+
+
+def _scope(layers: Sequence[str], filters: Filters) -> str:
+    """E.g. `read/write requests of sda by pid 12`."""
+    kinds = " and ".join(f"{layer}s" for layer in layers)
+    parts = [f"{'/'.join(filters.op) if filters.op else 'block'} {kinds}"]
     parts.append(f"of {', '.join(filters.device)}" if filters.device else "of all devices")
     for word, values in (("pid", filters.pid), ("comm", filters.comm), ("cgroup", filters.cgroup)):
         if values:

@@ -22,6 +22,7 @@ class Facts:
     iorec_version: str
     command: tuple[str, ...]
     workload: tuple[str, ...]
+    layers: tuple[str, ...]
     filters: Filters
     devices: tuple[dict[str, Any], ...]
     buffer_bytes: int
@@ -70,7 +71,7 @@ def build_metadata(
         "duration_s": duration_ns / 1e9,
         "clock": {"start": asdict(start), "stop": asdict(now), "steps": steps},
         "filters": facts.filters.as_metadata(),
-        "layers": ["request"],
+        "layers": list(facts.layers),
         "devices": list(facts.devices),
         "counts": counts,
         "diskstats": diskstats_delta(*stats) if stats else {},

@@ -35,6 +35,16 @@ Where = Annotated[
         metavar="CONDITION", help="Only I/Os that meet this SQL condition on the columns."
     ),
 ]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        "-l",
+        "--layer",
+        metavar="NAME",
+        help="Show request or bio; by default request, and bio of devices without requests.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing rounded.")]
 Verbose = Annotated[
     bool,

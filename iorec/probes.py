@@ -42,11 +42,12 @@ class _ProgInfo(ctypes.Structure):
 class Probes:
     """The attached programs and the maps they write, as arrays; a context manager.
 
-    `counters` has one row per CPU, `completions` one per lane (see bpf/request.c), `in_flight` one
-    per slot; `identities` is shaped (CPUs, rows), `gaps` (lanes, rows). Reading them needs no
+    `counters` has one row per CPU, `completions` one per lane (see bpf/io.c), `in_flight` one per
+    slot; `identities` is shaped (layers x CPUs, rows), `gaps` (lanes, rows). Reading them needs no
     privilege.
     """
 
+    layers: tuple[str, ...]
     ring: Ring
     is_recording: NDArray[np.uint64]
     counters: NDArray[np.void]
@@ -91,7 +92,7 @@ class Probes:
 def open_probes(plan: Plan, loaded: Loaded) -> Probes:
     """Maps what was loaded; recording begins when `is_recording[0]` is set."""
     cpus = possible_cpus()
-    lanes = 2 * cpus
+    lanes = plan.lanes_per_cpu * cpus
 
     def array(name: str, dtype: Any, count: int) -> NDArray[Any]:
         dtype = np.dtype(dtype)
@@ -100,13 +101,16 @@ def open_probes(plan: Plan, loaded: Loaded) -> Probes:
         return np.frombuffer(pages, dtype, count)
 
     probes = Probes(
+        layers=plan.layers,
         ring=Ring(loaded.maps["records"], plan.ring_bytes, RECORD),
         is_recording=array("is_recording", np.uint64, 1),
         counters=array("counters", COUNTERS, cpus),
         completions=array("completions", COMPLETE_COUNTERS, lanes),
         in_flight=array("in_flight", SLOT, plan.bucket_count * SLOTS_PER_BUCKET),
-        identities=array("identities", IDENTITY, cpus * IDENTITIES_PER_CPU).reshape(cpus, -1),
-        tallies=array("tallies", TALLY, 2 * lanes * _TALLIES_PER_LANE),
+        identities=array(
+            "identities", IDENTITY, plan.layer_count * cpus * IDENTITIES_PER_CPU
+        ).reshape(-1, IDENTITIES_PER_CPU),
+        tallies=array("tallies", TALLY, (lanes + cpus) * _TALLIES_PER_LANE),
         gaps=array("gaps", GAP, lanes * _GAPS_PER_LANE).reshape(lanes, -1),
         has_trace=loaded.has_trace,
         _programs=loaded.programs,

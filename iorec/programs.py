@@ -15,10 +15,12 @@ from typing import Any
 
 from analyze.errors import IorecError
 from iorec.btf import KernelTypes, libbpf
+from iorec.cgroups import is_io_controller_unified
 from iorec.kernel_header import kernel_header
 
 BPF_FOLDER = Path(__file__).parent.parent / "bpf"
 
+LAYERS = ("request", "bio")  # by number: REQUEST_LAYER, BIO_LAYER of bpf/records.h
 IDENTITIES_PER_CPU = 4096
 SLOTS_PER_BUCKET = 8  # of bpf/records.h
 
@@ -34,14 +36,29 @@ MAPS = (
 )
 
 # Completions first, so that nothing is seen to start whose end would be missed.
-PROGRAMS = {
-    "on_complete": "block_rq_complete",
-    "on_nested_complete": "block_rq_complete",
-    "on_merge": "block_rq_merge",
-    "on_requeue": "block_rq_requeue",
-    "on_issue": "block_rq_issue",
-    "on_start": "block_io_start",
+_PROGRAMS = {
+    "request": {
+        "on_complete": "block_rq_complete",
+        "on_nested_complete": "block_rq_complete",
+        "on_merge": "block_rq_merge",
+        "on_back_merge": "block_bio_backmerge",
+        "on_front_merge": "block_bio_frontmerge",
+        "on_requeue": "block_rq_requeue",
+        "on_issue": "block_rq_issue",
+        "on_start": "block_io_start",
+    },
+    "bio": {
+        "on_bio_complete": "block_bio_complete",
+        "on_nested_bio_complete": "block_bio_complete",
+        "on_complete_bios": "block_rq_complete",
+        "on_nested_complete_bios": "block_rq_complete",
+        "on_remap": "block_bio_remap",
+        "on_bio_queue": "block_bio_queue",
+    },
 }
+_PROGRAMS_OF_ALL_LAYERS = {"on_split": "block_split"}
+# By their places in the table of tail calls.
+_CALLED_AGAIN = ("on_complete_bios", "on_nested_complete_bios")
 _START_BEFORE_6_5 = "block_getrq"
 
 # include/uapi/linux/bpf.h
@@ -91,7 +108,7 @@ class KernelFilter:
     excluded_pid: int | None = None
 
     def defines(self) -> dict[str, str]:
-        """The macros of bpf/request.c for what is filtered."""
+        """The macros of bpf/io.c for what is filtered."""
         found = {
             "FILTER_DEVICE": "1" if self.devices else "",
             "FILTER_PID": "1" if self.pids else "",
@@ -106,12 +123,32 @@ class KernelFilter:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to load: `ring_bytes` and `bucket_count` are powers of two."""
+    """What to load: the layers' names, and sizes that are powers of two."""
 
     kernel_filter: KernelFilter
+    layers: tuple[str, ...]
     ring_bytes: int
     bucket_count: int
     wants_trace: bool = False
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers the maps have room for, by the highest number of one."""
+        return 1 + max(LAYERS.index(layer) for layer in self.layers)
+
+    @property
+    def lanes_per_cpu(self) -> int:
+        """How many programs take completions (bpf/io.c)."""
+        return 6 if "bio" in self.layers else 2
+
+    @property
+    def programs(self) -> dict[str, str]:
+        """The tracepoint of each program to load."""
+        found = dict(_PROGRAMS_OF_ALL_LAYERS)
+        for layer in LAYERS:
+            if layer in self.layers:
+                found |= _PROGRAMS[layer]
+        return found
 
 
 def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
@@ -121,9 +158,12 @@ def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
     """
     bcc = import_bcc()
     with KernelTypes() as kernel:
-        header = kernel_header(kernel)
+        header = kernel_header(kernel, has_bios="bio" in plan.layers)
     defines = {
         "CPUS": str(possible_cpus()),
+        "LAYERS": str(plan.layer_count),
+        **({"RECORDS_BIOS": "1"} if "bio" in plan.layers else {}),
+        **({"IS_IO_CONTROLLER_UNIFIED": "1"} if is_io_controller_unified() else {}),
         "BUCKETS": str(plan.bucket_count),
         "RING_PAGES": str(plan.ring_bytes // mmap.PAGESIZE),
         "IDENTITIES": str(IDENTITIES_PER_CPU),
@@ -144,14 +184,17 @@ def possible_cpus() -> int:
 
 
 def _load_with(bcc: Any, plan: Plan, header: str, defines: Mapping[str, str]) -> dict[str, int]:
-    module = _compile(bcc, header, defines)
+    module = _compile(bcc, plan, header, defines)
     _fill_filters(module, plan.kernel_filter)
     named = {f"map {name}": module[name.encode()].map_fd for name in MAPS}
-    for name, tracepoint in PROGRAMS.items():
+    for name, tracepoint in plan.programs.items():
         if name == "on_start" and "HAVE_BLOCK_IO_START" not in header:
             tracepoint = _START_BEFORE_6_5
         program, link = attach_program(bcc, module, name, tracepoint)
         named |= {f"program {name}": program, f"link {name}": link}
+        if name in _CALLED_AGAIN:
+            table = module[b"complete_more_bios"]
+            table[table.Key(_CALLED_AGAIN.index(name))] = table.Leaf(program)
     return named
 
 
@@ -199,9 +242,10 @@ def _captured_stderr() -> Iterator[list[str]]:
             output.append(file.read().decode(errors="replace"))
 
 
-def _compile(bcc: Any, header: str, defines: Mapping[str, str]) -> Any:
-    source = BPF_FOLDER / "request.c"
-    text = f'{header}#line 1 "{source}"\n{source.read_text()}'
+def _compile(bcc: Any, plan: Plan, header: str, defines: Mapping[str, str]) -> Any:
+    # One text, as BCC takes map operations in its main file only.
+    sources = [BPF_FOLDER / f"{name}.c" for name in ("io", *plan.layers)]
+    text = header + "".join(f'#line 1 "{path}"\n{path.read_text()}' for path in sources)
     flags = [f"-D{name}={value}" for name, value in defines.items()]
     with _captured_stderr() as output:
         try:
@@ -213,7 +257,7 @@ def _compile(bcc: Any, header: str, defines: Mapping[str, str]) -> Any:
             f"the kernel refused to create the map {refusal[1]}: {refusal[2]}", _NEEDS
         ) from failure
     raise IorecError(
-        f"cannot compile {source.name} for this kernel: {output[0].strip() or failure}",
+        f"cannot compile the programs for this kernel: {output[0].strip() or failure}",
         "please report this with the output of `uname -a`",
     ) from failure
 

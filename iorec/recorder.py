@@ -1,6 +1,7 @@
 """Records: drains the kernel's ring into a spool until asked to stop."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,7 @@ class Recorder:
         self._builder = RowBuilder(probes, names, self._started.offset_ns)
         self._began_ns = self._started.monotonic_ns
         self._end_ns = self._started.monotonic_ns + (limits.duration_ns or 0)
-        self._ledger = self._new_ledger(take_snapshot(probes))
+        self._ledger = self._new_ledger(take_snapshot(probes), {})
         self._pending: list[NDArray[np.void]] = []
         self._drained = self._shown = 0
         self._rate = 0.0
@@ -102,9 +103,10 @@ class Recorder:
         time.sleep(_SETTLE_S)
         self._drain()
         self._write_pending()
-        hung = in_flight_records(self._probes.in_flight)
-        counts = self._ledger.counts(take_snapshot(self._probes), len(hung))
-        last = self._builder.build(hung, is_in_flight=True), self._metadata(counts, stats)
+        hung = self._builder.build(in_flight_records(self._probes.in_flight), is_in_flight=True)
+        in_flight = Counter(hung["layer"].to_pylist())
+        counts = self._ledger.counts(take_snapshot(self._probes), in_flight)
+        last = hung, self._metadata(counts, stats)
         if self.failure is None:
             self._write(*last)
         if self.failure is None:
@@ -206,7 +208,9 @@ class Recorder:
         self._write_pending()
         counts = self._ledger.counts(now)
         carried = pending_completions(counts)
-        counts["completions"] -= carried
+        counts["completions"] -= sum(carried.values())
+        for layer, count in carried.items():
+            counts["layers"][layer]["completions"] -= count
         metadata = self._metadata(counts, (self._stats_at_start, edge))
         self._write(self._builder.build(_NO_RECORDS), metadata)
         if self.failure is not None:
@@ -219,10 +223,16 @@ class Recorder:
         self._stats_at_start = edge
         self._ledger = self._new_ledger(now, carried)
 
-    def _new_ledger(self, start: Snapshot, carried: int = 0) -> Ledger:
-        gaps = Gaps(self._probes)
-        devices = self._builder.devices
-        return Ledger(start, self._names, devices, gaps, read_in_flight(), carried)
+    def _new_ledger(self, start: Snapshot, carried: dict[str, int]) -> Ledger:
+        return Ledger(
+            start,
+            self._probes.layers,
+            self._names,
+            self._builder.devices,
+            Gaps(self._probes),
+            read_in_flight(),
+            carried,
+        )
 
     def _is_done(self, now: float) -> bool:
         if self._workload is not None and (status := self._workload.poll()) is not None:

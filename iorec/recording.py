@@ -59,6 +59,7 @@ def record_and_convert(
         settings.version,
         settings.command,
         settings.workload,
+        settings.layers,
         settings.filters,
         tuple(describe_devices()),
         settings.buffer_bytes,

@@ -5,24 +5,20 @@ import numpy as np
 NO_ISSUE = 2**64 - 1
 NO_IDENTITY = 0
 
-_RECORDED_FIELDS = [
-    ("sector", "u8"),
-    ("bytes", "u4"),
-    ("dev", "u4"),
-    ("cmd_flags", "u4"),
-    ("identity", "u4"),
-    ("cpu", "u2"),
-    ("error", "u2"),
-    ("partno", "u1"),
-]
-
 RECORD = np.dtype(
     [
         ("start_ns", "u8"),
         ("latency_ns", "u8"),
         ("queue_ns", "u8"),
-        *_RECORDED_FIELDS,
-        ("padding", "V3"),
+        ("sector", "u8"),
+        ("bytes", "u4"),
+        ("dev", "u4"),
+        ("cmd_flags", "u4"),
+        ("identity", "u4"),
+        ("bios_or_above", "u4"),
+        ("lane", "u2"),
+        ("error", "u1"),
+        ("partno", "u1"),
     ]
 )
 
@@ -33,31 +29,49 @@ SLOT = np.dtype(
         ("issue_ns", "u8"),
         ("sector", "u8"),
         ("bytes", "u4"),
-        ("done_bytes", "u4"),
+        ("done_bytes_or_parts", "u4"),
         ("dev", "u4"),
         ("cmd_flags", "u4"),
         ("identity", "u4"),
-        ("cpu", "u2"),
-        ("error", "u2"),
+        ("bios_or_above", "u4"),
+        ("lane", "u2"),
+        ("error", "u1"),
         ("partno", "u1"),
         ("is_filtered", "u1"),
-        ("padding", "V6"),
+        ("is_part", "u1"),
+        ("padding", "V2"),
     ]
 )
 
-IDENTITY = np.dtype([("cgroup", "u8"), ("pid", "u4"), ("tid", "u4"), ("comm", "V16")])
+IDENTITY = np.dtype(
+    [
+        ("cgroup", "u8"),
+        ("charged_cgroup", "u8"),
+        ("inode", "u8"),
+        ("inode_dev", "u4"),
+        ("generation", "u4"),
+        ("pid", "u4"),
+        ("tid", "u4"),
+        ("comm", "V16"),
+    ]
+)
 
-
-def _section(*names: str) -> np.dtype[np.void]:
-    return np.dtype([("scratch", "u8"), *((n, "u8") for n in names), ("pad", "u8", 7 - len(names))])
-
+PROGRAM_COUNTERS = np.dtype(
+    [
+        ("scratch", "u8"),
+        ("runs", "u8"),
+        ("table_full", "u8"),
+        ("stale", "u8"),
+        ("identities", "u8"),
+        ("events", "u8"),
+        ("padding", "u8", 2),
+    ]
+)
 
 COUNTERS = np.dtype(
     [
-        ("start", _section("runs", "table_full", "stale", "identities")),
-        ("issue", _section("table_full", "stale")),
-        ("merge", _section("merged")),
-        ("requeue", _section("requeued")),
+        (program, PROGRAM_COUNTERS)
+        for program in ("start", "issue", "merge", "requeue", "split", "remap", "bio_queue")
     ]
 )
 
@@ -72,7 +86,8 @@ COMPLETE_COUNTERS = np.dtype(
         ("unmatched", "u8"),
         ("continuations", "u8"),
         ("gaps", "u8"),
-        ("padding", "u8", 7),
+        ("done_bios", "u8"),
+        ("padding", "u8", 6),
     ]
 )
 
@@ -87,7 +102,10 @@ TALLY = np.dtype(
         ("unmatched_bytes", "u8"),
         ("stale", "u8"),
         ("stale_bytes", "u8"),
-        ("padding", "u8", 7),
+        ("merges", "u8"),
+        ("splits", "u8"),
+        ("requeues", "u8"),
+        ("padding", "u8", 4),
     ]
 )
 

@@ -13,6 +13,7 @@ from iorec.identities import Identities
 from iorec.kernel_names import KernelNames
 from iorec.name_column import NameColumn
 from iorec.probes import Probes
+from iorec.programs import LAYERS
 from iorec.records import NO_ISSUE, RECORD
 
 _SECTOR_BYTES = 512
@@ -28,15 +29,19 @@ class RowBuilder:
     def __init__(self, probes: Probes, names: KernelNames, realtime_offset_ns: int) -> None:
         """`realtime_offset_ns` is what a monotonic time lacks to wall-clock time."""
         self._names = names
-        self._errnos = np.array(names.errnos, np.int16)
+        self._errnos = np.array([names.errnos[layer] for layer in LAYERS], np.int16)
+        self._cpus = len(probes.counters)
         self._offset_ns = realtime_offset_ns
         self._dictionaries = {
             column: NameColumn()
-            for column in ("layer", "op", "flags", "device", "partition", "comm", "cgroup")
+            for column in SCHEMA.names
+            if pa.types.is_dictionary(SCHEMA.field(column).type)
         }
-        self._dictionaries["layer"].code("request")
+        for layer in LAYERS:
+            self._dictionaries["layer"].code(layer)
         self._identities = Identities(
-            probes, self._dictionaries["comm"], self._dictionaries["cgroup"]
+            probes,
+            *(self._dictionaries[column] for column in ("comm", "cgroup", "charged_cgroup")),
         )
         self.devices = DeviceNames()
 
@@ -49,10 +54,14 @@ class RowBuilder:
         cmd_flags = distinct(records["cmd_flags"])
         devices = distinct(self._device_keys(records))
         time = records["start_ns"].view(np.int64) + self._offset_ns
+        layers, cpus = np.divmod(records["lane"], self._cpus)
+        is_bio = layers == LAYERS.index("bio")
+        is_unissued = records["queue_ns"] == NO_ISSUE
+        above = distinct(np.where(is_bio, records["bios_or_above"], 0))
         is_unfinished = np.full(len(records), is_in_flight)
         columns = {
             "time": to_arrow(time, kind=SCHEMA.field("time").type),
-            "layer": self._dictionaries["layer"].encode(np.zeros(len(records), np.int32)),
+            "layer": self._dictionaries["layer"].encode(layers.astype(np.int32)),
             "op": self._named("op", cmd_flags, self._names.op),
             "flags": self._named("flags", cmd_flags, self._names.flag_list),
             "device": self._named("device", devices, lambda key: self._resolve(key)[0]),
@@ -60,12 +69,12 @@ class RowBuilder:
             "offset": self._offsets(records, cmd_flags),
             "bytes": to_arrow(records["bytes"].astype(np.int64)),
             "latency_ns": to_arrow(records["latency_ns"].view(np.int64), is_unfinished),
-            "queue_ns": to_arrow(
-                records["queue_ns"].view(np.int64), records["queue_ns"] == NO_ISSUE
-            ),
-            "errno": to_arrow(self._errnos[records["error"]], is_unfinished),
+            "queue_ns": to_arrow(records["queue_ns"].view(np.int64), is_unissued),
+            "errno": to_arrow(self._errnos[layers, records["error"]], is_unfinished),
             **self._identities.columns(records),
-            "cpu": to_arrow(records["cpu"].view(np.int16)),
+            "cpu": to_arrow(cpus.astype(np.int16)),
+            "bios": to_arrow(records["bios_or_above"].view(np.int32), is_bio | is_unissued),
+            "above": self._named("above", above, lambda dev: self.devices.resolve(dev, 0)[0]),
         }
         return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
@@ -95,9 +104,10 @@ class RowBuilder:
 
 def in_flight_records(slots: NDArray[np.void]) -> NDArray[np.void]:
     """Records (dtype RECORD) of the slots whose I/O has not completed, as far as it is known."""
-    busy = slots[(slots["key"] != 0) & (slots["is_filtered"] == 0)].copy()
+    is_shown = (slots["key"] != 0) & (slots["is_filtered"] == 0) & (slots["is_part"] == 0)
+    busy = slots[is_shown].copy()
     records = np.zeros(len(busy), RECORD)
-    for name in ("start_ns", "sector", "bytes", "dev", "cmd_flags", "identity", "cpu", "partno"):
+    for name in set(RECORD.names or ()) - {"latency_ns", "queue_ns", "error"}:
         records[name] = busy[name]
     is_issued = busy["issue_ns"] != 0
     records["queue_ns"] = np.where(is_issued, busy["issue_ns"] - busy["start_ns"], NO_ISSUE)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # eight with a probability below 1e-6. At least 64 Ki, for devices that are added later.
 _SLOTS_PER_REQUEST = 8
 _FEWEST_SLOTS = 1 << 16
+# A request holds many bios when they were merged, and bios wait for requests.
+_MORE_SLOTS_FOR_BIOS = 4
 
 _LARGEST_BUFFER = 1 << 30
 
@@ -38,6 +40,7 @@ class Settings:
 
     output: Path
     is_forced: bool
+    layers: tuple[str, ...]
     filters: Filters
     limits: Limits
     buffer_bytes: int
@@ -109,8 +112,11 @@ def _refuse_leftover(folder: Folder, part_name: str) -> None:
 
 def _plan(settings: Settings, kernel_filter: KernelFilter) -> Plan:
     slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
+    if "bio" in settings.layers:
+        slots *= _MORE_SLOTS_FOR_BIOS
     return Plan(
         kernel_filter,
+        settings.layers,
         settings.buffer_bytes,
         1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
         settings.is_verbose,

@@ -40,6 +40,7 @@ def table(count: int, **columns: Any) -> pa.Table:
     """`count` rows, one each millisecond from START_NS; a column is one value or `count` values."""
     index = np.arange(count, dtype=np.int64)
     columns = {
+        **dict.fromkeys(SCHEMA.names),
         **_DEFAULTS,
         "time": START_NS + index * 1_000_000,
         "offset": index * 4096,
@@ -118,6 +119,8 @@ def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
             "lost": dict.fromkeys(LOSS_CAUSES, 0),
             "gaps": [],
             "devices": ledger,
+            "layers": {},
+            "events": [],
         },
         "diskstats": {
             device: {group: _diskstats(ledger, device, group) for group in _DISKSTATS_GROUPS}
@@ -247,6 +250,7 @@ def _device(number: int, name: str) -> dict[str, Any]:
         "nr_requests": 128,
         "partitions": [],
         "stands_on": [],
+        "has_requests": None,
     }
 
 

@@ -1,5 +1,6 @@
 """Opening captures: what is readable reads the same everywhere, what is not says why."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import analyze
 from analyze.capture import Capture
 from analyze.errors import IorecError
-from analyze.schema import SCHEMA
+from analyze.schema import ADDED_COLUMNS, METADATA_KEY, SCHEMA
 from tests.builders import (
     SECOND_NS,
     START_NS,
@@ -184,6 +185,32 @@ def test_of_two_layers_that_see_the_same_io_one_is_shown(tmp_path: Path) -> None
     with analyze.open(write_capture(tmp_path / "run.parquet", rows)) as capture:
         shown = capture.sql("SELECT device, layer, count(*) FROM io GROUP BY ALL ORDER BY ALL")
         assert shown.fetchall() == [("dm-0", "bio", 2), ("sda", "request", 2)]
+
+
+@pytest.mark.parametrize(("layer", "expected"), [("bio", 4), ("request", 2)])
+def test_one_layer_can_be_asked_for(tmp_path: Path, layer: str, expected: int) -> None:
+    rows = table(6, device=["sda"] * 4 + ["dm-0"] * 2, layer=["bio", "request"] * 2 + ["bio"] * 2)
+    with analyze.open(write_capture(tmp_path / "run.parquet", rows), layer=layer) as capture:
+        assert capture.sql("SELECT DISTINCT layer FROM io").fetchall() == [(layer,)]
+        assert capture.summary().total.ios == expected
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "csv.gz"])
+def test_columns_that_came_later_are_null_in_older_captures(tmp_path: Path, suffix: str) -> None:
+    old, new = tmp_path / f"old.{suffix}", tmp_path / f"new.{suffix}"
+    write_capture(old, table(7, bios=5))
+    write_capture(new, table(3, bios=2))
+    if suffix == "parquet":
+        described = pq.read_metadata(old).metadata[METADATA_KEY]
+        write_parquet(old, table(7).drop_columns(list(ADDED_COLUMNS)), described)
+    else:
+        with gzip.open(old, "rt") if suffix == "csv.gz" else old.open() as file:
+            lines = [line.rstrip("\n").split(",")[: -len(ADDED_COLUMNS)] for line in file]
+        text = "".join(",".join(line) + "\n" for line in lines)
+        old.write_bytes(gzip.compress(text.encode()) if suffix == "csv.gz" else text.encode())
+    with analyze.open(old, new) as capture:
+        found = capture.sql("SELECT bios, count(*) FROM io GROUP BY ALL ORDER BY ALL").fetchall()
+    assert found == [(2, 3), (None, 7)]
 
 
 def test_leaving_a_capture_leaves_nothing_behind(

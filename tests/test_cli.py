@@ -79,14 +79,19 @@ def test_report_prints_text_json_and_csv_on_stdout_alone(iorec: Run, path: Path)
 
 def test_report_takes_every_option_of_a_reader(iorec: Run, path: Path) -> None:
     groups = ["--by", "device,op", "--by", "cpu", "--sort", "p99", "--top", "3", "--histogram"]
-    window = ["-b", "1", "-e", "9", "--where", "latency_ns > 1000"]
+    window = ["-b", "1", "-e", "9", "--where", "latency_ns > 1000", "-l", "request"]
     result = iorec("report", path, *groups, *window, "--json")
     document = json.loads(result.stdout)
     assert document["summary"]["by"] == ["device", "op", "cpu"]
     assert document["summary"]["sort"] == "p99"
     assert len(document["summary"]["groups"]) == 3
     assert document["summary"]["groups"][0]["histogram"]
-    assert document["selection"] == {"begin_s": 1.0, "end_s": 9.0, "where": "latency_ns > 1000"}
+    assert document["selection"] == {
+        "begin_s": 1.0,
+        "end_s": 9.0,
+        "where": "latency_ns > 1000",
+        "layer": "request",
+    }
 
 
 def test_text_shows_twenty_groups_and_json_all(iorec: Run, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_the_json_document_holds_every_number_unrounded(tmp_path: Path) -> None:
     assert document["summary"] == plain
     assert document["origin"] == "2026-11-21T20:32:47.000000000Z"
     assert document["completeness"]["is_complete"] is True
-    assert document["selection"] == {"begin_s": None, "end_s": None, "where": None}
+    assert document["selection"] == {"begin_s": None, "end_s": None, "where": None, "layer": None}
 
 
 def test_the_csv_holds_a_line_for_each_group_and_every_number(tmp_path: Path) -> None:

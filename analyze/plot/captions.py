@@ -33,10 +33,16 @@ def subtitle(capture: Capture, contents: Contents, timeline: Timeline) -> str:
     parts = (
         format_time(timeline.begin_ns),
         format_duration(timeline.length_ns),
-        f"{format_count(contents.io_count)} I/O{'s' * (contents.io_count != 1)}",
+        f"{format_count(contents.io_count)} {_kind(capture)}{'s' * (contents.io_count != 1)}",
         _some(systems, len(systems)),
     )
     return "  ·  ".join(parts)
+
+
+def _kind(capture: Capture) -> str:
+    """What one I/O is, if they are not requests."""
+    layers = {layer for file in capture.files for layer in file.metadata.layers}
+    return "bio" if capture.selection.layer == "bio" or layers == {"bio"} else "I/O"
 
 
 def only_io(io: OnlyIo) -> str:

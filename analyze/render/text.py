@@ -85,6 +85,8 @@ def _selection_lines(report: Report) -> list[str]:
     if left_out > 0:
         lines.append(f"and {format_count(left_out)} more captures")
     shown, selection = [], report.selection
+    if selection.layer is not None:
+        shown.append(f"in the layer {selection.layer}")
     if selection.begin_s is not None:
         shown.append(f"from {selection.begin_s:g} s")
     if selection.end_s is not None:
@@ -93,6 +95,8 @@ def _selection_lines(report: Report) -> list[str]:
         shown.append(f"where {escape_for_terminal(selection.where)}")
     if shown:
         lines.append(f"below: {format_count(report.summary.total.ios)} I/Os {' '.join(shown)}")
+    elif len(report.completeness.recorded_by_layer) > 1:
+        lines.append("below: requests, and bios of devices without requests; all bios: --layer bio")
     return lines
 
 

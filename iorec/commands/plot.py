@@ -7,7 +7,7 @@ import typer
 
 from analyze.errors import IorecError
 from analyze.plot.kinds import Kind
-from iorec.options import Begin, Captures, End, Verbose, Where
+from iorec.options import Begin, Captures, End, Layer, Verbose, Where
 from iorec.output import Folder, check_free
 from iorec.signals import interruptible
 from iorec.workload import invoking_user
@@ -35,6 +35,7 @@ def plot(
     kind: Annotated[
         Kind, typer.Option(metavar="KIND", help=f"What to draw: {', '.join(Kind)}.")
     ] = Kind.OVERVIEW,
+    layer: Layer = None,
     begin: Begin = None,
     end: End = None,
     where: Where = None,
@@ -48,7 +49,7 @@ def plot(
 
     suffix = ".png" if output is None else image_suffix(output)
     with (
-        open_captures(captures, begin_s=begin, end_s=end, where=where) as capture,
+        open_captures(captures, begin_s=begin, end_s=end, where=where, layer=layer) as capture,
         interruptible(capture.connection.interrupt),
     ):
         path = output or _picture_of(capture.files[0].path)

@@ -15,6 +15,7 @@ Examples:
   sudo iorec record -o run.parquet                  until Ctrl-C
   sudo iorec record -d nvme0n1 --op write --duration 30s
   sudo iorec record -o fio.parquet -- fio job.fio   until fio ends
+  sudo iorec record -l bio -d zram0                 a device without requests
 """
 
 
@@ -46,6 +47,15 @@ def record(
         int | None,
         typer.Option(
             metavar="N", min=1, help="At --max-size go on in a new file; keep the newest N."
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-l",
+            "--layer",
+            metavar="NAME",
+            help="What to record: request (the default), bio, or both: request,bio.",
         ),
     ] = None,
     device: Annotated[
@@ -87,12 +97,14 @@ def record(
 ) -> None:
     """Record every block I/O of the machine to a file.
 
-    Filters are decided in the kernel when an I/O is submitted; each may be repeated.
+    The layer request is what goes to the disks; bio is what is asked of every block device, of
+    those without requests (device-mapper, md, zram) too. Filters are decided in the kernel when an
+    I/O is submitted; each may be repeated.
     """
     from analyze.errors import IorecError
     from analyze.units import parse_duration_ns, parse_size_bytes
     from iorec import __version__
-    from iorec.filters import Filters
+    from iorec.filters import Filters, resolve_layers
     from iorec.limits import Limits
     from iorec.messages import format_end, format_start, format_warnings
     from iorec.privileges import check_privileges
@@ -108,6 +120,7 @@ def record(
     settings = Settings(
         output=output or _default_output(),
         is_forced=force,
+        layers=resolve_layers(layer or ["request"]),
         filters=Filters(
             device=tuple(device or ()),
             pid=tuple(pid or ()),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from analyze.errors import IorecError
-from iorec.options import Begin, Captures, End, Json, Verbose, Where
+from iorec.options import Begin, Captures, End, Json, Layer, Verbose, Where
 from iorec.signals import interruptible
 
 EPILOG = """\b
@@ -49,6 +49,7 @@ def report(
     histogram: Annotated[
         bool, typer.Option("--histogram", help="Show the latency distribution of each group.")
     ] = False,
+    layer: Layer = None,
     begin: Begin = None,
     end: End = None,
     where: Where = None,
@@ -70,7 +71,7 @@ def report(
     if top is None and not (json or csv):
         top = _MAX_GROUPS_OF_TEXT
     with (
-        open_captures(captures, begin_s=begin, end_s=end, where=where) as capture,
+        open_captures(captures, begin_s=begin, end_s=end, where=where, layer=layer) as capture,
         interruptible(capture.connection.interrupt),
     ):
         made = make_report(capture, keys, sort=sort, top=top, histogram=histogram)

@@ -19,7 +19,7 @@ def main() -> None:
     """Until Ctrl-C."""
     bcc = import_bcc()
     with KernelTypes() as kernel:
-        header = kernel_header(kernel)
+        header = kernel_header(kernel, has_bios=False)
     source = Path(__file__).with_suffix(".c").read_text()
     module = bcc.BPF(text=header + source)
     events = module[b"events"]

@@ -72,7 +72,7 @@ def _record_ns(consume: Callable[[], int]) -> float:
 
 def _spool_ns() -> list[float]:
     """ns of CPU to turn each real record into a row of the spool."""
-    plan = Plan(KernelFilter(), ring_bytes=64 << 20, bucket_count=1 << 13)
+    plan = Plan(KernelFilter(), ("request",), ring_bytes=64 << 20, bucket_count=1 << 13)
     names = read_kernel_names()
     with Loading(plan) as loading, open_probes(plan, loading.finish()) as probes:
         with loop_device() as (device, _):

@@ -27,7 +27,8 @@ int produce(void *packet)
 		record->dev = *number;
 		record->cmd_flags = *number;
 		record->identity = *number;
-		record->cpu = *number;
+		record->bios_or_above = *number;
+		record->lane = *number;
 		record->error = *number;
 		record->partno = *number;
 		records.ringbuf_submit(record, BPF_RB_NO_WAKEUP);

@@ -14,7 +14,7 @@ PAIRS = {
     "record": records.RECORD,
     "slot": records.SLOT,
     "identity": records.IDENTITY,
-    "start_counters": records.COUNTERS["start"],
+    "program_counters": records.PROGRAM_COUNTERS,
     "counters": records.COUNTERS,
     "complete_counters": records.COMPLETE_COUNTERS,
     "tally": records.TALLY,

@@ -1,0 +1,207 @@
+"""Bios: every block device, one row for each, and nothing that requests do not account for."""
+
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+import analyze
+from tests.kernel.conftest import Capture, LoopDevice, assert_accounts_close, run
+from tests.kernel.test_accounting import queue_set
+
+Record = Callable[..., Capture]
+
+_HOT_ADD = Path("/sys/class/zram-control/hot_add")
+
+
+@pytest.fixture
+def zram() -> Iterator[str]:
+    """The name of a block device without requests, in memory."""
+    subprocess.run(["modprobe", "-q", "zram"], check=False)
+    name = f"zram{_HOT_ADD.read_text().strip()}"
+    try:
+        Path(f"/sys/block/{name}/disksize").write_text(str(64 << 20))
+        if Path("/usr/bin/udevadm").exists():
+            run("udevadm", "settle")
+        yield name
+    finally:
+        _HOT_ADD.with_name("hot_remove").write_text(name.removeprefix("zram"))
+
+
+@contextmanager
+def mounted_ext4(loop: LoopDevice, folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0", loop.path)
+    run("mount", loop.path, folder)
+    try:
+        yield folder
+    finally:
+        run("umount", folder)
+
+
+def fio(path: str, *options: str) -> list[str]:
+    return ["fio", "--name=load", f"--filename={path}", "--thread", *options]
+
+
+def sums(capture: Capture, layer: str, device: str) -> dict[str, tuple[int, int]]:
+    """I/Os and bytes that a layer saw, by diskstats group, whatever became of them."""
+    kinds = ("recorded", "filtered", "lost", "began_before")
+    return {
+        row["op"]: (sum(row[kind] for kind in kinds), sum(row[f"{kind}_bytes"] for kind in kinds))
+        for row in capture.counts["devices"]
+        if (row["layer"], row["device"]) == (layer, device)
+    }
+
+
+def assert_layers_close(capture: Capture) -> None:
+    for counts in capture.counts["layers"].values():
+        lost = dict(counts["lost"])
+        lost.pop("missed_completion")
+        kinds = ("recorded", "filtered", "began_before", "continuations")
+        assert counts["completions"] == sum(counts[k] for k in kinds) + sum(lost.values()), counts
+
+
+def missed(capture: Capture) -> int:
+    """Completions that the kernel showed no program, as some do; nothing else may be lost."""
+    lost = capture.counts["lost"]
+    count = int(lost["missed_completion"])
+    assert sum(lost.values()) == count < 1000, lost
+    return count
+
+
+@pytest.mark.parametrize("layers", ["bio", "request,bio"])
+def test_a_device_without_requests_agrees_with_diskstats(
+    record: Record, zram: str, ram_folder: Path, layers: str
+) -> None:
+    work = fio(f"/dev/{zram}", "--direct=1", "--rw=randrw", "--bs=4k", "--number_ios=8009")
+    capture = record("-l", layers, "-d", zram, "--", *work)
+    rows = capture.rows(device=zram, layer="bio", comm="fio")
+    assert 8009 - missed(capture) <= len(rows) <= 8009
+    assert {row["queue_ns"] for row in rows} == {row["bios"] for row in rows} == {None}
+    kernel = capture.metadata["diskstats"][zram]
+    for op in ("read", "write"):
+        assert sums(capture, "bio", zram)[op] == (kernel[op]["ios"], kernel[op]["bytes"])
+    assert_layers_close(capture)
+    with analyze.open(ram_folder / "run.parquet") as read:
+        compared = [row for row in read.completeness().devices if row.device == zram]
+        assert {(row.op, row.agrees) for row in compared} == {("read", True), ("write", True)}
+
+
+def test_bios_and_requests_of_a_file_system_have_the_same_bytes(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        script = f"""
+            dd if=/dev/zero of={mount}/buffered bs=1M count=40 conv=fsync
+            dd if=/dev/zero of={mount}/direct bs=8M count=5 oflag=direct
+            dd if={mount}/direct of=/dev/null bs=8M iflag=direct
+            dd if=/dev/zero of={mount}/small bs=4k count=211 oflag=dsync
+            rm {mount}/direct; fstrim {mount}; sync
+        """
+        capture = record("-l", "request,bio", "-d", loop.name, "--", "sh", "-ec", script)
+    assert_accounts_close(capture)
+    assert_layers_close(capture)
+    requests, bios = (sums(capture, layer, loop.name) for layer in ("request", "bio"))
+    kernel = capture.metadata["diskstats"][loop.name]
+    for op in ("read", "write", "discard"):
+        assert requests[op] == (kernel[op]["ios"], kernel[op]["bytes"])
+        assert bios[op][1] == requests[op][1]
+    # Bios of 8 MiB were split: as bios they are whole, as requests in parts.
+    sizes = {row["bytes"] for row in capture.rows(layer="bio", op="read")}
+    assert max(sizes) > max(row["bytes"] for row in capture.rows(layer="request", op="read"))
+    splits = sum(row["splits"] for row in capture.counts["events"] if row["device"] == loop.name)
+    assert splits > 0
+    assert requests["read"][0] == bios["read"][0] + sum(
+        row["splits"] for row in capture.counts["events"] if row["op"] == "read"
+    )
+
+
+def test_the_latency_of_a_request_lies_within_that_of_its_bio(
+    record: Record, loop: LoopDevice
+) -> None:
+    work = fio(loop.path, "--direct=1", "--rw=randread", "--bs=4k", "--number_ios=2003")
+    capture = record("-l", "request,bio", "-d", loop.name, "--", *work)
+    missing = missed(capture)
+    spans: dict[str, list[tuple[int, int, int]]] = {}
+    times = capture.table["time"].cast("int64").to_pylist()
+    for start, row in zip(times, capture.rows(), strict=True):
+        if row["comm"] == "fio":
+            span = row["offset"], start, start + row["latency_ns"]
+            spans.setdefault(row["layer"], []).append(span)
+    requests, bios = (sorted(spans[layer]) for layer in ("request", "bio"))
+    assert 2003 - missing <= min(len(requests), len(bios)) <= 2003
+    if not missing:
+        for request, bio in zip(requests, bios, strict=True):
+            assert bio[0] == request[0]
+            assert bio[1] <= request[1] < request[2] <= bio[2]
+    assert {row["bios"] for row in capture.rows(layer="request", comm="fio")} == {1}
+
+
+def test_a_request_knows_how_many_bios_were_merged_into_it(
+    record: Record, loop: LoopDevice
+) -> None:
+    # What is submitted at once is plugged, and merged if it is adjacent.
+    work = fio(loop.path, "--direct=1", "--rw=write", "--bs=4k", "--number_ios=4096",
+               "--ioengine=libaio", "--iodepth=512", "--iodepth_batch=512")  # fmt: skip
+    with queue_set(loop, "nomerges", "0"):
+        capture = record("-l", "request,bio", "-d", loop.name, "--", *work)
+    requests = capture.rows(layer="request", op="write", comm="fio")
+    bios = capture.rows(layer="bio", op="write", comm="fio")
+    missing = missed(capture)
+    assert 4096 - missing <= len(bios) <= 4096
+    assert abs(sum(row["bios"] for row in requests) - len(bios)) <= missing
+    assert max(row["bios"] for row in requests) >= 128  # max_segments
+    events = [row for row in capture.counts["events"] if row["device"] == loop.name]
+    assert sum(row["merges"] for row in events) == len(bios) - len(requests)
+    assert_layers_close(capture)
+
+
+def test_the_layer_of_a_report_is_chosen_and_never_the_sum(
+    record: Record, loop: LoopDevice, zram: str, ram_folder: Path
+) -> None:
+    read = "dd of=/dev/null bs=64k count=100 iflag=direct if="
+    work = ["sh", "-c", f"{read}{loop.path}; {read}/dev/{zram}"]
+    record("-l", "request,bio", "-d", loop.name, "-d", zram, "--", *work)
+    output = ram_folder / "run.parquet"
+    for layer, expected in (
+        (None, {loop.name: 100, zram: 100}),
+        ("request", {loop.name: 100}),
+        ("bio", {loop.name: 100, zram: 100}),
+    ):
+        with analyze.open(output, layer=layer, where="comm = 'dd'") as capture:
+            groups = capture.summary(by=["device"]).groups
+            assert {group.key["device"]: group.ios for group in groups} == expected
+
+
+def test_a_failed_bio_has_the_error_of_its_request(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    loop.backing.write_bytes(b"\0" * (1 << 20))
+    work = ["dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "skip=300", "count=1", "iflag=direct"]
+    capture = record("-l", "request,bio", "-d", loop.name, "--", "sh", "-c", " ".join(work))
+    errors = {row["layer"]: row["errno"] for row in capture.rows(comm="dd", op="read")}
+    assert errors == {"request": 5, "bio": 5}
+    assert Counter(row["layer"] for row in capture.rows(comm="dd")) == {"request": 1, "bio": 1}
+
+
+def test_the_loss_of_bios_is_counted_when_the_buffer_overflows(
+    record: Record, loop: LoopDevice
+) -> None:
+    work = fio(loop.path, "--direct=1", "--rw=randread", "--bs=4k", "--number_ios=60013",
+               "--ioengine=io_uring", "--iodepth=64")  # fmt: skip
+    capture = record("-B", "4K", "-l", "request,bio", "-d", loop.name, "--", *work)
+    assert capture.counts["layers"]["bio"]["lost"]["ring_full"] > 0
+    assert_layers_close(capture)
+    requests, bios = (sums(capture, layer, loop.name) for layer in ("request", "bio"))
+    assert requests["read"] == bios["read"]
+    assert bios["read"][0] >= 60013
+
+
+def test_programs_of_a_layer_that_is_not_recorded_are_not_loaded(record: Record) -> None:
+    capture = record("-l", "bio", "--duration", "300ms")
+    assert list(capture.counts["layers"]) == capture.metadata["layers"] == ["bio"]
+    assert not pc.any(pc.equal(capture.table["layer"].cast("string"), "request")).as_py()
