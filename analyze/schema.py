@@ -32,6 +32,8 @@ SCHEMA = pa.schema(
         pa.field("bios", pa.int32()),
         pa.field("above", _NAME),
         pa.field("charged_cgroup", _NAME),
+        pa.field("inode", pa.int64()),
+        pa.field("file", _NAME),
     ]
 )
 

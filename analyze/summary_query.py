@@ -13,6 +13,8 @@ GROUPINGS = {
     "op": ("op",),
     "flags": ("flags",),
     "cgroup": ("cgroup",),
+    "file": ("file",),
+    "owner": ("owner", "owner_by"),
     "cpu": ("cpu",),
     "errno": ("errno",),
     "size": ("size_class_bytes",),
@@ -35,9 +37,18 @@ SORTS = {
 }
 
 # A size class reaches from its name, a power of two, to the next one.
+# Whose I/O it is, and how that is known. What a kworker writes for the page cache is that of the
+# cgroup to which it is charged, or is known by its file only.
+_IS_OF_KWORKER = "comm LIKE 'kworker/%'"
+_IS_CHARGED = f"{_IS_OF_KWORKER} AND charged_cgroup <> '/' AND charged_cgroup <> cgroup"
 _KEY_VALUES = {
+    "owner": f"CASE WHEN {_IS_CHARGED} THEN charged_cgroup"
+    f" WHEN {_IS_OF_KWORKER} AND file IS NOT NULL THEN file ELSE comm END",
+    "owner_by": f"CASE WHEN {_IS_CHARGED} THEN 'writeback cgroup'"
+    f" WHEN {_IS_OF_KWORKER} AND file IS NOT NULL THEN 'inode'"
+    " WHEN comm IS NOT NULL THEN 'submitter' END",
     "size_class_bytes": "CASE WHEN bytes > 0 THEN 1::BIGINT << least(floor(log2(bytes)), 62)::INT"
-    " ELSE 0 END"
+    " ELSE 0 END",
 }
 _PERCENTILES = {"p50_ns": 0.5, "p95_ns": 0.95, "p99_ns": 0.99, "p999_ns": 0.999}
 # The middle of such a bucket is within 0.28 % of every latency in it. They count from 1 us, so

@@ -6,18 +6,14 @@ from numpy.typing import NDArray
 
 from iorec.arrow import to_arrow
 from iorec.cgroups import CgroupNames
-from iorec.name_column import NameColumn
+from iorec.files import Files
+from iorec.name_column import NameColumn, escape_name
 from iorec.probes import Probes
 from iorec.programs import IDENTITIES_PER_CPU
 from iorec.records import NO_IDENTITY
 
 _REMEMBERED = 4 * IDENTITIES_PER_CPU
 _ANNOUNCERS = ("start", "bio_queue")  # the program that announces them, of each layer
-
-
-def escape_name(raw: bytes) -> str:
-    """A name as text: bytes that are not UTF-8, and a backslash, as `\\xNN`."""
-    return raw.replace(b"\\", b"\\x5c").decode(errors="backslashreplace")
 
 
 class Identities:
@@ -28,7 +24,12 @@ class Identities:
     """
 
     def __init__(
-        self, probes: Probes, comms: NameColumn, cgroups: NameColumn, charged: NameColumn
+        self,
+        probes: Probes,
+        files: Files,
+        comms: NameColumn,
+        cgroups: NameColumn,
+        charged: NameColumn,
     ) -> None:
         shape = (len(probes.identities), _REMEMBERED)
         self._probes = probes
@@ -39,6 +40,9 @@ class Identities:
         self._comms = np.zeros(shape, np.int32)
         self._cgroups = np.zeros(shape, np.int32)
         self._charged = np.zeros(shape, np.int32)
+        self._inodes = np.zeros(shape, np.int64)
+        self._file_numbers = np.zeros(shape, np.int32)
+        self._files = files
         self._comm_names, self._cgroup_names, self._charged_names = comms, cgroups, charged
         self._cgroup_paths = CgroupNames()
 
@@ -54,6 +58,7 @@ class Identities:
                     lane, number, self._probes.identities[lane, number % IDENTITIES_PER_CPU]
                 )
             self._read[lane] = last
+        self._files.ask()
 
     def _remember(self, lane: int, number: int, row: np.void) -> None:
         place = lane, number % _REMEMBERED
@@ -63,6 +68,10 @@ class Identities:
         self._comms[place] = self._comm_names.code(escape_name(comm))
         path = self._cgroup_paths.resolve(int(row["cgroup"]))
         self._cgroups[place] = self._cgroup_names.code(path)
+        self._inodes[place] = row["inode"]
+        self._file_numbers[place] = self._files.number(
+            int(row["inode_dev"]), int(row["inode"]), int(row["generation"])
+        )
         charged = int(row["charged_cgroup"])
         self._charged[place] = self._charged_names.code(
             self._cgroup_paths.resolve(charged) if charged else None
@@ -73,12 +82,15 @@ class Identities:
         place = records["lane"] * np.int64(_REMEMBERED) + numbers % _REMEMBERED
         is_unknown = (numbers == NO_IDENTITY) | (self._numbers.take(place) != numbers)
         comms, cgroups = self._comms.take(place), self._cgroups.take(place)
-        charged = self._charged.take(place)
-        comms[is_unknown] = cgroups[is_unknown] = charged[is_unknown] = -1
+        charged, files = self._charged.take(place), self._file_numbers.take(place)
+        comms[is_unknown] = cgroups[is_unknown] = charged[is_unknown] = files[is_unknown] = -1
+        inodes = self._inodes.take(place)
         return {
             "pid": to_arrow(self._pids.take(place), is_unknown),
             "tid": to_arrow(self._tids.take(place), is_unknown),
             "comm": self._comm_names.encode(comms),
             "cgroup": self._cgroup_names.encode(cgroups),
             "charged_cgroup": self._charged_names.encode(charged),
+            "inode": to_arrow(inodes, is_unknown | (inodes == 0)),
+            "file": self._files.encode(files),
         }

@@ -11,7 +11,7 @@ from analyze.errors import IorecError
 from iorec.workload import User
 
 # include/uapi/linux/capability.h
-_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_SYS_ADMIN = 0, 1, 21
+_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_SYS_ADMIN = 0, 1, 2, 21
 _NEEDED = {"CAP_PERFMON": 38, "CAP_BPF": 39}
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_SET_NO_NEW_PRIVS = 38
@@ -52,6 +52,12 @@ def drop_privileges(user: User | None, *folders: Path) -> None:
         _set_capabilities(kept, kept)
     else:
         _set_capabilities((), ())
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def keep_read_privilege() -> None:
+    """Drops every capability but the one to read any file."""
+    _set_capabilities((_CAP_DAC_READ_SEARCH,), (_CAP_DAC_READ_SEARCH,))
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 

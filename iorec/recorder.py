@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from analyze.errors import IorecError
 from iorec.clock import ClockPair, read_clocks, step_between
 from iorec.devices import DiskStats, read_diskstats, read_in_flight
+from iorec.file_paths import FilePaths
 from iorec.gaps import Gaps
 from iorec.kernel_names import KernelNames
 from iorec.ledger import Ledger, Snapshot, pending_completions, take_snapshot
@@ -55,6 +56,7 @@ class Recorder:
         self,
         probes: Probes,
         names: KernelNames,
+        paths: FilePaths,
         spool: Spool,
         facts: Facts,
         limits: Limits,
@@ -76,7 +78,7 @@ class Recorder:
         self._next_spool = next_spool
         self._clock = self._started = read_clocks()
         self._clock_steps: list[tuple[int, int]] = []
-        self._builder = RowBuilder(probes, names, self._started.offset_ns)
+        self._builder = RowBuilder(probes, names, paths, self._started.offset_ns)
         self._began_ns = self._started.monotonic_ns
         self._end_ns = self._started.monotonic_ns + (limits.duration_ns or 0)
         self._ledger = self._new_ledger(take_snapshot(probes), {})

@@ -10,6 +10,7 @@ import pyarrow as pa
 from analyze.errors import IorecError
 from iorec.convert import convert
 from iorec.devices import describe_devices
+from iorec.file_paths import FilePaths
 from iorec.kernel_names import KernelNames
 from iorec.loader import Loading
 from iorec.metadata import Facts
@@ -46,6 +47,7 @@ def record_and_convert(
     names: KernelNames,
     plan: Plan,
     loading: Loading,
+    paths: FilePaths,
     folder: Folder,
     part: BinaryIO,
     workload: Workload | None,
@@ -73,6 +75,7 @@ def record_and_convert(
             recorder = Recorder(
                 probes,
                 names,
+                paths,
                 Spool(part),
                 facts,
                 limits,

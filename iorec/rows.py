@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from analyze.schema import SCHEMA
 from iorec.arrow import distinct, to_arrow
 from iorec.devices import DeviceNames
+from iorec.file_paths import FilePaths
+from iorec.files import Files
 from iorec.identities import Identities
 from iorec.kernel_names import KernelNames
 from iorec.name_column import NameColumn
@@ -26,7 +28,13 @@ _Distinct = tuple[list[int], NDArray[np.int32]]
 class RowBuilder:
     """Builds Arrow batches; names are looked up once for each new value, not for each I/O."""
 
-    def __init__(self, probes: Probes, names: KernelNames, realtime_offset_ns: int) -> None:
+    def __init__(
+        self,
+        probes: Probes,
+        names: KernelNames,
+        paths: FilePaths,
+        realtime_offset_ns: int,
+    ) -> None:
         """`realtime_offset_ns` is what a monotonic time lacks to wall-clock time."""
         self._names = names
         self._errnos = np.array([names.errnos[layer] for layer in LAYERS], np.int16)
@@ -41,6 +49,7 @@ class RowBuilder:
             self._dictionaries["layer"].code(layer)
         self._identities = Identities(
             probes,
+            Files(paths, self._dictionaries["file"]),
             *(self._dictionaries[column] for column in ("comm", "cgroup", "charged_cgroup")),
         )
         self.devices = DeviceNames()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from analyze.errors import IorecError
 from analyze.units import format_bytes
 from iorec.devices import read_request_capacity
+from iorec.file_paths import FilePaths
 from iorec.filters import Filters, resolve_filters
 from iorec.kernel_names import read_kernel_names
 from iorec.limits import Limits
@@ -93,11 +94,14 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
         names = read_kernel_names()
         plan = _plan(settings, resolve_filters(settings.filters, names))
         loading = stack.enter_context(Loading(plan))
+        paths = stack.enter_context(FilePaths())
         drop_privileges(user, settings.output.parent)
         # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
         from iorec.recording import record_and_convert
 
-        return record_and_convert(settings, names, plan, loading, folder, part, workload, announce)
+        return record_and_convert(
+            settings, names, plan, loading, paths, folder, part, workload, announce
+        )
 
 
 def _refuse_leftover(folder: Folder, part_name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iorec.file_paths import FilePaths
 from iorec.kernel_names import read_kernel_names
 from iorec.loader import Loading
 from iorec.probes import open_probes
@@ -74,13 +75,17 @@ def _spool_ns() -> list[float]:
     """ns of CPU to turn each real record into a row of the spool."""
     plan = Plan(KernelFilter(), ("request",), ring_bytes=64 << 20, bucket_count=1 << 13)
     names = read_kernel_names()
-    with Loading(plan) as loading, open_probes(plan, loading.finish()) as probes:
+    with (
+        FilePaths() as paths,
+        Loading(plan) as loading,
+        open_probes(plan, loading.finish()) as probes,
+    ):
         with loop_device() as (device, _):
             probes.is_recording[0] = 1
             run_fio(device, SATURATED, seconds=1)
             probes.is_recording[0] = 0
         records = probes.ring.drain()
-        return [_write(records, RowBuilder(probes, names, 0)) for _ in range(PAIRS)]
+        return [_write(records, RowBuilder(probes, names, paths, 0)) for _ in range(PAIRS)]
 
 
 def _write(records: NDArray[np.void], builder: RowBuilder) -> float:

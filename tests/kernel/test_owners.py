@@ -1,0 +1,127 @@
+"""Whose I/O it is, also where a kernel worker submits it: by file, and by the cgroup it charges."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import analyze
+from iorec.cgroups import cgroup_root, is_io_controller_unified
+from tests.kernel.conftest import Capture, LoopDevice, run
+from tests.kernel.test_bios import mounted_ext4
+
+Record = Callable[..., Capture]
+
+LAYERS = ["request", "bio"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_what_a_kworker_writes_is_known_by_file(
+    record: Record, loop: LoopDevice, ram_folder: Path, layer: str
+) -> None:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        (mount / "a folder").mkdir()
+        files = [mount / "one", mount / "a folder" / "tw\\o"]
+        script = " && ".join(f"dd if=/dev/zero of='{file}' bs=1M count=10" for file in files)
+        capture = record("-l", layer, "-d", loop.name, "--", "sh", "-c", f"{script} && sync")
+        inodes = [file.stat().st_ino for file in files]
+    names = [str(file).replace("\\", "\\x5c") for file in files]
+    for name, inode in zip(names, inodes, strict=True):
+        rows = capture.rows(file=name)
+        assert sum(row["bytes"] for row in rows) == 10 << 20
+        assert {row["inode"] for row in rows} == {inode}
+        assert all(row["comm"].startswith(("kworker/", "sync")) for row in rows)
+    with analyze.open(ram_folder / "run.parquet") as read:
+        groups = {group.key["file"]: group for group in read.summary(by=["file"]).groups}
+        assert [groups[name].write_bytes for name in names] == [10 << 20] * 2
+        owners = {group.key["owner"]: group for group in read.summary(by=["owner"]).groups}
+        by_kworker = {row["file"] for row in capture.rows() if "kworker" in (row["comm"] or "")}
+        for name in set(names) & by_kworker:
+            assert owners[name].key["owner_by"] == "inode"
+
+
+def test_direct_io_and_metadata_are_not_taken_for_files(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        direct = f"dd if=/dev/zero of={mount}/direct bs=1M count=10 oflag=direct"
+        capture = record("-d", loop.name, "--", "sh", "-c", f"{direct} && sync")
+    rows = [row for row in capture.rows(comm="dd", op="write") if row["bytes"] >= 65536]
+    assert sum(row["bytes"] for row in rows) == 10 << 20
+    assert {(row["inode"], row["file"]) for row in rows} == {(None, None)}
+    metadata = {row["file"] for row in capture.rows() if "jbd2" in (row["comm"] or "")}
+    assert metadata <= {loop.path, None}
+    assert loop.path in metadata
+
+
+def test_reads_ahead_are_those_of_the_file(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        file = mount / "read"
+        file.write_bytes(b"x" * (8 << 20))
+        run("umount", mount)
+        run("mount", loop.path, mount)
+        capture = record("-d", loop.name, "--", "cat", file)
+    rows = capture.rows(file=str(file), op="read")
+    assert {row["comm"] for row in rows} == {"cat"}
+    assert sum(row["bytes"] for row in rows) >= 8 << 20
+
+
+@pytest.fixture
+def charged_cgroup() -> Iterator[Path]:
+    """A cgroup whose I/O and memory the kernel accounts for, so that writeback is charged to it."""
+    root = cgroup_root()
+    if root is None or not is_io_controller_unified():
+        pytest.skip("I/O is charged to cgroups of version 1, which writeback does not know")
+    (root / "cgroup.subtree_control").write_text("+io +memory")
+    folder = root / "iorec-test-charged"
+    folder.mkdir()
+    yield folder
+    for _ in range(100):
+        try:
+            folder.rmdir()
+        except OSError:
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_writeback_by_a_kworker_is_that_of_the_cgroup_that_wrote(
+    record: Record, loop: LoopDevice, ram_folder: Path, charged_cgroup: Path, layer: str
+) -> None:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        dev = Path(f"/sys/block/{loop.name}/dev").read_text().strip()
+        (charged_cgroup / "io.max").write_text(f"{dev} wbps={64 << 20}")
+        write = f"dd if=/dev/zero of={mount}/file bs=1M count=30"
+        script = f"echo $$ > {charged_cgroup}/cgroup.procs; {write}; sync"
+        capture = record("-l", layer, "-d", loop.name, "--", "sh", "-c", script)
+    rows = [row for row in capture.rows(file=f"{mount}/file") if row["op"] == "write"]
+    assert sum(row["bytes"] for row in rows) == 30 << 20
+    assert {row["charged_cgroup"] for row in rows} == {f"/{charged_cgroup.name}"}
+    by_kworker = [row for row in rows if row["comm"].startswith("kworker/")]
+    assert by_kworker
+    with analyze.open(ram_folder / "run.parquet") as read:
+        owners = {group.key["owner"]: group for group in read.summary(by=["owner"]).groups}
+    owner = owners[f"/{charged_cgroup.name}"]
+    assert owner.key["owner_by"] == "writeback cgroup"
+    assert owner.write_bytes == sum(row["bytes"] for row in by_kworker)
+
+
+def test_a_file_that_is_gone_keeps_its_inode(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        script = f"exec 3> {mount}/gone; rm {mount}/gone; head -c 3145728 /dev/zero >&3; sync"
+        capture = record("-d", loop.name, "--", "sh", "-c", script)
+    rows = [row for row in capture.rows(op="write") if row["inode"] is not None]
+    assert sum(row["bytes"] for row in rows) == 3 << 20
+    (name,) = {row["file"] for row in rows}
+    assert name.endswith((" (deleted)", f":{rows[0]['inode']}"))
+
+
+def test_the_process_that_finds_paths_ends_with_the_recording(record: Record) -> None:
+    record("--duration", "300ms")
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert "iorec.file_paths" not in processes
