@@ -219,20 +219,27 @@ def _create_views(
     window: Window,
     selection: Selection,
 ) -> None:
-    """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition."""
-    conditions = [_one_layer_condition(connection, files, selection.layer)]
+    """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
+
+    `bios` are all completed bios, those of devices too of which requests are shown.
+    """
+    conditions = ["true"]
     if selection.begin_s is not None:
         conditions.append(f"time >= make_timestamp_ns({window.begin_ns})::TIMESTAMPTZ_NS")
     if selection.end_s is not None:
         conditions.append(f"time < make_timestamp_ns({window.end_ns})::TIMESTAMPTZ_NS")
     rows = rows_query(file.path for file in files)
-    connection.execute(
-        f"CREATE TEMP VIEW shown AS SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
-    )
+    window_rows = f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
+    layer = _one_layer_condition(connection, files, selection.layer)
+    connection.execute(f"CREATE TEMP VIEW shown AS {window_rows} AND {layer}")
     where = selection.where
     if where is not None:
         check_condition(connection, where, "shown AS io")
     connection.execute(f"CREATE TEMP VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}")
+    connection.execute(
+        f"CREATE TEMP VIEW bios AS SELECT * FROM ({window_rows}) AS io"
+        f" WHERE layer = 'bio' AND latency_ns IS NOT NULL AND (\n{where or 'true'}\n)"
+    )
 
 
 def _one_layer_condition(

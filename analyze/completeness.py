@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyze.agreement import Agreement, compare_with_diskstats
-from analyze.metadata import Gap
+from analyze.metadata import Counts, DeviceEvents, Gap
 from analyze.names import escape_for_terminal
 from analyze.schema import LOSS_CAUSES
 from analyze.sources import CaptureFile
@@ -18,6 +18,7 @@ _CAUSE_NAMES = {
     "missed_completion": "completion not seen",
     "spool_failed": "writing failed",
 }
+_EVENT_KINDS = ("merges", "splits", "requeues")
 TOO_LOW = "counts, IOPS and throughput are too low"
 
 
@@ -38,6 +39,7 @@ class Completeness:
     row_mismatch: int  # rows by which the files differ from their ledgers
     is_recovered: bool  # the recording was cut off
     gaps: tuple[Gap, ...]  # when I/Os were lost, in time order
+    events: tuple[DeviceEvents, ...]  # by device and op, where there were any
     devices: tuple[Agreement, ...]
 
 
@@ -72,6 +74,7 @@ def make_completeness(files: Sequence[CaptureFile]) -> Completeness:
         row_mismatch=row_mismatch,
         is_recovered=is_recovered,
         gaps=tuple(sorted((g for count in counts for g in count.gaps), key=lambda gap: gap.start)),
+        events=_add_up_events(counts),
         devices=devices,
     )
 
@@ -92,6 +95,18 @@ def format_completeness(completeness: Completeness) -> str:
     ]
     is_checked = any(device.agrees for device in completeness.devices)
     return f"complete: {', '.join(parts)}" + "; agrees with /proc/diskstats" * is_checked
+
+
+def _add_up_events(counts: Sequence[Counts]) -> tuple[DeviceEvents, ...]:
+    sums: Counter[tuple[str, str, str]] = Counter()
+    for event in (event for count in counts for event in count.events):
+        place = event.device or "", event.op
+        for kind in _EVENT_KINDS:
+            sums[*place, kind] += getattr(event, kind)
+    return tuple(
+        DeviceEvents(device, op, **{kind: sums[device, op, kind] for kind in _EVENT_KINDS})
+        for device, op in sorted({(device, op) for device, op, _ in sums})
+    )
 
 
 def _recorded(completeness: Completeness) -> str:

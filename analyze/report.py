@@ -7,6 +7,7 @@ from pathlib import Path
 from analyze.capture import Capture
 from analyze.completeness import Completeness
 from analyze.selection import Selection
+from analyze.stacks import Stack, load_stacks
 from analyze.summary import Summary
 from analyze.troubles import Troubles, load_failed, load_in_flight
 from analyze.typed_json import EpochNs
@@ -32,6 +33,7 @@ class Report:
     selection: Selection
     completeness: Completeness
     summary: Summary
+    stacks: tuple[Stack, ...]
     in_flight: Troubles
     failed: Troubles
 
@@ -61,6 +63,11 @@ def make_report(
         selection=capture.selection,
         completeness=capture.completeness(),
         summary=summary,
+        stacks=load_stacks(capture) if _has_bios(capture) else (),
         in_flight=load_in_flight(capture, summary.total.in_flight),
         failed=load_failed(capture, summary.total.errors),
     )
+
+
+def _has_bios(capture: Capture) -> bool:
+    return any("bio" in file.metadata.layers for file in capture.files)

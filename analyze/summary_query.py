@@ -9,6 +9,7 @@ GROUPINGS = {
     "tid": ("tid",),
     "comm": ("comm",),
     "device": ("device",),
+    "above": ("above",),
     "partition": ("partition",),
     "op": ("op",),
     "flags": ("flags",),

@@ -1,20 +1,23 @@
 """Renders a report as text for people."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from analyze.agreement import Agreement
 from analyze.completeness import Completeness, format_completeness
+from analyze.metadata import DeviceEvents
 from analyze.names import errno_name, escape_for_terminal
 from analyze.render.groups import group_lines, histogram_lines
 from analyze.render.table import Column, fit_columns, format_columns
 from analyze.report import Report
+from analyze.stacks import Leg, Stack
 from analyze.troubles import Troubles
 from analyze.units import (
     format_bytes,
     format_count,
     format_duration,
     format_elapsed,
+    format_percent,
     format_time,
 )
 
@@ -34,6 +37,7 @@ def render_text(report: Report, width: int) -> str:
         device_lines(report.completeness, width),
         group_lines(report.summary, width, is_too_low=report.completeness.lost > 0),
         *histograms,
+        _stack_lines(report, width),
         _in_flight_lines(report, width),
         _failed_lines(report, width),
     ]
@@ -62,9 +66,27 @@ def device_lines(completeness: Completeness, width: int) -> list[str]:
         Column("I/OS", [format_count(row.counted_ios) for row in rows]),
         Column("DISKSTATS", [_diskstats_range(row) for row in rows]),
         Column("", [_VERDICTS[row.agrees] for row in rows], is_text=True),
+        *_event_columns(completeness, rows),
     ]
     lines = format_columns(fit_columns(columns, width)) if rows else []
     return [*lines, f"({left_out} more, which do not differ)"] if left_out else lines
+
+
+def _event_columns(completeness: Completeness, rows: Sequence[Agreement]) -> list[Column]:
+    """What the block layer did with the I/Os, as far as anything of a kind happened."""
+    events = {(event.device, event.op): event for event in completeness.events}
+    found = [events.get((row.device, row.op)) for row in rows]
+    kinds: tuple[tuple[str, Callable[[DeviceEvents], int]], ...] = (
+        ("MERGES", lambda event: event.merges),
+        ("SPLITS", lambda event: event.splits),
+        ("REQUEUES", lambda event: event.requeues),
+    )
+    counted = [(title, [count(event) if event else 0 for event in found]) for title, count in kinds]
+    return [
+        Column(title, [format_count(count) for count in counts], 1)
+        for title, counts in counted
+        if any(counts)
+    ]
 
 
 def _diskstats_range(row: Agreement) -> str:
@@ -98,6 +120,43 @@ def _selection_lines(report: Report) -> list[str]:
     elif len(report.completeness.recorded_by_layer) > 1:
         lines.append("below: requests, and bios of devices without requests; all bios: --layer bio")
     return lines
+
+
+def _stack_lines(report: Report, width: int) -> list[str]:
+    """A line for each stacked device, and one for each device below it."""
+    rows = [
+        (stack.device, f"to {leg.device}" if leg else "", stack if leg is None else leg)
+        for stack in report.stacks
+        for leg in (None, *stack.legs)
+    ]
+    if not rows:
+        return []
+    columns = [
+        Column("STACK", [escape_for_terminal(device) for device, _, _ in rows], is_text=True),
+        Column("", [escape_for_terminal(leg) for _, leg, _ in rows], is_text=True),
+        Column("BIOS", [format_count(row.ios) for _, _, row in rows]),
+        Column("BYTES", [format_bytes(row.bytes) for _, _, row in rows]),
+        Column("OF ITS BYTES", [_share_of_bytes(row) for _, _, row in rows]),
+        Column("OF ITS TIME", [_share_of_time(row) for _, _, row in rows]),
+        Column(
+            "AVG",
+            [format_duration(row.avg_ns) if isinstance(row, Leg) else "" for _, _, row in rows],
+        ),
+        Column("", [_slowest(row) for _, _, row in rows], is_text=True),
+    ]
+    return format_columns(fit_columns(columns, width))
+
+
+def _share_of_bytes(row: Stack | Leg) -> str:
+    return format_percent(row.bytes_share if isinstance(row, Leg) else row.amplification)
+
+
+def _share_of_time(row: Stack | Leg) -> str:
+    return format_percent(row.time_share if isinstance(row, Leg) else row.passed_on_share)
+
+
+def _slowest(row: Stack | Leg) -> str:
+    return "slowest" if isinstance(row, Leg) and row.is_slowest else ""
 
 
 def _in_flight_lines(report: Report, width: int) -> list[str]:

@@ -13,7 +13,7 @@ EPILOG = """\b
 Examples:
   iorec report run.parquet
   iorec report run.parquet --by device,op --histogram
-  iorec report run.parquet --by owner     who wrote, also through a kernel worker
+  iorec report run.parquet --by owner     who wrote, also for kworkers
   iorec report run.parquet -b 10 -e 20 --where "latency_ns > 10000000" --json
 """
 
@@ -26,9 +26,9 @@ def report(
         list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="Group by process (the default), pid, tid, comm, device, partition, op, flags,"
-            " cgroup, file, owner (who wrote, also where a kworker submits), cpu, errno, size or"
-            " layer; by several: --by device,op.",
+            help="Group by process (the default), pid, tid, comm, owner (who wrote, also where a"
+            " kworker submits), cgroup, file, device, partition, above (the stacked device that"
+            " sent it down), op, flags, cpu, errno, size or layer; by several: --by device,op.",
         ),
     ] = None,
     sort: Annotated[

@@ -1,0 +1,83 @@
+"""Relates the bios of stacked devices (device-mapper, md) to those of the devices below."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analyze.capture import Capture
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What a stacked device sent to one device below, as bios there.
+
+    The shares are of the bytes and of the latency of the stacked device's own bios: on average, how
+    much of the time that one of them took was spent below. Bios that go to several legs at once, or
+    in parts to one, make it more than 1 in sum.
+    """
+
+    device: str
+    ios: int
+    bytes: int
+    bytes_share: float | None
+    time_share: float | None
+    avg_ns: float | None
+    is_slowest: bool  # by its average
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stacked device and its legs, the slowest first.
+
+    `passed_on_share` is the part of the latency after a bio was itself passed on to a device below,
+    as some of md's are; such bios are in no leg.
+    """
+
+    device: str
+    ios: int
+    bytes: int
+    amplification: float | None  # bytes below for each byte
+    passed_on_share: float | None
+    legs: tuple[Leg, ...]
+
+
+def load_stacks(capture: "Capture") -> tuple[Stack, ...]:
+    """Of the completed bios in the window that meet the condition, by device."""
+    legs: dict[str, list[tuple[str, int, int, int]]] = {}
+    for above, *leg in capture.sql(
+        "SELECT above, device, count(*), sum(bytes)::BIGINT, sum(latency_ns)::BIGINT FROM bios"
+        " WHERE above IS NOT NULL GROUP BY ALL ORDER BY avg(latency_ns) DESC, device"
+    ).fetchall():
+        legs.setdefault(above, []).append((leg[0], leg[1], leg[2], leg[3]))
+    own = capture.sql(
+        "SELECT device, count(*), sum(bytes)::BIGINT, sum(latency_ns)::BIGINT,"
+        " sum(latency_ns - queue_ns)::BIGINT FROM bios"
+        " WHERE device IN (SELECT above FROM bios) OR queue_ns IS NOT NULL"
+        " GROUP BY device ORDER BY device"
+    ).fetchall()
+    return tuple(
+        Stack(
+            device=device,
+            ios=ios,
+            bytes=size_bytes,
+            amplification=_ratio(sum(leg[2] for leg in legs.get(device, ())), size_bytes),
+            passed_on_share=None if passed_on_ns is None else _ratio(passed_on_ns, time_ns),
+            legs=tuple(
+                Leg(
+                    device=name,
+                    ios=leg_ios,
+                    bytes=leg_bytes,
+                    bytes_share=_ratio(leg_bytes, size_bytes),
+                    time_share=_ratio(leg_ns, time_ns),
+                    avg_ns=_ratio(leg_ns, leg_ios),
+                    is_slowest=place == 0,
+                )
+                for place, (name, leg_ios, leg_bytes, leg_ns) in enumerate(legs.get(device, ()))
+            ),
+        )
+        for device, ios, size_bytes, time_ns, passed_on_ns in own
+    )
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
