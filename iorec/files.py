@@ -12,6 +12,8 @@ from iorec.name_column import NameColumn, escape_name
 
 # Some 200 bytes each. Of files beyond that the inode is recorded, and no name.
 _MOST_FILES = 100_000
+# Half of the names that a spool may hold (iorec/arrow_stream.py); files beyond that have no path.
+_MOST_PATH_BYTES = 12 << 20
 _NO_FILE = -1
 
 
@@ -24,6 +26,7 @@ class Files:
         self._numbers: dict[Inode, int] = {}
         self._names: list[str] = []
         self._new: list[Inode] = []
+        self._room_bytes = _MOST_PATH_BYTES
 
     def number(self, dev: int, inode: int, generation: int) -> int:
         """The number of a file, or of a block device if the inode is 0; -1 if unknown."""
@@ -49,7 +52,8 @@ class Files:
     def encode(self, numbers: NDArray[np.int32]) -> pa.DictionaryArray:
         """The names of files; of one whose path is not known (yet) MAJOR:MINOR:INODE."""
         for inode, path in self._paths.answers():
-            if path is not None:
+            if path is not None and len(path) <= self._room_bytes:
+                self._room_bytes -= len(path)
                 self._names[self._numbers[inode]] = escape_name(os.fsencode(path))
         found, places = np.unique(numbers, return_inverse=True)
         codes = [-1 if n < 0 else self._column.code(self._names[n]) for n in found.tolist()]
