@@ -63,6 +63,9 @@ def read_diskstats() -> DiskStats:
 
 
 def _has_iostats(folder: Path) -> bool:
+    """Also of devices without requests, where the switch of most drivers means nothing."""
+    if not (folder / "mq").exists():
+        return True
     try:
         return (folder / "queue" / "iostats").read_text().strip() != "0"
     except OSError:
