@@ -68,7 +68,11 @@ class Loading:
         return Loaded(
             maps={name: named[f"map {name}"] for name in MAPS},
             programs={name: named[f"program {name}"] for name in self._plan.programs},
-            links={name: named[f"link {name}"] for name in self._plan.programs},
+            links={
+                name.removeprefix("link "): fd
+                for name, fd in named.items()
+                if name.startswith("link ")
+            },
             has_trace=answer["has_trace"],
         )
 

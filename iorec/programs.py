@@ -195,6 +195,8 @@ def _load_with(bcc: Any, plan: Plan, header: str, defines: Mapping[str, str]) ->
         if name in _CALLED_AGAIN:
             table = module[b"complete_more_bios"]
             table[table.Key(_CALLED_AGAIN.index(name))] = table.Leaf(program)
+            # Without a descriptor of it, the kernel empties the table (prog_array_map_clear).
+            named["link complete_more_bios"] = table.map_fd
     return named
 
 
