@@ -34,7 +34,12 @@ def format_end(result: "Result") -> str:
     """What was recorded, what was lost, and the next command."""
     counts = result.metadata["counts"]
     duration = format_duration(result.metadata["duration_s"] * 1e9)
-    recorded = " and ".join(_recorded(counts, layer) for layer in counts["layers"])
+    layers = counts.get("layers") or {"request": counts}  # earlier captures have but one
+    recorded = " and ".join(
+        f"{format_count(layers[layer]['recorded'])} {layer if len(layers) > 1 else 'I/O'}s, "
+        f"{format_bytes(_recorded_bytes(counts, layer))}"
+        for layer in layers
+    )
     lines = [
         f"{recorded} in {duration}; {format_count(result.lost)} lost",
         f"{result.path} ({format_bytes(result.size_bytes)})",
@@ -66,11 +71,8 @@ def format_warnings(settings: "Settings") -> list[str]:
     return warnings
 
 
-def _recorded(counts: dict[str, Any], layer: str) -> str:
-    """E.g. `1,234 bios, 4.8 MiB`."""
-    count = counts["layers"][layer]["recorded"]
-    size = sum(row["recorded_bytes"] for row in counts["devices"] if row["layer"] == layer)
-    return f"{format_count(count)} {layer}s, {format_bytes(size)}"
+def _recorded_bytes(counts: dict[str, Any], layer: str) -> int:
+    return sum(row["recorded_bytes"] for row in counts["devices"] if row["layer"] == layer)
 
 
 def _scope(layers: Sequence[str], filters: Filters) -> str:

@@ -146,7 +146,7 @@ def test_the_memory_does_not_grow_with_the_length_of_a_quiet_recording(tmp_path:
     )
     status, peak_bytes, _ = recover_in_process(spool)
     assert status == 0
-    assert peak_bytes < 140 * MIB
+    assert peak_bytes < 170 * MIB
 
 
 def test_a_stream_cut_off_at_any_byte_gives_every_whole_batch(tmp_path: Path) -> None:
