@@ -145,7 +145,7 @@ class Ledger:
             "merged": int(_grown(self._start, now, "merge", "events")),
             "requeued": int(_grown(self._start, now, "requeue", "events")),
             "in_flight_at_start": self._in_flight_at_start,
-            "devices": _entries(by_place, _COUNTED, ("layer", "device", "op")),
+            "devices": _entries(by_place, _COUNTED, _PLACE_KEYS),
             "events": _entries(by_place, _EVENTS, ("device", "op")),
         }
 

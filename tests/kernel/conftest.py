@@ -159,10 +159,6 @@ def assert_accounts_close(capture: Capture) -> None:
             assert kernel["ios"] - kernel["edge_ios"] <= count <= kernel["ios"], (device, group)
 
 
-def needs_bpf() -> bool:
-    return os.geteuid() == 0 and Path("/sys/kernel/btf/vmlinux").exists()
-
-
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
     """An empty cgroup."""

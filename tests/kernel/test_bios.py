@@ -3,7 +3,6 @@
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -11,7 +10,7 @@ import pytest
 
 import analyze
 from tests.kernel.conftest import Capture, LoopDevice, assert_accounts_close, run
-from tests.kernel.test_accounting import queue_set
+from tests.kernel.test_accounting import mounted_ext4, queue_set
 
 Record = Callable[..., Capture]
 
@@ -30,17 +29,6 @@ def zram() -> Iterator[str]:
         yield name
     finally:
         _HOT_ADD.with_name("hot_remove").write_text(name.removeprefix("zram"))
-
-
-@contextmanager
-def mounted_ext4(loop: LoopDevice, folder: Path) -> Iterator[Path]:
-    folder.mkdir()
-    run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0", loop.path)
-    run("mount", loop.path, folder)
-    try:
-        yield folder
-    finally:
-        run("umount", folder)
 
 
 def fio(path: str, *options: str) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import analyze
 from iorec.cgroups import cgroup_root, is_io_controller_unified
 from tests.kernel.conftest import Capture, LoopDevice, run
-from tests.kernel.test_bios import mounted_ext4
+from tests.kernel.test_accounting import mounted_ext4
 
 Record = Callable[..., Capture]
 

@@ -63,6 +63,15 @@ def recover(part: Path, *options: str | Path) -> int:
     return subprocess.run([IOREC, "recover", part, *options], check=False).returncode
 
 
+def recovered(output: Path, saved: Path | None = None) -> Capture:
+    """What a recording that was cut off gives back, wherever it is saved; checked."""
+    assert recover(part_of(output), *(("-o", saved) if saved else ())) == 0
+    capture = read_capture(saved or output)
+    assert_ledger_of_a_cut(capture)
+    assert_sequential_prefix(capture)
+    return capture
+
+
 def assert_one_error(stderr: str) -> None:
     lines = stderr.splitlines()
     assert "Traceback" not in stderr
@@ -226,10 +235,7 @@ def test_a_recorder_that_is_out_of_memory_leaves_what_it_wrote(
         (folder / limit).write_text(str(int((folder / used).read_text()) + (1 << 20)))
         recording.communicate(timeout=60)
     assert recording.returncode == -signal.SIGKILL
-    assert recover(part_of(output)) == 0
-    capture = read_capture(output)
-    assert_ledger_of_a_cut(capture)
-    assert_sequential_prefix(capture)
+    capture = recovered(output)
     assert len(capture.table) > 100_000
 
 
@@ -446,10 +452,7 @@ def test_a_full_disk_ends_a_recording_and_keeps_what_there_is(
     assert [path.name for path in small_folder.iterdir()] == ["run.parquet.part"]
     assert part_of(output).stat().st_size > 1 << 20
     saved = ram_folder / "saved.parquet"
-    assert recover(part_of(output), "-o", saved) == 0
-    capture = read_capture(saved)
-    assert_ledger_of_a_cut(capture)
-    assert_sequential_prefix(capture)
+    capture = recovered(output, saved)
     assert len(capture.table) > 50_000
 
 
@@ -517,10 +520,7 @@ def test_a_disk_that_turns_read_only_leaves_what_was_written(
             stderr = recording.communicate(timeout=30)[1]
         assert recording.returncode == 1
         assert_one_error(stderr)
-        assert recover(part_of(output), "-o", saved) == 0
-    capture = read_capture(saved)
-    assert_ledger_of_a_cut(capture)
-    assert_sequential_prefix(capture)
+        capture = recovered(output, saved)
     assert len(capture.table) > 50_000
 
 
@@ -544,11 +544,8 @@ def test_a_disk_that_fails_ends_a_recording_and_keeps_what_there_is(
             stderr = recording.communicate(timeout=60)[1]
         assert recording.returncode == 1
         assert_one_error(stderr)
-        assert recover(part_of(output), "-o", saved) == 0
+        capture = recovered(output, saved)
         resize(small_folder, 48 << 20)
-    capture = read_capture(saved)
-    assert_ledger_of_a_cut(capture)
-    assert_sequential_prefix(capture)
     assert len(capture.table) > 50_000
 
 
@@ -573,10 +570,7 @@ def test_a_power_cut_costs_little_more_than_the_last_second(
         recording.kill()
         recording.communicate()
     with mounted(home, mount):
-        assert recover(part_of(output), "-o", saved) == 0
-    capture = read_capture(saved)
-    assert_ledger_of_a_cut(capture)
-    assert_sequential_prefix(capture)
+        capture = recovered(output, saved)
     assert cut_ns - nanoseconds(capture.metadata["stopped_at"]) < 2.2e9
 
 
