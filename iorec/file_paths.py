@@ -1,5 +1,6 @@
 """Has a process of its own find the paths of inodes, which takes a privilege."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -50,9 +51,9 @@ class FilePaths:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._channel.close()
-        self._process.kill()
-        self._process.wait()
+        self._channel.close()  # which ends the process, unless a disk keeps it
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE_S)
 
     def ask(self, inodes: list[Inode]) -> None:
         """Asks for some paths; those for which the process is too busy remain unknown."""

@@ -4,11 +4,13 @@ The compiler takes 200 MiB that a recorder should not hold for hours, and loadin
 that it should not have.
 """
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from analyze.errors import IorecError
 from iorec.programs import MAPS, KernelFilter, Plan, load_programs
@@ -50,7 +52,8 @@ class Loading:
 
     def __exit__(self, *_: object) -> None:
         self._channel.close()
-        self._process.kill()
+        with contextlib.suppress(PermissionError):  # a user's recorder may not; it ends by itself
+            self._process.kill()
         self._process.wait()
 
     def finish(self) -> Loaded:
@@ -81,13 +84,14 @@ def _main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         document = json.load(sys.stdin)
         plan = Plan(**{**document, "kernel_filter": KernelFilter(**document["kernel_filter"])})
+        answer: dict[str, Any]
         try:
             named, has_trace = load_programs(plan)
+            answer = {"names": list(named), "has_trace": has_trace}
         except IorecError as error:
-            channel.send(json.dumps({"error": error.__dict__}).encode())
-            return
-        message = json.dumps({"names": list(named), "has_trace": has_trace}).encode()
-        socket.send_fds(channel, [message], list(named.values()))
+            named, answer = {}, {"error": error.__dict__}
+        with contextlib.suppress(BrokenPipeError):  # the recorder was stopped meanwhile
+            socket.send_fds(channel, [json.dumps(answer).encode()], list(named.values()))
 
 
 if __name__ == "__main__":

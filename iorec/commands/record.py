@@ -38,7 +38,9 @@ def record(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option("-n", "--count", metavar="COUNT", min=1, help="Stop after this many I/Os."),
+        typer.Option(
+            "-n", "--count", metavar="COUNT", min=1, help="Stop after this many finished I/Os."
+        ),
     ] = None,
     max_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Stop when the file has this size: 1G.")
