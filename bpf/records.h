@@ -4,7 +4,7 @@
 #define NO_ISSUE (~0ULL)
 #define NO_IDENTITY 0
 
-/* A layer sees an I/O from one pair of tracepoints; its number is part of a lane's (bpf/io.c). */
+/* A layer sees an I/O from one pair of tracepoints; its number is part of a lane's (bpf/ledger.c). */
 #define REQUEST_LAYER 0
 #define BIO_LAYER 1
 

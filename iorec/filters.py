@@ -10,7 +10,7 @@ from analyze.errors import IorecError
 from iorec.cgroups import cgroup_root
 from iorec.devices import dev_of_numbers
 from iorec.kernel_names import KernelNames
-from iorec.programs import LAYERS, KernelFilter
+from iorec.plan import LAYERS, KernelFilter
 
 
 @dataclass(frozen=True)

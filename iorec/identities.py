@@ -8,8 +8,8 @@ from iorec.arrow import to_arrow
 from iorec.cgroups import CgroupNames
 from iorec.files import Files
 from iorec.name_column import NameColumn, escape_name
+from iorec.plan import IDENTITIES_PER_CPU
 from iorec.probes import Probes
-from iorec.programs import IDENTITIES_PER_CPU
 from iorec.records import NO_IDENTITY
 
 _REMEMBERED = 4 * IDENTITIES_PER_CPU

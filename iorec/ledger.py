@@ -12,8 +12,8 @@ from iorec.arrow import distinct
 from iorec.devices import DeviceNames, DiskStats, OpStats
 from iorec.gaps import Gaps, Span
 from iorec.kernel_names import KernelNames
+from iorec.plan import LAYERS
 from iorec.probes import Probes
-from iorec.programs import LAYERS
 
 _Place = tuple[str, int, int]  # layer, device number, op
 _PLACE_KEYS = ("layer", "device", "op")

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from analyze.errors import IorecError
-from iorec.programs import MAPS, KernelFilter, Plan, load_programs
+from iorec.plan import KernelFilter, Plan
+from iorec.programs import MAPS, load_programs
 
 
 @dataclass(frozen=True)

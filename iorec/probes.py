@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from iorec.btf import libbpf
 from iorec.loader import Loaded
-from iorec.programs import IDENTITIES_PER_CPU, SLOTS_PER_BUCKET, Plan, possible_cpus
+from iorec.plan import IDENTITIES_PER_CPU, SLOTS_PER_BUCKET, Plan
+from iorec.programs import possible_cpus
 from iorec.records import (
     COMPLETE_COUNTERS,
     COUNTERS,
@@ -42,9 +43,9 @@ class _ProgInfo(ctypes.Structure):
 class Probes:
     """The attached programs and the maps they write, as arrays; a context manager.
 
-    `counters` has one row per CPU, `completions` one per lane (see bpf/io.c), `in_flight` one per
-    slot; `identities` is shaped (layers x CPUs, rows), `gaps` (lanes, rows). Reading them needs no
-    privilege.
+    `counters` has one row per CPU, `completions` one per lane (see bpf/ledger.c), `in_flight` one
+    per slot; `identities` is shaped (layers x CPUs, rows), `gaps` (lanes, rows). Reading them needs
+    no privilege.
     """
 
     layers: tuple[str, ...]

@@ -9,7 +9,6 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from analyze.errors import IorecError
 from iorec.btf import KernelTypes, libbpf
 from iorec.cgroups import is_io_controller_unified
 from iorec.kernel_header import kernel_header
+from iorec.plan import IDENTITIES_PER_CPU, KernelFilter, Plan
 
 BPF_FOLDER = Path(__file__).parent.parent / "bpf"
-
-LAYERS = ("request", "bio")  # by number: REQUEST_LAYER, BIO_LAYER of bpf/records.h
-IDENTITIES_PER_CPU = 4096
-SLOTS_PER_BUCKET = 8  # of bpf/records.h
+# In front of the files of the layers; each stands behind what it uses.
+_SHARED_SOURCES = ("ledger", "table", "filter", "owner", "io")
 
 MAPS = (
     "records",
@@ -35,28 +33,6 @@ MAPS = (
     "gaps",
 )
 
-# Completions first, so that nothing is seen to start whose end would be missed.
-_PROGRAMS = {
-    "request": {
-        "on_complete": "block_rq_complete",
-        "on_nested_complete": "block_rq_complete",
-        "on_merge": "block_rq_merge",
-        "on_back_merge": "block_bio_backmerge",
-        "on_front_merge": "block_bio_frontmerge",
-        "on_requeue": "block_rq_requeue",
-        "on_issue": "block_rq_issue",
-        "on_start": "block_io_start",
-    },
-    "bio": {
-        "on_bio_complete": "block_bio_complete",
-        "on_nested_bio_complete": "block_bio_complete",
-        "on_complete_bios": "block_rq_complete",
-        "on_nested_complete_bios": "block_rq_complete",
-        "on_remap": "block_bio_remap",
-        "on_bio_queue": "block_bio_queue",
-    },
-}
-_PROGRAMS_OF_ALL_LAYERS = {"on_split": "block_split"}
 # By their places in the table of tail calls.
 _CALLED_AGAIN = ("on_complete_bios", "on_nested_complete_bios")
 _START_BEFORE_6_5 = "block_getrq"
@@ -93,62 +69,6 @@ class _ProgLoadOpts(ctypes.Structure):
         ("log_size", ctypes.c_uint32),
         ("log_buf", ctypes.c_void_p),
     )
-
-
-@dataclass(frozen=True)
-class KernelFilter:
-    """What the kernel programs let through; an empty collection lets everything through."""
-
-    devices: tuple[tuple[int, int | None], ...] = ()  # (dev, partition number or None for all)
-    pids: tuple[int, ...] = ()
-    comms: tuple[str, ...] = ()
-    cgroup_folders: tuple[str, ...] = ()
-    ops: tuple[int, ...] = ()
-    min_latency_ns: int | None = None
-    excluded_pid: int | None = None
-
-    def defines(self) -> dict[str, str]:
-        """The macros of bpf/io.c for what is filtered."""
-        found = {
-            "FILTER_DEVICE": "1" if self.devices else "",
-            "FILTER_PID": "1" if self.pids else "",
-            "FILTER_COMM": "1" if self.comms else "",
-            "FILTER_CGROUPS": str(len(self.cgroup_folders) or ""),
-            "FILTER_OPS": f"{sum(1 << op for op in set(self.ops)):#x}ULL" if self.ops else "",
-            "MIN_LATENCY_NS": f"{self.min_latency_ns}ULL" if self.min_latency_ns else "",
-            "EXCLUDED_PID": str(self.excluded_pid or ""),
-        }
-        return {name: value for name, value in found.items() if value}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to load: the layers' names, and sizes that are powers of two."""
-
-    kernel_filter: KernelFilter
-    layers: tuple[str, ...]
-    ring_bytes: int
-    bucket_count: int
-    wants_trace: bool = False
-
-    @property
-    def layer_count(self) -> int:
-        """How many layers the maps have room for, by the highest number of one."""
-        return 1 + max(LAYERS.index(layer) for layer in self.layers)
-
-    @property
-    def lanes_per_cpu(self) -> int:
-        """How many programs take completions (bpf/io.c)."""
-        return 6 if "bio" in self.layers else 2
-
-    @property
-    def programs(self) -> dict[str, str]:
-        """The tracepoint of each program to load."""
-        found = dict(_PROGRAMS_OF_ALL_LAYERS)
-        for layer in LAYERS:
-            if layer in self.layers:
-                found |= _PROGRAMS[layer]
-        return found
 
 
 def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
@@ -246,7 +166,7 @@ def _captured_stderr() -> Iterator[list[str]]:
 
 def _compile(bcc: Any, plan: Plan, header: str, defines: Mapping[str, str]) -> Any:
     # One text, as BCC takes map operations in its main file only.
-    sources = [BPF_FOLDER / f"{name}.c" for name in ("io", *plan.layers)]
+    sources = [BPF_FOLDER / f"{name}.c" for name in (*_SHARED_SOURCES, *plan.layers)]
     text = header + "".join(f'#line 1 "{path}"\n{path.read_text()}' for path in sources)
     flags = [f"-D{name}={value}" for name, value in defines.items()]
     with _captured_stderr() as output:

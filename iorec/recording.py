@@ -15,8 +15,8 @@ from iorec.kernel_names import KernelNames
 from iorec.loader import Loading
 from iorec.metadata import Facts
 from iorec.output import PART_SUFFIX, Folder, capture_suffix
+from iorec.plan import Plan
 from iorec.probes import open_probes
-from iorec.programs import Plan
 from iorec.recorder import Recorder
 from iorec.rotation import Rotation
 from iorec.session import Settings

@@ -14,8 +14,8 @@ from iorec.files import Files
 from iorec.identities import Identities
 from iorec.kernel_names import KernelNames
 from iorec.name_column import NameColumn
+from iorec.plan import LAYERS
 from iorec.probes import Probes
-from iorec.programs import LAYERS
 from iorec.records import NO_ISSUE, RECORD
 
 _SECTOR_BYTES = 512

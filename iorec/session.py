@@ -17,8 +17,8 @@ from iorec.kernel_names import read_kernel_names
 from iorec.limits import Limits
 from iorec.loader import Loading
 from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
+from iorec.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
 from iorec.privileges import drop_privileges
-from iorec.programs import SLOTS_PER_BUCKET, KernelFilter, Plan
 from iorec.rotation import earlier_files, rotated_name
 from iorec.workload import Workload, invoking_user
 

@@ -10,6 +10,7 @@ from analyze.plot.theme import FAINT_INK, OP_COLOURS, theme
 
 _TRACERS = {
     "iorec": ("iorec", "o"),
+    "iorec-both": ("iorec, requests and bios", "v"),
     "perf": ("perf record", "s"),
     "bpftrace": ("bpftrace", "^"),
     "bcc": ("BCC, as biosnoop", "D"),
@@ -22,7 +23,7 @@ def draw_overhead(results: dict[str, Any], path: Path) -> None:
     with theme():
         figure = Figure(figsize=(7.5, 4.2), layout="constrained", dpi=120)
         axes = figure.subplots()
-        for (name, (shown, marker)), colour in zip(_TRACERS.items(), OP_COLOURS[:4], strict=True):
+        for (name, (shown, marker)), colour in zip(_TRACERS.items(), OP_COLOURS, strict=True):
             part = results[f"overhead-{name}"]
             if "not_available" in part:
                 continue

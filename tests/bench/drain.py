@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from iorec.file_paths import FilePaths
 from iorec.kernel_names import read_kernel_names
 from iorec.loader import Loading
+from iorec.plan import KernelFilter, Plan
 from iorec.probes import open_probes
-from iorec.programs import KernelFilter, Plan
 from iorec.records import RECORD
 from iorec.ring import Ring
 from iorec.rows import RowBuilder

@@ -19,7 +19,8 @@ _NAME_OFFSET, _NAME_BYTES = 64, 16  # in struct bpf_prog_info
 
 def measure() -> dict[str, Any]:
     """ns for each I/O, what measuring a run costs taken off; iorec's also by program."""
-    found: dict[str, list[dict[str, float]]] = {"iorec": [], "bcc": [], "bpftrace": []}
+    names = (*(name for name in TRACERS if name.startswith("iorec")), "bcc", "bpftrace")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with _run_time_counted(), _empty_program() as empty, loop_device() as (device, folder):
         for _ in range(PAIRS):
             for name, times in found.items():

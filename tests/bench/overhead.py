@@ -7,7 +7,7 @@ from typing import Any
 import analyze
 from tests.bench.load import RANDOM, SATURATED, Run, loop_device, process_s, run_fio
 from tests.bench.stats import PAIRS, ratio, spread
-from tests.bench.tracers import TRACERS, Tracer, running
+from tests.bench.tracers import IOREC, Tracer, running
 
 # Bursts, each followed by a pause, make a rate below what the device can do.
 _BURSTS = (*SATURATED, "--thinktime=10ms")
@@ -55,7 +55,7 @@ def measure(tracer: Tracer) -> dict[str, Any]:
                     pairs[load].append(_Pair(without[load], traced, tracer_s))
             done = sum(of_load[-1].traced.ios for of_load in pairs.values())
             lost.append(1 - tracer.count(folder / tracer.file) / done)
-            if tracer is TRACERS["iorec"]:
+            if tracer.command[0] == IOREC:
                 with analyze.open(folder / tracer.file) as capture:
                     causes.update(capture.completeness().lost_by_cause)
     return {

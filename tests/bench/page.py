@@ -16,6 +16,8 @@ _ROOT = Path(__file__).parent.parent.parent
 _DOCUMENTS = (_ROOT / "docs/performance.md", _ROOT / "README.md")
 NAMES = {
     "iorec": "iorec",
+    "iorec-bio": "iorec, `--layer bio`",
+    "iorec-both": "iorec, `--layer request,bio`",
     "perf": "`perf record`",
     "bpftrace": "bpftrace",
     "bcc": "BCC, as biosnoop",
@@ -216,7 +218,11 @@ def _limits(results: Results) -> list[str]:
     def floor(what: str, value: float, least: float, unit: str) -> None:
         rows.append((what, f"≥ {least:.0f} {unit}", f"{value:.1f} {unit}", value >= least))
 
-    lost = results["overhead-iorec"]["lost_by_cause"]["ring_full"]
+    lost = sum(
+        part["lost_by_cause"]["ring_full"]
+        for name, part in results.items()
+        if name.startswith("overhead-iorec")
+    )
     limit("I/Os lost at the highest rate, default buffer", lost, 0, "")
     limit(
         "in the kernel, against hash maps", median(results["kernel-time"]["ratio"]), 0.5, "", ".2f"

@@ -82,8 +82,10 @@ def _wait_until_ready(process: subprocess.Popen[bytes], told: Path, log: Path, r
 
 
 def _count_capture(output: Path) -> int:
-    comm, latency = pq.read_table(output, columns=["comm", "latency_ns"]).columns
-    return int(pc.sum(pc.and_(pc.equal(comm, "fio"), pc.is_valid(latency))).as_py())
+    """An I/O is a row in each layer."""
+    comm, latency, layer = pq.read_table(output, columns=["comm", "latency_ns", "layer"]).columns
+    rows = pc.sum(pc.and_(pc.equal(comm, "fio"), pc.is_valid(latency))).as_py()
+    return int(rows) // len(layer.unique())
 
 
 def _count_lines(output: Path) -> int:
@@ -100,10 +102,15 @@ def _count_samples(output: Path) -> int:
     return int(total[1]) // 3
 
 
+def _iorec(layer: str) -> Tracer:
+    command = (IOREC, "record", "-f", "-o", "run.parquet", "--layer", layer)
+    return Tracer(command, "run.parquet", "recording ", _count_capture)
+
+
 TRACERS = {
-    "iorec": Tracer(
-        (IOREC, "record", "-f", "-o", "run.parquet"), "run.parquet", "recording ", _count_capture
-    ),
+    "iorec": _iorec("request"),
+    "iorec-bio": _iorec("bio"),
+    "iorec-both": _iorec("request,bio"),
     "perf": Tracer(
         (
             *("perf", "record", "-a", "-e", _TRACEPOINTS, "-o", "perf.data"),
