@@ -36,7 +36,7 @@ demo: install
 	samples/demo.sh
 
 test: install
-	.venv/bin/pytest --ignore=tests/kernel
+	.venv/bin/pytest --numprocesses auto --ignore=tests/kernel
 	$(KERNEL) .venv/bin/pytest tests/kernel
 
 check: install

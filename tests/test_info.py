@@ -22,7 +22,7 @@ def test_info_says_what_the_file_is(tmp_path: Path) -> None:
         "filters": {"device": ["sda", "sdb"], "min_latency_ns": 10_000_000},
         "clock": {"steps": [{"time": rfc3339(START_NS + 10**9), "step_ns": -2_500_000_000}]},
     }
-    text = render_info(info_of(tmp_path / "run.parquet", **overrides), 120)
+    text = render_info(info_of(tmp_path / "run.parquet", **overrides), 300)
     for fact in (
         "complete: 1,009 I/Os recorded",
         "db1, Linux 6.18.44 x86_64, 2 CPUs",
