@@ -18,8 +18,7 @@ def load_depth(capture: Capture, timeline: Timeline) -> Series:
         timeline,
         """
         SELECT op_index, start_bin, stop_bin, count(*) AS ios,
-            sum(start_ns - start_bin * $width)::DOUBLE AS start_into_bin_ns,
-            sum(stop_ns - stop_bin * $width)::DOUBLE AS stop_into_bin_ns
+            sum(start_ns)::DOUBLE AS start_ns, sum(stop_ns)::DOUBLE AS stop_ns
         FROM timed GROUP BY ALL
         """,
     ).fetchnumpy()
@@ -33,6 +32,7 @@ def _since(cells: Cells, event: str, timeline: Timeline) -> FloatArray:
     shape = (len(OPS), timeline.bin_count)
     keys = (cells["op_index"], cells[f"{event}_bin"])
     ios = add_up(shape, keys, cells["ios"])
-    into_bin = add_up(shape, keys, cells[f"{event}_into_bin_ns"]) / timeline.width_ns
+    bins_before = ios * np.arange(timeline.bin_count)
+    into_bin = add_up(shape, keys, cells[f"{event}_ns"]) / timeline.width_ns - bins_before
     since: FloatArray = np.cumsum(ios, axis=1) - into_bin
     return since
