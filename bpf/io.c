@@ -3,6 +3,9 @@
 
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 
+/* As many bios as fit into a request of 4 MiB, page by page. */
+#define MOST_BIOS 1024
+
 /* BCC takes bpf_trace_printk() in functions only, not in macros. */
 static inline void trace_submit(const char *comm, u32 dev, u32 cmd_flags)
 {
@@ -15,40 +18,6 @@ static inline void trace_complete(u64 latency_ns, u32 bytes, u16 error)
 {
 #ifdef TRACE
 	bpf_trace_printk("complete latency_ns=%llu bytes=%u error=%u", latency_ns, bytes, error);
-#endif
-}
-
-#ifdef HAVE_QUEUE_DISK
-#define disk_of_request(rq) ((rq)->q->disk)
-#else
-#define disk_of_request(rq) ((rq)->rq_disk)
-#endif
-
-/* As many bios as fit into a request of 4 MiB, page by page. */
-#define MOST_BIOS 1024
-
-static inline u32 dev_of_disk(struct gendisk *disk)
-{
-	return disk->major << 20 | disk->first_minor;
-}
-
-static inline u32 dev_of_bio(struct bio *bio)
-{
-#ifdef HAVE_BI_BDEV
-	return dev_of_disk(bio->bi_bdev->bd_disk);
-#else
-	return dev_of_disk(bio->bi_disk);
-#endif
-}
-
-static inline u8 partno_of_bio(struct bio *bio)
-{
-#if defined(HAVE_BD_FLAGS)
-	return bio->bi_bdev->__bd_flags & 0xff;
-#elif defined(HAVE_BI_BDEV)
-	return bio->bi_bdev->bd_partno;
-#else
-	return bio->bi_partno;
 #endif
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Who submits an I/O, and for whom. Stands behind filter.c. */
+/* Who submits an I/O, and for whom. Stands behind device.c. */
 
 /* For each layer and CPU a ring of the newest identities; the recorder reads them at every drain. */
 BPF_F_TABLE("array", u32, struct identity, identities, LAYERS * CPUS * IDENTITIES, MMAPABLE);
@@ -51,16 +51,22 @@ static inline u64 charged_cgroup(struct bio *bio)
 /* BIO_PAGE_PINNED, and BIO_NO_PAGE_REF before 6.5: the memory is a process's, not the cache's. */
 #define BIO_IS_DIRECT 1
 
+#define FS_REQUIRES_DEV 1
+#define BTRFS_SUPER_MAGIC 0x9123683e
+#define BTRFS_BTREE_INODE_OBJECTID 1
+
 /*
  * The file in whose page cache the I/O's first page is. A page of anything else (a process, the
  * kernel's own buffers, the middle of a large folio) has no mapping, or something else in its
  * place: only a file's mapping belongs to the inode that it names. Files without a block device
- * (tmpfs) do no I/O by themselves: their pages are buffers of somebody's direct I/O.
+ * (tmpfs) do no I/O by themselves: their pages are buffers of somebody's direct I/O. Btrfs, which
+ * has block devices but no one s_bdev, keeps its metadata in the pages of an inode.
  */
 static inline void set_file(struct identity *who, struct bio *bio, volatile u64 *scratch)
 {
 	u32 op = bio->bi_opf & REQ_OP_MASK;
 	struct address_space *mapping;
+	struct super_block *sb;
 	struct inode *inode;
 
 	if ((op != REQ_OP_READ && op != REQ_OP_WRITE) || !bio->bi_size ||
@@ -74,8 +80,13 @@ static inline void set_file(struct identity *who, struct bio *bio, volatile u64 
 		return;
 	if ((inode->i_mode & S_IFMT) == S_IFBLK) {
 		who->inode_dev = inode->i_rdev;
-	} else if (inode->i_sb->s_bdev) {
-		who->inode_dev = inode->i_sb->s_dev;
+		return;
+	}
+	sb = inode->i_sb;
+	if (sb->s_magic == BTRFS_SUPER_MAGIC && inode->i_ino == BTRFS_BTREE_INODE_OBJECTID) {
+		who->inode_dev = dev_of_bio(bio);
+	} else if (sb->s_type->fs_flags & FS_REQUIRES_DEV) {
+		who->inode_dev = sb->s_dev;
 		who->inode = inode->i_ino;
 		who->generation = inode->i_generation;
 	}

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -17,9 +18,8 @@ from iorec.privileges import keep_read_privilege
 
 Inode = tuple[int, int, int]  # dev_t of the file system, inode number, generation
 
-# exportfs.h, and XFS_FILEID_TYPE_64FLAG; file systems with handles of their own are tried last.
+# exportfs.h, and XFS_FILEID_TYPE_64FLAG
 _INO32_GEN, _XFS_INO64_GEN, _BTRFS = 1, 0x81, 0x4D
-_BTRFS_TOP_SUBVOLUME = 5
 _PATIENCE_S = 0.2
 _LARGEST_MESSAGE = 1 << 17
 _MOST_IN_MESSAGE = 32  # of paths of 4 KiB
@@ -91,23 +91,35 @@ def _main() -> None:
             channel.send(json.dumps(answer).encode())
 
 
+@dataclass(frozen=True)
+class _Mount:
+    """A folder of a file system, open; of btrfs the subvolume that is mounted there."""
+
+    fd: int
+    subvolume: int | None
+
+
 def _find_path(dev: int, inode: int, generation: int) -> str | None:
     """The path by which the kernel knows the inode; None if it knows none, or not how to find it.
 
     The kernel still has the name in memory of a file that was in use a moment ago, so no disk is
-    read.
+    read. Subvolumes of btrfs number their inodes independently, so of those that are mounted only
+    one may have this one.
     """
-    mount = _open_mount(dev)
-    if mount is None:
-        return None
-    handles = (
+    paths = {path for mount in _open_mounts(dev) if (path := _path_at(mount, inode, generation))}
+    return paths.pop() if len(paths) == 1 else None
+
+
+def _path_at(mount: _Mount, inode: int, generation: int) -> str | None:
+    handles = [
         (_INO32_GEN, struct.pack("<II", inode & 0xFFFFFFFF, generation)),
         (_XFS_INO64_GEN, struct.pack("<QI", inode, generation)),
-        (_BTRFS, struct.pack("<QQI", inode, _BTRFS_TOP_SUBVOLUME, generation)),
-    )
-    for kind, handle in handles[inode > 0xFFFFFFFF :]:
+    ][inode > 0xFFFFFFFF :]
+    if mount.subvolume is not None:
+        handles = [(_BTRFS, struct.pack("<QQI", inode, mount.subvolume, generation))]
+    for kind, handle in handles:
         content = struct.pack("Ii", len(handle), kind) + handle
-        fd = ctypes.CDLL(None).open_by_handle_at(mount, content, os.O_PATH | os.O_CLOEXEC)
+        fd = ctypes.CDLL(None).open_by_handle_at(mount.fd, content, os.O_PATH | os.O_CLOEXEC)
         if fd >= 0:
             try:
                 return str(Path(f"/proc/self/fd/{fd}").readlink())
@@ -117,18 +129,22 @@ def _find_path(dev: int, inode: int, generation: int) -> str | None:
 
 
 @cache
-def _open_mount(dev: int) -> int | None:
-    """A folder of the file system."""
+def _open_mounts(dev: int) -> tuple[_Mount, ...]:
+    """One mount of the file system, of btrfs one of each subvolume that is mounted."""
     numbers = f"{dev >> 20}:{dev & 0xFFFFF}"
+    mounts: dict[int | None, _Mount] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
-        if fields[2] == numbers:
-            place = fields[4].encode().decode("unicode_escape").encode("latin-1")
-            try:
-                return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                continue
-    return None
+        if fields[2] != numbers:
+            continue
+        options = dict(word.partition("=")[::2] for word in fields[-1].split(","))
+        subvolume = int(options["subvolid"]) if "subvolid" in options else None
+        place = fields[4].encode().decode("unicode_escape").encode("latin-1")
+        if subvolume not in mounts:
+            with contextlib.suppress(OSError):
+                fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+                mounts[subvolume] = _Mount(fd, subvolume)
+    return tuple(mounts.values())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from iorec.plan import IDENTITIES_PER_CPU, KernelFilter, Plan
 
 BPF_FOLDER = Path(__file__).parent.parent / "bpf"
 # In front of the files of the layers; each stands behind what it uses.
-_SHARED_SOURCES = ("ledger", "table", "filter", "owner", "io")
+_SHARED_SOURCES = ("ledger", "table", "filter", "device", "owner", "io")
 
 MAPS = (
     "records",

@@ -335,8 +335,16 @@ def test_a_capture_on_the_recorded_disk_adds_little_to_it(
 @contextmanager
 def mounted_ext4(disk: LoopDevice, mount: Path) -> Iterator[Path]:
     """A new file system on a disk."""
+    with mounted_new("ext4", disk, mount):
+        yield mount
+
+
+@contextmanager
+def mounted_new(kind: str, disk: LoopDevice, mount: Path) -> Iterator[Path]:
+    """A new file system of a kind on a disk."""
     mount.mkdir()
-    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", disk.path], check=True)
+    options = ["-E", "lazy_itable_init=0"] if kind == "ext4" else []
+    subprocess.run([f"mkfs.{kind}", "-q", *options, disk.path], check=True)
     with mounted(disk, mount):
         yield mount
 

@@ -10,18 +10,27 @@ import pytest
 import analyze
 from iorec.cgroups import cgroup_root, is_io_controller_unified
 from tests.kernel.conftest import Capture, LoopDevice, run
-from tests.kernel.test_accounting import mounted_ext4
+from tests.kernel.test_accounting import mounted_ext4, mounted_new
 
 Record = Callable[..., Capture]
 
 LAYERS = ["request", "bio"]
+FILE_SYSTEMS = ["ext4", "xfs", "btrfs"]
+XFS_BYTES = 320 << 20  # mkfs.xfs takes no less than 300 MiB
+
+
+@pytest.fixture
+def large_loop(make_loop: Callable[..., LoopDevice]) -> LoopDevice:
+    return make_loop(XFS_BYTES)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
 def test_what_a_kworker_writes_is_known_by_file(
-    record: Record, loop: LoopDevice, ram_folder: Path, layer: str
+    record: Record, large_loop: LoopDevice, ram_folder: Path, kind: str, layer: str
 ) -> None:
-    with mounted_ext4(loop, ram_folder / "mount") as mount:
+    loop = large_loop
+    with mounted_new(kind, loop, ram_folder / "mount") as mount:
         (mount / "a folder").mkdir()
         files = [mount / "one", mount / "a folder" / "tw\\o"]
         script = " && ".join(f"dd if=/dev/zero of='{file}' bs=1M count=10" for file in files)
@@ -56,10 +65,12 @@ def test_direct_io_and_metadata_are_not_taken_for_files(
     assert loop.path in metadata
 
 
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
 def test_reads_ahead_are_those_of_the_file(
-    record: Record, loop: LoopDevice, ram_folder: Path
+    record: Record, large_loop: LoopDevice, ram_folder: Path, kind: str
 ) -> None:
-    with mounted_ext4(loop, ram_folder / "mount") as mount:
+    loop = large_loop
+    with mounted_new(kind, loop, ram_folder / "mount") as mount:
         file = mount / "read"
         file.write_bytes(b"x" * (8 << 20))
         run("umount", mount)
@@ -68,6 +79,53 @@ def test_reads_ahead_are_those_of_the_file(
     rows = capture.rows(file=str(file), op="read")
     assert {row["comm"] for row in rows} == {"cat"}
     assert sum(row["bytes"] for row in rows) >= 8 << 20
+
+
+def test_files_of_btrfs_are_known_in_each_subvolume_that_is_mounted(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_new("btrfs", loop, ram_folder / "mount") as top:
+        run("btrfs", "-q", "subvolume", "create", top / "sub")
+        (top / "in top").write_text("")
+        run("sync")
+        other = ram_folder / "other"
+        other.mkdir()
+        run("mount", "-o", "subvol=sub", loop.path, other)
+        try:
+            files = [top / "in top", other / "in sub"]
+            script = ";".join(f"dd if=/dev/zero of='{file}' bs=1M count=2" for file in files)
+            capture = record("-d", loop.name, "--", "sh", "-c", f"{script}; sync")
+        finally:
+            run("umount", other)
+    for file in files:
+        assert sum(row["bytes"] for row in capture.rows(file=str(file))) == 2 << 20
+    # What is no file's is the file system's own.
+    others = {row["file"] for row in capture.rows(op="write")} - set(map(str, files))
+    assert others <= {loop.path, None}
+    assert loop.path in others
+
+
+def test_a_file_of_btrfs_that_several_subvolumes_may_have_has_no_path(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_new("btrfs", loop, ram_folder / "mount") as top:
+        run("btrfs", "-q", "subvolume", "create", top / "sub")
+        (top / "sub" / "file").write_text("")
+        run("btrfs", "-q", "subvolume", "snapshot", top / "sub", top / "snapshot")
+        mounts = [ram_folder / "first", ram_folder / "second"]
+        for mount, name in zip(mounts, ("sub", "snapshot"), strict=True):
+            mount.mkdir()
+            run("mount", "-o", f"subvol={name}", loop.path, mount)
+        try:
+            inode = (mounts[0] / "file").stat().st_ino
+            write = f"dd if=/dev/zero of={mounts[1]}/file bs=1M count=2"
+            capture = record("-d", loop.name, "--", "sh", "-c", f"{write}; sync")
+        finally:
+            run("umount", *mounts)
+    rows = capture.rows(inode=inode, op="write")
+    assert sum(row["bytes"] for row in rows) == 2 << 20
+    (name,) = {row["file"] for row in rows}
+    assert name.endswith(f":{inode}")
 
 
 @pytest.fixture
