@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def ram_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture
-def make_loop(ram_folder: Path) -> Iterator[Callable[..., LoopDevice]]:
+@contextmanager
+def loop_devices(ram_folder: Path) -> Iterator[Callable[..., LoopDevice]]:
     """Makes loop devices and detaches them."""
     devices: list[LoopDevice] = []
 
@@ -67,13 +68,26 @@ def make_loop(ram_folder: Path) -> Iterator[Callable[..., LoopDevice]]:
         devices.append(device)
         device.set_queue("scheduler", "none")
         device.set_queue("iostats", "1")
-        if shutil.which("udevadm"):
-            run("udevadm", "settle")
+        settle()
         return device
 
-    yield make
-    for device in reversed(devices):
-        subprocess.run(["losetup", "-d", device.path], check=False)
+    try:
+        yield make
+    finally:
+        for device in reversed(devices):
+            subprocess.run(["losetup", "-d", device.path], check=False)
+
+
+def settle() -> None:
+    """Waits until udev has looked at every new device, if it runs here."""
+    if shutil.which("udevadm"):
+        run("udevadm", "settle")
+
+
+@pytest.fixture
+def make_loop(ram_folder: Path) -> Iterator[Callable[..., LoopDevice]]:
+    with loop_devices(ram_folder) as make:
+        yield make
 
 
 @pytest.fixture
@@ -123,23 +137,27 @@ def read_capture(output: Path, status: int = 0, stderr: str = "") -> Capture:
     return Capture(pq.read_table(output), metadata, status, stderr)
 
 
+def run_record(output: Path, *options: str | Path) -> Capture:
+    """Records with the installed command and reads the capture."""
+    done = subprocess.run(
+        [str(IOREC), "record", "-f", "-o", str(output), *map(str, options)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        timeout=240,
+    )
+    assert output.exists(), done.stderr
+    return read_capture(output, done.returncode, done.stderr)
+
+
 @pytest.fixture
 def record(ram_folder: Path) -> Callable[..., Capture]:
-    """Records with the installed command and reads the capture."""
+    """Records into a folder in memory."""
 
-    def run_record(*options: str | Path, name: str = "run.parquet") -> Capture:
-        output = ram_folder / name
-        done = subprocess.run(
-            [str(IOREC), "record", "-f", "-o", str(output), *map(str, options)],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            timeout=240,
-        )
-        assert output.exists(), done.stderr
-        return read_capture(output, done.returncode, done.stderr)
+    def record_there(*options: str | Path, name: str = "run.parquet") -> Capture:
+        return run_record(ram_folder / name, *options)
 
-    return run_record
+    return record_there
 
 
 def assert_accounts_close(capture: Capture) -> None:

@@ -3,16 +3,20 @@
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
 
 import analyze
-from tests.kernel.conftest import Capture, LoopDevice, assert_accounts_close, run
+from iorec.devices import disk_of_file
+from tests.kernel.conftest import Capture, LoopDevice, assert_accounts_close, run, settle
 from tests.kernel.test_accounting import mounted_ext4, queue_set
 
 Record = Callable[..., Capture]
+
+BIOS_PER_CALL = 128  # of bpf/bio.c
 
 _HOT_ADD = Path("/sys/class/zram-control/hot_add")
 
@@ -24,11 +28,47 @@ def zram() -> Iterator[str]:
     name = f"zram{_HOT_ADD.read_text().strip()}"
     try:
         Path(f"/sys/block/{name}/disksize").write_text(str(64 << 20))
-        if Path("/usr/bin/udevadm").exists():
-            run("udevadm", "settle")
+        settle()
         yield name
     finally:
         _HOT_ADD.with_name("hot_remove").write_text(name.removeprefix("zram"))
+
+
+@dataclass(frozen=True)
+class WideDisk:
+    """A disk whose requests may have more bios than a call takes, and what to read from it."""
+
+    name: str
+    path: Path
+
+
+@pytest.fixture
+def wide_disk(tmp_path: Path) -> Iterator[WideDisk]:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(16 << 20))
+    run("sync", file)
+    disk = disk_of_file(file)
+    if disk is not None and _most_segments(disk) > BIOS_PER_CALL:
+        yield WideDisk(disk, file)
+        return
+    before = set(Path("/sys/block").iterdir())
+    if subprocess.run(["modprobe", "-q", "scsi_debug", "dev_size_mb=32"]).returncode:
+        pytest.skip(f"neither {tmp_path} is on a disk of {BIOS_PER_CALL} segments, nor scsi_debug")
+    try:
+        settle()
+        (folder,) = set(Path("/sys/block").iterdir()) - before
+        assert _most_segments(folder.name) > BIOS_PER_CALL
+        yield WideDisk(folder.name, Path("/dev") / folder.name)
+    finally:
+        run("modprobe", "-r", "scsi_debug")
+
+
+def _most_segments(disk: str) -> int:
+    """What one of its requests may have, each from a bio of its own; 0 if it merges none."""
+    queue = Path(f"/sys/block/{disk}/queue")
+    if (queue / "nomerges").read_text().strip() != "0":
+        return 0
+    return int((queue / "max_segments").read_text())
 
 
 def fio(path: str, *options: str) -> list[str]:
@@ -145,6 +185,23 @@ def test_a_request_knows_how_many_bios_were_merged_into_it(
     assert max(row["bios"] for row in requests) >= 128  # max_segments
     events = [row for row in capture.counts["events"] if row["device"] == loop.name]
     assert sum(row["merges"] for row in events) == len(bios) - len(requests)
+    assert_layers_close(capture)
+
+
+@pytest.mark.parametrize("size", ["4k", "512"])
+def test_every_bio_of_a_request_that_takes_several_calls_is_recorded(
+    record: Record, wide_disk: WideDisk, size: str
+) -> None:
+    work = fio(str(wide_disk.path), "--readonly", "--direct=1", "--rw=read", f"--bs={size}",
+               "--number_ios=4096", "--ioengine=libaio", "--iodepth=4096",
+               "--iodepth_batch=4096")  # fmt: skip
+    capture = record("-l", "request,bio", "-d", wide_disk.name, "-c", "fio", "--", *work)
+    requests, bios = (capture.rows(layer=layer, op="read") for layer in ("request", "bio"))
+    missing = missed(capture)
+    assert 4096 - missing <= len(bios) <= 4096
+    assert max(row["bios"] for row in requests) > BIOS_PER_CALL
+    assert abs(sum(row["bios"] for row in requests) - len(bios)) <= missing
+    assert capture.counts["in_flight_at_stop"] <= missing
     assert_layers_close(capture)
 
 
