@@ -11,7 +11,8 @@
 
 # BCC's Python module is built for the distribution's Python and is no PyPI package.
 PYTHON := /usr/bin/python3
-PACKAGES := python3-bpfcc python3-venv fio e2fsprogs xfsprogs btrfs-progs dmsetup mdadm
+PACKAGES := python3-bpfcc python3-venv fio e2fsprogs
+test: PACKAGES += xfsprogs btrfs-progs dmsetup mdadm
 bench bench-%: PACKAGES += linux-perf bpftrace
 STAMP := .venv/.installed
 

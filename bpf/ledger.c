@@ -5,8 +5,8 @@
  * In front of this file stands a generated header: the kernel structs that are read here, each
  * member at its offset in the running kernel, and the HAVE_ macros. Behind it stand table.c,
  * filter.c, device.c, owner.c, io.c and the files of the layers that are recorded. The recorder
- * adds, as -D flags: CPUS, LAYERS, BUCKETS, RING_PAGES, IDENTITIES, the tracepoints' argument numbers, and the
- * filters.
+ * adds, as -D flags: CPUS, LAYERS, BUCKETS, RING_PAGES, IDENTITIES, the tracepoints' argument
+ * numbers, and the filters.
  */
 #include "records.h"
 
