@@ -146,7 +146,7 @@ static inline void complete_bios(u64 *ctx, struct complete_counters *mine, u32 l
 				 u32 program)
 {
 	struct request *rq = (struct request *)ctx[0];
-	u32 left = ctx[2], dev = dev_of_disk(disk_of_request(rq)), done = mine->done_bios, i;
+	u32 left = ctx[2], dev = dev_of_disk(disk_of_request(rq)), done = mine->done_bios, i, j;
 #ifdef HAVE_BLK_STATUS
 	u8 error = ctx[1];
 #else
@@ -159,9 +159,12 @@ static inline void complete_bios(u64 *ctx, struct complete_counters *mine, u32 l
 	mine->done_bios = 0;
 	if ((rq->cmd_flags & REQ_OP_MASK) >= FIRST_PASSTHROUGH_OP || rq->rq_flags & RQF_FLUSH_SEQ)
 		return;
-	for (i = 0; i < MOST_BIOS && i < done && bio; i++) {
-		left -= bio->bi_size;
-		bio = bio->bi_next;
+	for (i = 0; i < MOST_BIOS / BIOS_PER_STEP && i < done / BIOS_PER_STEP && bio; i++) {
+#pragma unroll
+		for (j = 0; j < BIOS_PER_STEP; j++) {
+			left -= bio->bi_size;
+			bio = bio->bi_next;
+		}
 	}
 	for (i = 0; i < BIOS_PER_CALL; i++) {
 		if (!bio || bio->bi_size > left)
@@ -177,7 +180,10 @@ static inline void complete_bios(u64 *ctx, struct complete_counters *mine, u32 l
 		}
 		bio = bio->bi_next;
 	}
-	mine->done_bios = done + BIOS_PER_CALL;
+	done += BIOS_PER_CALL;
+	if (done >= MOST_BIOS)
+		return;
+	mine->done_bios = done;
 	complete_more_bios.call(ctx, program);
 }
 

@@ -3,8 +3,13 @@
 
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 
-/* As many bios as fit into a request of 4 MiB, page by page. */
-#define MOST_BIOS 1024
+/*
+ * A request has at most as many bios as its queue allows segments: 2048 on SCSI, less on most, more
+ * on nbd only. The kernel allows 32 tail calls in a row, thus 33 * 128 bios.
+ */
+#define MOST_BIOS 4096
+/* The verifier looks at each condition in a loop: many bios at once make it fast. */
+#define BIOS_PER_STEP 8
 
 /* BCC takes bpf_trace_printk() in functions only, not in macros. */
 static inline void trace_submit(const char *comm, u32 dev, u32 cmd_flags)

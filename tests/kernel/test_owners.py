@@ -128,6 +128,18 @@ def test_a_file_of_btrfs_that_several_subvolumes_may_have_has_no_path(
     assert name.endswith(f":{inode}")
 
 
+def test_what_btrfs_compresses_has_no_file(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_new("btrfs", loop, ram_folder / "mount") as mount:
+        run("mount", "-o", "remount,compress-force=zstd", mount)
+        write = f"cat /bin/bash > {mount}/file; sync"
+        capture = record("-d", loop.name, "--", "sh", "-c", write)
+    writes = capture.rows(op="write")
+    assert {row["file"] for row in writes} <= {loop.path, None}
+    assert [row for row in writes if row["file"] is None]
+
+
 @pytest.fixture
 def charged_cgroup() -> Iterator[Path]:
     """A cgroup whose I/O and memory the kernel accounts for, so that writeback is charged to it."""
