@@ -189,7 +189,7 @@ def test_a_request_knows_how_many_bios_were_merged_into_it(
     assert_layers_close(capture)
 
 
-@pytest.mark.parametrize("size", ["4k", "512"])
+@pytest.mark.parametrize("size", ["2k", "512"])
 def test_every_bio_of_a_request_that_takes_several_calls_is_recorded(
     record: Record, wide_disk: WideDisk, size: str
 ) -> None:
