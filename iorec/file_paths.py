@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from iorec.privileges import keep_read_privilege
@@ -87,7 +86,9 @@ def _main() -> None:
     keep_read_privilege()
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         while message := channel.recv(_LARGEST_MESSAGE):
-            answer = [(*inode, _find_path(*inode)) for inode in json.loads(message)]
+            inodes = json.loads(message)
+            with _open_mounts({dev for dev, *_ in inodes}) as mounts:
+                answer = [(*inode, _find_path(mounts, *inode)) for inode in inodes]
             channel.send(json.dumps(answer).encode())
 
 
@@ -95,18 +96,20 @@ def _main() -> None:
 class _Mount:
     """A folder of a file system, open; of btrfs the subvolume that is mounted there."""
 
-    fd: int
+    dev: int
     subvolume: int | None
+    fd: int
 
 
-def _find_path(dev: int, inode: int, generation: int) -> str | None:
+def _find_path(mounts: list[_Mount], dev: int, inode: int, generation: int) -> str | None:
     """The path by which the kernel knows the inode; None if it knows none, or not how to find it.
 
     The kernel still has the name in memory of a file that was in use a moment ago, so no disk is
     read. Subvolumes of btrfs number their inodes independently, so of those that are mounted only
     one may have this one.
     """
-    paths = {path for mount in _open_mounts(dev) if (path := _path_at(mount, inode, generation))}
+    of_dev = (mount for mount in mounts if mount.dev == dev)
+    paths = {path for mount in of_dev if (path := _path_at(mount, inode, generation))}
     return paths.pop() if len(paths) == 1 else None
 
 
@@ -128,23 +131,28 @@ def _path_at(mount: _Mount, inode: int, generation: int) -> str | None:
     return None
 
 
-@cache
-def _open_mounts(dev: int) -> tuple[_Mount, ...]:
-    """One mount of the file system, of btrfs one of each subvolume that is mounted."""
-    numbers = f"{dev >> 20}:{dev & 0xFFFFF}"
-    mounts: dict[int | None, _Mount] = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[2] != numbers:
-            continue
-        options = dict(word.partition("=")[::2] for word in fields[-1].split(","))
-        subvolume = int(options["subvolid"]) if "subvolid" in options else None
-        place = fields[4].encode().decode("unicode_escape").encode("latin-1")
-        if subvolume not in mounts:
-            with contextlib.suppress(OSError):
-                fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-                mounts[subvolume] = _Mount(fd, subvolume)
-    return tuple(mounts.values())
+@contextlib.contextmanager
+def _open_mounts(devs: set[int]) -> Iterator[list[_Mount]]:
+    """One mount of each file system, of btrfs one of each subvolume that is mounted.
+
+    They are closed at once: what is open cannot be unmounted.
+    """
+    found: dict[tuple[int, int | None], _Mount] = {}
+    try:
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            fields = line.split()
+            major, minor = map(int, fields[2].split(":"))
+            options = dict(word.partition("=")[::2] for word in fields[-1].split(","))
+            subvolume = int(options["subvolid"]) if "subvolid" in options else None
+            key = major << 20 | minor, subvolume
+            if key[0] in devs and key not in found:
+                place = fields[4].encode().decode("unicode_escape").encode("latin-1")
+                with contextlib.suppress(OSError):
+                    found[key] = _Mount(*key, os.open(place, os.O_RDONLY | os.O_CLOEXEC))
+        yield list(found.values())
+    finally:
+        for mount in found.values():
+            os.close(mount.fd)
 
 
 if __name__ == "__main__":

@@ -140,6 +140,17 @@ def test_what_btrfs_compresses_has_no_file(
     assert [row for row in writes if row["file"] is None]
 
 
+def test_a_file_system_can_be_unmounted_while_it_is_recorded(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        work = f"dd if=/dev/zero of={mount}/file bs=1M count=10 conv=fsync && sleep 1"
+        unmount = f"umount {mount} && mount {loop.path} {mount}"
+        capture = record("-d", loop.name, "--", "sh", "-c", f"{work} && {unmount}")
+    assert capture.rows(file=f"{mount}/file")
+    assert capture.status == 0, capture.stderr
+
+
 @pytest.fixture
 def charged_cgroup() -> Iterator[Path]:
     """A cgroup whose I/O and memory the kernel accounts for, so that writeback is charged to it."""
