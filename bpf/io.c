@@ -64,6 +64,28 @@ static inline struct slot *submit(struct program_counters *mine, u32 layer, u64 
 	return slot;
 }
 
+/* How much of the ring is taken. BCC has no call for this helper, but one with the same argument. */
+static inline u64 backlog_bytes(void)
+{
+#define bpf_ringbuf_reserve(ring, what, flags) bpf_ringbuf_query(ring, what)
+	return (u64)records.ringbuf_reserve(BPF_RB_AVAIL_DATA);
+#undef bpf_ringbuf_reserve
+}
+
+/* How to submit a record: without a wakeup, as long as the recorder need not hurry. */
+static inline u64 wakeup(void)
+{
+	struct control *settings = recorder();
+
+	if (!settings || settings->wake_bytes == IS_AWAKE)
+		return BPF_RB_NO_WAKEUP;
+	if (!(settings->has_identities && settings->wakes_for_identities) &&
+	    backlog_bytes() < settings->wake_bytes)
+		return BPF_RB_NO_WAKEUP;
+	settings->wake_bytes = IS_AWAKE;
+	return BPF_RB_FORCE_WAKEUP;
+}
+
 /* Takes a finished I/O out of the table and records it. */
 static inline void finish(struct complete_counters *mine, u32 lane, struct slot *slot, u32 bytes)
 {
@@ -87,7 +109,7 @@ static inline void finish(struct complete_counters *mine, u32 lane, struct slot 
 		record->error = slot->error;
 		record->partno = slot->partno;
 		mine->recorded++;
-		records.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+		records.ringbuf_submit(record, wakeup());
 		slot->key = 0;
 		return;
 	}

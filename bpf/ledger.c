@@ -12,8 +12,8 @@
 
 #define MMAPABLE (1U << 10)
 
-/* Set while recording; clear before and after, so that all programs start and stop as one. */
-BPF_F_TABLE("array", u32, u64, is_recording, 1, MMAPABLE);
+/* One switch for all programs, so that they start and stop as one. */
+BPF_F_TABLE("array", u32, struct control, control, 1, MMAPABLE);
 BPF_F_TABLE("array", u32, struct counters, counters, CPUS, MMAPABLE);
 /*
  * The kernel skips a program that is running on the CPU already (05b24ff9b2cf, 6.1), so a
@@ -46,12 +46,18 @@ static inline u64 hash(u64 value)
 	return value * 0x9e3779b97f4a7c15ULL;
 }
 
-static inline bool recording(void)
+static inline struct control *recorder(void)
 {
 	u32 zero = 0;
-	u64 *on = is_recording.lookup(&zero);
 
-	return on && *on;
+	return control.lookup(&zero);
+}
+
+static inline bool recording(void)
+{
+	struct control *settings = recorder();
+
+	return settings && settings->is_recording;
 }
 
 /* The counters of this CPU; NULL while not recording. */

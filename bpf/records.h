@@ -8,6 +8,16 @@
 #define REQUEST_LAYER 0
 #define BIO_LAYER 1
 
+/* What the recorder wants of the programs. */
+struct control {
+	u64 is_recording;
+	u64 wake_bytes;		/* wake it when so much is in the ring buffer; IS_AWAKE: never */
+	u64 wakes_for_identities;	/* and when there are new ones */
+	u64 has_identities;	/* since it cleared this */
+};
+
+#define IS_AWAKE (~0ULL)
+
 /* One finished I/O. 56 bytes: with the ring buffer's 8-byte header, one cache line. */
 struct record {
 	u64 start_ns;

@@ -15,9 +15,11 @@ from iorec.plan import IDENTITIES_PER_CPU, SLOTS_PER_BUCKET, Plan
 from iorec.programs import possible_cpus
 from iorec.records import (
     COMPLETE_COUNTERS,
+    CONTROL,
     COUNTERS,
     GAP,
     IDENTITY,
+    IS_AWAKE,
     RECORD,
     SLOT,
     TALLY,
@@ -45,12 +47,14 @@ class Probes:
 
     `counters` has one row per CPU, `completions` one per lane (see bpf/ledger.c), `in_flight` one
     per slot; `identities` is shaped (layers x CPUs, rows), `gaps` (lanes, rows). Reading them needs
-    no privilege.
+    no privilege. `ring_fd` becomes readable, for an edge-triggered epoll, when the kernel wakes the
+    recorder.
     """
 
     layers: tuple[str, ...]
     ring: Ring
-    is_recording: NDArray[np.uint64]
+    ring_fd: int
+    control: NDArray[np.void]
     counters: NDArray[np.void]
     completions: NDArray[np.void]
     in_flight: NDArray[np.void]
@@ -69,11 +73,28 @@ class Probes:
         for fd in self._programs.values():
             os.close(fd)
         self._programs.clear()
+        os.close(self.ring_fd)
 
     def detach(self) -> None:
         """Detaches every program; afterwards nothing writes the maps any more."""
         while self._links:
             os.close(self._links.popitem()[1])
+
+    def set_alarm(self, wake_bytes: int, *, for_identities: bool) -> bool:
+        """Has the kernel wake the recorder, once; whether it should not even go to sleep.
+
+        It is woken when so much is in the ring or, if asked, for new identities.
+        """
+        control = self.control[0]
+        control["wakes_for_identities"] = for_identities
+        control["wake_bytes"] = wake_bytes
+        is_due = self.ring.backlog_bytes() >= wake_bytes
+        return is_due or (for_identities and bool(control["has_identities"]))
+
+    def clear_alarm(self) -> None:
+        """Ends what set_alarm() began; from now on identities are new."""
+        self.control[0]["wake_bytes"] = IS_AWAKE
+        self.control[0]["has_identities"] = False
 
     def missed_runs(self) -> dict[str, int]:
         """How often the kernel skipped each program because it was running on that CPU already.
@@ -91,7 +112,7 @@ class Probes:
 
 
 def open_probes(plan: Plan, loaded: Loaded) -> Probes:
-    """Maps what was loaded; recording begins when `is_recording[0]` is set."""
+    """Maps what was loaded; recording begins when `is_recording` of `control` is set."""
     cpus = possible_cpus()
     lanes = plan.lanes_per_cpu * cpus
 
@@ -104,7 +125,8 @@ def open_probes(plan: Plan, loaded: Loaded) -> Probes:
     probes = Probes(
         layers=plan.layers,
         ring=Ring(loaded.maps["records"], plan.ring_bytes, RECORD),
-        is_recording=array("is_recording", np.uint64, 1),
+        ring_fd=loaded.maps["records"],
+        control=array("control", CONTROL, 1),
         counters=array("counters", COUNTERS, cpus),
         completions=array("completions", COMPLETE_COUNTERS, lanes),
         in_flight=array("in_flight", SLOT, plan.bucket_count * SLOTS_PER_BUCKET),
@@ -117,6 +139,6 @@ def open_probes(plan: Plan, loaded: Loaded) -> Probes:
         _programs=loaded.programs,
         _links=loaded.links,
     )
-    for fd in loaded.maps.values():
-        os.close(fd)
+    for name in loaded.maps.keys() - {"records"}:
+        os.close(loaded.maps[name])
     return probes

@@ -24,7 +24,7 @@ _SHARED_SOURCES = ("ledger", "table", "filter", "device", "owner", "io")
 
 MAPS = (
     "records",
-    "is_recording",
+    "control",
     "counters",
     "completions",
     "in_flight",

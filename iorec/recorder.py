@@ -29,7 +29,10 @@ from iorec.workload import Workload
 _CHECKPOINT_S = 1.0
 _IDLE_CHECKPOINT_S = 10.0
 _ROWS_PER_BATCH = 1 << 16
-_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.1, 0.001
+# The kernel wakes the recorder when this part of the ring is full.
+_WAKE_PART = 16
+# New identities are looked up at once, while their cgroups and files are there, but not more often.
+_PAUSE_S = 0.1
 # A program that runs while recording is switched off has ended long before this.
 _SETTLE_S = 0.02
 
@@ -61,10 +64,13 @@ class Recorder:
         facts: Facts,
         limits: Limits,
         workload: Workload | None,
-        on_state: Callable[[State], None],
+        on_state: Callable[[State], None] | None,
         next_spool: Callable[[], Spool],
     ) -> None:
-        """`next_spool` takes the spool that was filled and gives an empty one."""
+        """`on_state` is called each second.
+
+        `next_spool` takes the spool that was filled and gives an empty one.
+        """
         self.failure: IorecError | None = None
         self.was_interrupted = False
         self._exit_status: int | None = None
@@ -84,8 +90,7 @@ class Recorder:
         self._ledger = self._new_ledger(take_snapshot(probes), {})
         self._pending: list[NDArray[np.void]] = []
         self._drained = self._shown = 0
-        self._rate = 0.0
-        self._last_drain_s = self._last_write_s = time.monotonic()
+        self._last_write_s = time.monotonic()
 
     def begin(self) -> None:
         """Switches the programs on; from here on, a spool that is cut off can be recovered."""
@@ -118,13 +123,14 @@ class Recorder:
     def _switch(self, *, is_recording: bool) -> tuple[DiskStats, DiskStats]:
         """Switches all programs at once; returns diskstats just before and just after."""
         before = read_diskstats()
-        self._probes.is_recording[0] = is_recording
+        self._probes.control["is_recording"] = is_recording
         return before, read_diskstats()
 
     def _record(self, signals: SignalWaiter) -> None:
+        signals.watch(self._probes.ring_fd)
         next_checkpoint = time.monotonic() + _CHECKPOINT_S
         while True:
-            self._drain()
+            has_drained = self._drain()
             now = time.monotonic()
             if now >= next_checkpoint:
                 next_checkpoint = now + _CHECKPOINT_S
@@ -133,16 +139,16 @@ class Recorder:
                 return
             if self._is_full():
                 self._rotate()
-            if signals.wait(self._pause(now)):
-                self.was_interrupted = True
+            if has_drained and self._sleep(signals, min(now + _PAUSE_S, next_checkpoint)):
+                return
+            if self._sleep(signals, next_checkpoint, for_identities=True):
                 return
 
-    def _drain(self) -> None:
+    def _drain(self) -> bool:
+        """Whether there was anything."""
+        self._probes.clear_alarm()
         records = self._probes.ring.drain()
         self._builder.read_identities()
-        now = time.monotonic()
-        self._rate = len(records) / max(now - self._last_drain_s, 1e-6)
-        self._last_drain_s = now
         if self._limits.count is not None:
             room = self._limits.count - self._drained
             self._ledger.add("filtered", records[room:])
@@ -151,6 +157,19 @@ class Recorder:
         self._pending.append(records)
         if sum(map(len, self._pending)) >= _ROWS_PER_BATCH:
             self._write_pending()
+        return len(records) > 0
+
+    def _sleep(self, signals: SignalWaiter, end_s: float, *, for_identities: bool = False) -> bool:
+        """Waits until `end_s` or something is urgent; whether a signal asked to stop."""
+        ring, limits = self._probes.ring, self._limits
+        wake_bytes = ring.size_bytes // _WAKE_PART
+        if limits.count is not None:
+            wake_bytes = min(wake_bytes, (limits.count - self._drained) * ring.stride)
+        if limits.duration_ns is not None:
+            end_s = min(end_s, self._end_ns / 1e9)
+        is_due = self._probes.set_alarm(wake_bytes, for_identities=for_identities)
+        self.was_interrupted = signals.wait(0 if is_due else max(end_s - time.monotonic(), 0))
+        return self.was_interrupted
 
     def _write_pending(self) -> None:
         self._last_write_s = time.monotonic()
@@ -181,15 +200,18 @@ class Recorder:
         if is_due or any(map(len, self._pending)):
             self._write_pending()
         self._sync()
-        state = State(
-            elapsed_s=(clock.monotonic_ns - self._began_ns) / 1e9,
+        if self._on_state is not None:
+            self._on_state(self._state())
+        self._shown = self._drained
+
+    def _state(self) -> State:
+        return State(
+            elapsed_s=(self._clock.monotonic_ns - self._began_ns) / 1e9,
             rows=self._drained,
             rows_per_s=(self._drained - self._shown) / _CHECKPOINT_S,
             lost=sum(self._ledger.counts(take_snapshot(self._probes))["lost"].values()),
             size_bytes=self._spool.size_bytes,
         )
-        self._shown = self._drained
-        self._on_state(state)
 
     def _sync(self) -> None:
         try:
@@ -246,13 +268,6 @@ class Recorder:
             or (limits.count is not None and self._drained >= limits.count)
             or (self._is_full() and not limits.is_rotating)
         )
-
-    def _pause(self, now: float) -> float:
-        """Time until the ring is a sixteenth full at the present rate, within bounds."""
-        pause = self._probes.ring.capacity / 16 / max(self._rate, 1.0)
-        if self._limits.duration_ns is not None:
-            pause = min(pause, self._end_ns / 1e9 - now)
-        return min(max(pause, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
 
     def _metadata(
         self, counts: dict[str, Any], stats: tuple[StatPair, StatPair] | None

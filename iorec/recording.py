@@ -80,7 +80,7 @@ def record_and_convert(
                 facts,
                 limits,
                 workload,
-                status.show,
+                status.show if status.is_shown else None,
                 lambda: Spool(rotation.advance()),
             )
             recorder.begin()

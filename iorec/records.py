@@ -5,6 +5,17 @@ import numpy as np
 NO_ISSUE = 2**64 - 1
 NO_IDENTITY = 0
 
+IS_AWAKE = 2**64 - 1
+
+CONTROL = np.dtype(
+    [
+        ("is_recording", "u8"),
+        ("wake_bytes", "u8"),
+        ("wakes_for_identities", "u8"),
+        ("has_identities", "u8"),
+    ]
+)
+
 RECORD = np.dtype(
     [
         ("start_ns", "u8"),

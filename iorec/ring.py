@@ -56,9 +56,18 @@ class Ring:
         self._consumer_page.close()
 
     @property
-    def capacity(self) -> int:
-        """How many records fit."""
-        return self._capacity
+    def size_bytes(self) -> int:
+        """The room for records and their headers."""
+        return self._capacity * self._stride
+
+    @property
+    def stride(self) -> int:
+        """The room that one record takes."""
+        return self._stride
+
+    def backlog_bytes(self) -> int:
+        """How much of the room is taken."""
+        return self._load_producer() - int(self._consumer[0])
 
     def drain(self) -> NDArray[np.void]:
         """Takes out every finished record, in the order in which their room was reserved."""

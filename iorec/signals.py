@@ -15,13 +15,15 @@ class SignalWaiter:
     """Collects stop signals and SIGCHLD; a context manager that restores the handlers.
 
     The numbers of arrived signals are read from a pipe: unlike a mask, that also works for signals
-    which the kernel delivers to a thread of a library.
+    which the kernel delivers to a thread of a library. Something else may end the waiting, too.
     """
 
     def __enter__(self) -> "SignalWaiter":
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
+        self._epoll = select.epoll()
+        self._epoll.register(self._reader, select.EPOLLIN)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         numbers = {*STOP_SIGNALS, signal.SIGCHLD}
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
@@ -35,12 +37,18 @@ class SignalWaiter:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
+        self._epoll.close()
         os.close(self._reader)
         os.close(self._writer)
 
+    def watch(self, fd: int) -> None:
+        """Has wait() end whenever somebody is woken who sleeps on `fd`."""
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+
     def wait(self, timeout_s: float) -> bool:
         """Waits for a signal; whether one of those that arrived asks to stop."""
-        if not select.select([self._reader], [], [], timeout_s)[0]:
+        ready = dict(self._epoll.poll(timeout_s))
+        if self._reader not in ready:
             return False
         return any(number in STOP_SIGNALS for number in os.read(self._reader, 4096))
 

@@ -19,12 +19,13 @@ class StatusLine:
         console = Console(stderr=True)
         has_end = limits.duration_ns is not None or limits.count is not None
         columns = (BarColumn(20), TextColumn("{task.description}"))
+        self.is_shown = not is_quiet and sys.stderr.isatty()
         self._progress = Progress(
             *(columns if has_end else columns[1:]),
             console=console,
             auto_refresh=False,
             transient=True,
-            disable=is_quiet or not sys.stderr.isatty(),
+            disable=not self.is_shown,
         )
         self._task: TaskID = self._progress.add_task("", total=1.0)
 

@@ -81,9 +81,9 @@ def _spool_ns() -> list[float]:
         open_probes(plan, loading.finish()) as probes,
     ):
         with loop_device() as (device, _):
-            probes.is_recording[0] = 1
+            probes.control["is_recording"] = True
             run_fio(device, SATURATED, seconds=1)
-            probes.is_recording[0] = 0
+            probes.control["is_recording"] = False
         records = probes.ring.drain()
         return [_write(records, RowBuilder(probes, names, paths, 0)) for _ in range(PAIRS)]
 

@@ -11,6 +11,7 @@ from iorec import records
 from iorec.programs import BPF_FOLDER
 
 PAIRS = {
+    "control": records.CONTROL,
     "record": records.RECORD,
     "slot": records.SLOT,
     "identity": records.IDENTITY,

@@ -1,0 +1,60 @@
+"""When the recorder sleeps, and what wakes it."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.kernel.conftest import LoopDevice, read_capture, run, start_recording
+
+
+def switches(recording: subprocess.Popen[str]) -> int:
+    """How often the recorder began to sleep, or was interrupted."""
+    lines = Path(f"/proc/{recording.pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+
+def test_a_recorder_with_nothing_to_record_looks_once_a_second(
+    loop: LoopDevice, ram_folder: Path
+) -> None:
+    recording = start_recording(ram_folder / "run.parquet", "-d", loop.name)
+    time.sleep(2)
+    before = switches(recording)
+    time.sleep(5)
+    count = switches(recording) - before
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(30) == 0
+    assert 4 <= count <= 15
+
+
+def test_a_burst_after_a_silence_wakes_the_recorder(loop: LoopDevice, ram_folder: Path) -> None:
+    output = ram_folder / "run.parquet"
+    recording = start_recording(output, "-d", loop.name, "-B", "2M")
+    time.sleep(2)
+    load = ["fio", "--name=load", f"--filename={loop.path}", "--direct=1", "--rw=randread"]
+    # Five times what the buffer holds, within less than a second.
+    run(*load, "--ioengine=io_uring", "--iodepth=64", "--io_size=640m", capture_output=True)
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(30) == 0
+    counts = read_capture(output).counts
+    assert counts["recorded"] > 160_000
+    assert counts["lost"]["ring_full"] == 0
+
+
+def test_a_cgroup_that_is_gone_a_moment_later_has_its_name(
+    loop: LoopDevice, ram_folder: Path, cgroup: Path
+) -> None:
+    output = ram_folder / "run.parquet"
+    recording = start_recording(output, "-d", loop.name)
+    read = f"dd if={loop.path} of=/dev/null bs=4k iflag=direct count=1"
+    names = [f"brief{number}" for number in range(5)]
+    for name in names:
+        folder = cgroup / name
+        folder.mkdir()
+        run("sh", "-c", f"echo $$ > {folder}/cgroup.procs; {read}", capture_output=True)
+        time.sleep(0.3)
+        folder.rmdir()
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(30) == 0
+    rows = read_capture(output).rows(comm="dd")
+    assert [row["cgroup"] for row in rows] == [f"/{cgroup.name}/{name}" for name in names]
