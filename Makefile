@@ -12,7 +12,7 @@
 # BCC's Python module is built for the distribution's Python and is no PyPI package.
 PYTHON := /usr/bin/python3
 PACKAGES := python3-bpfcc python3-venv fio e2fsprogs
-test: PACKAGES += xfsprogs btrfs-progs dmsetup mdadm
+test: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm
 bench bench-%: PACKAGES += linux-perf bpftrace
 STAMP := .venv/.installed
 
