@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -107,26 +108,62 @@ def _load_with(bcc: Any, plan: Plan, header: str, defines: Mapping[str, str]) ->
     module = _compile(bcc, plan, header, defines)
     _fill_filters(module, plan.kernel_filter)
     named = {f"map {name}": module[name.encode()].map_fd for name in MAPS}
-    for name, tracepoint in plan.programs.items():
-        if name == "on_start" and "HAVE_BLOCK_IO_START" not in header:
-            tracepoint = _START_BEFORE_6_5
-        program, link = attach_program(bcc, module, name, tracepoint)
-        named |= {f"program {name}": program, f"link {name}": link}
+    tracepoints = dict(plan.programs)
+    if "on_start" in tracepoints and "HAVE_BLOCK_IO_START" not in header:
+        tracepoints["on_start"] = _START_BEFORE_6_5
+    # The verifier takes 0.2 s for the longest of them.
+    with ThreadPoolExecutor() as pool:
+        loading = {
+            name: pool.submit(load_program, bcc, module, name, tracepoint)
+            for name, tracepoint in tracepoints.items()
+        }
+    for name, tracepoint in tracepoints.items():
+        program = loading[name].result()
         if name in _CALLED_AGAIN:
             table = module[b"complete_more_bios"]
             table[table.Key(_CALLED_AGAIN.index(name))] = table.Leaf(program)
             # Without a descriptor of it, the kernel empties the table (prog_array_map_clear).
             named["link complete_more_bios"] = table.map_fd
+        link = attach_program(program, tracepoint)
+        named |= {f"program {name}": program, f"link {name}": link}
     return named
 
 
-def attach_program(bcc: Any, module: Any, name: str, tracepoint: str) -> tuple[int, int]:
-    """File descriptors of a compiled program, now running at a tracepoint, and of the link."""
-    program = _load_program(bcc, module, name, tracepoint)
+def load_program(bcc: Any, module: Any, name: str, tracepoint: str) -> int:
+    """A file descriptor of a compiled program, which the verifier has let through."""
+    lib = libbpf()
+    type_id = lib.libbpf_find_vmlinux_btf_id(tracepoint.encode(), _TRACE_RAW_TP)
+    if type_id < 0:
+        raise _refused(f"find the tracepoint {tracepoint}", -type_id)
+    log = ctypes.create_string_buffer(1 << 20)
+    opts = _ProgLoadOpts(
+        sz=ctypes.sizeof(_ProgLoadOpts),
+        expected_attach_type=_TRACE_RAW_TP,
+        attach_btf_id=type_id,
+        log_size=len(log),
+        log_buf=ctypes.cast(log, ctypes.c_void_p),
+    )
+    start = bcc.lib.bpf_function_start(module.module, name.encode())
+    size = bcc.lib.bpf_function_size(module.module, name.encode())
+    instructions = ctypes.c_void_p(start)
+    fd = lib.bpf_prog_load(
+        _PROG_TYPE_TRACING, name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
+    )
+    if fd < 0:
+        opts.log_level = 1
+        lib.bpf_prog_load(
+            _PROG_TYPE_TRACING, name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
+        )
+        raise _refused(f"load {name} for {tracepoint}", -fd, log.value.decode(errors="replace"))
+    return int(fd)
+
+
+def attach_program(program: int, tracepoint: str) -> int:
+    """A file descriptor that keeps a loaded program running at its tracepoint."""
     link = libbpf().bpf_raw_tracepoint_open(None, program)
     if link < 0:
         raise _refused(f"attach to the tracepoint {tracepoint}", -link)
-    return program, int(link)
+    return int(link)
 
 
 def import_bcc() -> Any:
@@ -225,34 +262,6 @@ def _fill_filters(module: Any, kernel_filter: KernelFilter) -> None:
             table[table.Key(comm.encode(errors="surrogateescape")[:15])] = table.Leaf(1)
     for index, folder in enumerate(kernel_filter.cgroup_folders):
         module[b"filter_cgroup"][index] = folder
-
-
-def _load_program(bcc: Any, module: Any, name: str, tracepoint: str) -> int:
-    lib = libbpf()
-    type_id = lib.libbpf_find_vmlinux_btf_id(tracepoint.encode(), _TRACE_RAW_TP)
-    if type_id < 0:
-        raise _refused(f"find the tracepoint {tracepoint}", -type_id)
-    log = ctypes.create_string_buffer(1 << 20)
-    opts = _ProgLoadOpts(
-        sz=ctypes.sizeof(_ProgLoadOpts),
-        expected_attach_type=_TRACE_RAW_TP,
-        attach_btf_id=type_id,
-        log_size=len(log),
-        log_buf=ctypes.cast(log, ctypes.c_void_p),
-    )
-    start = bcc.lib.bpf_function_start(module.module, name.encode())
-    size = bcc.lib.bpf_function_size(module.module, name.encode())
-    instructions = ctypes.c_void_p(start)
-    fd = lib.bpf_prog_load(
-        _PROG_TYPE_TRACING, name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
-    )
-    if fd < 0:
-        opts.log_level = 1
-        lib.bpf_prog_load(
-            _PROG_TYPE_TRACING, name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
-        )
-        raise _refused(f"load {name} for {tracepoint}", -fd, log.value.decode(errors="replace"))
-    return int(fd)
 
 
 def _refused(what: str, error: int, log: str = "") -> IorecError:

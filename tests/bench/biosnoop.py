@@ -6,7 +6,7 @@ from typing import Any
 
 from iorec.btf import KernelTypes
 from iorec.kernel_header import kernel_header
-from iorec.programs import attach_program, import_bcc
+from iorec.programs import attach_program, import_bcc, load_program
 
 _PROGRAMS = {
     "on_complete": "block_rq_complete",
@@ -33,7 +33,7 @@ def main() -> None:
 
     events.open_perf_buffer(show, page_cnt=64)
     for name, tracepoint in _PROGRAMS.items():
-        attach_program(bcc, module, name, tracepoint)
+        attach_program(load_program(bcc, module, name, tracepoint), tracepoint)
     # An exception in BCC's callback would be lost.
     stopped: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))

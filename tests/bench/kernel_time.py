@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iorec.btf import libbpf
-from iorec.programs import attach_program, import_bcc
+from iorec.programs import attach_program, import_bcc, load_program
 from tests.bench.load import SATURATED, loop_device, run_fio
 from tests.bench.stats import PAIRS, ratio, spread
 from tests.bench.tracers import TRACERS, Tracer, running
@@ -95,7 +95,8 @@ def _empty_program() -> Iterator[int]:
     """A program that does nothing, at every completion."""
     bcc = import_bcc()
     module = bcc.BPF(text="int empty(unsigned long long *ctx) { return 0; }")
-    program, link = attach_program(bcc, module, "empty", "block_rq_complete")
+    program = load_program(bcc, module, "empty", "block_rq_complete")
+    link = attach_program(program, "block_rq_complete")
     try:
         yield program
     finally:
