@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from iorec.arrow import distinct
 from iorec.file_paths import FilePaths, Inode
 from iorec.name_column import NameColumn, escape_name
 
@@ -55,9 +56,9 @@ class Files:
             if path is not None and len(path) <= self._room_bytes:
                 self._room_bytes -= len(path)
                 self._names[self._numbers[inode]] = escape_name(os.fsencode(path))
-        found, places = np.unique(numbers, return_inverse=True)
-        codes = [-1 if n < 0 else self._column.code(self._names[n]) for n in found.tolist()]
-        return self._column.encode(np.array(codes, np.int32)[places])
+        found, places = distinct(numbers)
+        codes = [-1 if n < 0 else self._column.code(self._names[n]) for n in found]
+        return self._column.encode(np.array(codes, np.int32).take(places))
 
 
 def _block_device(dev: int) -> str:

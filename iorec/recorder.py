@@ -161,14 +161,14 @@ class Recorder:
 
     def _sleep(self, signals: SignalWaiter, end_s: float, *, for_identities: bool = False) -> bool:
         """Waits until `end_s` or something is urgent; whether a signal asked to stop."""
-        ring, limits = self._probes.ring, self._limits
-        wake_bytes = ring.size_bytes // _WAKE_PART
-        if limits.count is not None:
-            wake_bytes = min(wake_bytes, (limits.count - self._drained) * ring.stride)
-        if limits.duration_ns is not None:
+        now = time.monotonic()
+        if self._limits.count is not None:
+            end_s = min(end_s, now + _PAUSE_S)
+        if self._limits.duration_ns is not None:
             end_s = min(end_s, self._end_ns / 1e9)
+        wake_bytes = self._probes.ring.size_bytes // _WAKE_PART
         is_due = self._probes.set_alarm(wake_bytes, for_identities=for_identities)
-        self.was_interrupted = signals.wait(0 if is_due else max(end_s - time.monotonic(), 0))
+        self.was_interrupted = signals.wait(0 if is_due else max(end_s - now, 0))
         return self.was_interrupted
 
     def _write_pending(self) -> None:

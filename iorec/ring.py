@@ -60,11 +60,6 @@ class Ring:
         """The room for records and their headers."""
         return self._capacity * self._stride
 
-    @property
-    def stride(self) -> int:
-        """The room that one record takes."""
-        return self._stride
-
     def backlog_bytes(self) -> int:
         """How much of the room is taken."""
         return self._load_producer() - int(self._consumer[0])
