@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import analysis, drain, idle, kernel_time, overhead, size, start
-from tests.bench.tracers import TRACERS, NotAvailableError
+from tests.bench.tracers import TRACERS, NotAvailableError, mounted_tracefs
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"overhead-{name}": partial(overhead.measure, it) for name, it in TRACERS.items()},
@@ -37,7 +37,8 @@ def main() -> None:
     for name in sys.argv[2:] or PARTS:
         started = time.monotonic()
         try:
-            results = PARTS[name]()
+            with mounted_tracefs():
+                results = PARTS[name]()
         except NotAvailableError as error:
             results = {"not_available": str(error)}
         took_s = time.monotonic() - started

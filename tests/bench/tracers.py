@@ -53,6 +53,20 @@ class Running:
 
 
 @contextmanager
+def mounted_tracefs() -> Iterator[None]:
+    """Where perf and bpftrace look for tracepoints; without systemd nobody mounts it."""
+    place = "/sys/kernel/tracing"
+    was_mounted = any(Path(place).iterdir())
+    if not was_mounted:
+        subprocess.run(["mount", "-t", "tracefs", "tracefs", place], check=True)
+    try:
+        yield
+    finally:
+        if not was_mounted:
+            subprocess.run(["umount", place], check=True)
+
+
+@contextmanager
 def running(tracer: Tracer, folder: Path) -> Iterator[Running]:
     """Traces until the end of the block; raises NotAvailableError."""
     output, log = folder / tracer.file, folder / "log"
