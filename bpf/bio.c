@@ -114,23 +114,12 @@ static inline void complete_bio(u64 *ctx, struct complete_counters *mine, u32 la
 int on_bio_complete(u64 *ctx)
 {
 	u32 lane;
-	struct complete_counters *mine = first_lane(BIO_LANE, &lane);
+	struct complete_counters *mine = enter_lane(BIO_LANE, &lane);
 
 	if (!mine)
 		return 0;
-	mine->is_running = true;
 	complete_bio(ctx, mine, lane);
-	mine->is_running = false;
-	return 0;
-}
-
-int on_nested_bio_complete(u64 *ctx)
-{
-	u32 lane;
-	struct complete_counters *mine = nested_lane(BIO_LANE, &lane);
-
-	if (mine)
-		complete_bio(ctx, mine, lane);
+	leave_lane(mine);
 	return 0;
 }
 
@@ -142,8 +131,7 @@ BPF_PROG_ARRAY(complete_more_bios, 2);
  * The bios that end with a request, or with a part of it (blk_update_request). Those of a write
  * with a flush before or after it end when the whole sequence does.
  */
-static inline void complete_bios(u64 *ctx, struct complete_counters *mine, u32 lane,
-				 u32 program)
+static inline void complete_bios(u64 *ctx, struct complete_counters *mine, u32 lane)
 {
 	struct request *rq = (struct request *)ctx[0];
 	u32 left = ctx[2], dev = dev_of_disk(disk_of_request(rq)), done = mine->done_bios, i, j;
@@ -184,28 +172,17 @@ static inline void complete_bios(u64 *ctx, struct complete_counters *mine, u32 l
 	if (done >= MOST_BIOS)
 		return;
 	mine->done_bios = done;
-	complete_more_bios.call(ctx, program);
+	complete_more_bios.call(ctx, is_second());
 }
 
 int on_complete_bios(u64 *ctx)
 {
 	u32 lane;
-	struct complete_counters *mine = first_lane(BIO_OF_REQUEST_LANE, &lane);
+	struct complete_counters *mine = enter_lane(BIO_OF_REQUEST_LANE, &lane);
 
 	if (!mine)
 		return 0;
-	mine->is_running = true;
-	complete_bios(ctx, mine, lane, 0);
-	mine->is_running = false;
-	return 0;
-}
-
-int on_nested_complete_bios(u64 *ctx)
-{
-	u32 lane;
-	struct complete_counters *mine = nested_lane(BIO_OF_REQUEST_LANE, &lane);
-
-	if (mine)
-		complete_bios(ctx, mine, lane, 1);
+	complete_bios(ctx, mine, lane);
+	leave_lane(mine);
 	return 0;
 }

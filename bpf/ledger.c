@@ -5,8 +5,8 @@
  * In front of this file stands a generated header: the kernel structs that are read here, each
  * member at its offset in the running kernel, and the HAVE_ macros. Behind it stand table.c,
  * filter.c, device.c, owner.c, io.c and the files of the layers that are recorded. The recorder
- * adds, as -D flags: CPUS, LAYERS, BUCKETS, RING_PAGES, IDENTITIES, the tracepoints' argument
- * numbers, and the filters.
+ * adds, as -D flags: CPUS, LAYERS, BUCKETS, RING_PAGES, IDENTITIES, SECOND_MARK, the tracepoints'
+ * argument numbers, and the filters.
  */
 #include "records.h"
 
@@ -17,8 +17,9 @@ BPF_F_TABLE("array", u32, struct control, control, 1, MMAPABLE);
 BPF_F_TABLE("array", u32, struct counters, counters, CPUS, MMAPABLE);
 /*
  * The kernel skips a program that is running on the CPU already (05b24ff9b2cf, 6.1), so a
- * completion that interrupts another one would be missed. A second program takes it. Each of these
- * programs has a lane of its own on each CPU, those that take what interrupts behind the others.
+ * completion that interrupts another one would be missed. A second program takes it: the same one,
+ * loaded twice. Each of these programs has a lane of its own on each CPU, those that take what
+ * interrupts behind the others.
  */
 #define REQUEST_LANE 0
 #define BIO_LANE (2 * CPUS)
@@ -68,22 +69,37 @@ static inline struct counters *counters_if_recording(void)
 	return recording() ? counters.lookup(&cpu) : NULL;
 }
 
-/* The lane of this CPU behind `base`; NULL while not recording. */
-static inline struct complete_counters *first_lane(u32 base, u32 *lane)
+/* Whether this is the second program: the loader puts 0 or 1 in place of the mark. */
+static inline u64 is_second(void)
 {
-	*lane = base + bpf_get_smp_processor_id();
-	return recording() ? completions.lookup(lane) : NULL;
+	u64 answer;
+
+	asm volatile("%0 = %1" : "=r"(answer) : "i"(SECOND_MARK));
+	return answer;
 }
 
-/* The same of a completion that interrupts another one; NULL if it does not. */
-static inline struct complete_counters *nested_lane(u32 base, u32 *lane)
+/* The lane behind `base` of this program and CPU; NULL if there is nothing to do. */
+static inline struct complete_counters *enter_lane(u32 base, u32 *lane)
 {
-	struct complete_counters *interrupted = first_lane(base, lane);
+	struct complete_counters *mine;
 
-	if (!interrupted || !interrupted->is_running)
+	*lane = base + bpf_get_smp_processor_id();
+	mine = recording() ? completions.lookup(lane) : NULL;
+	if (!mine)
 		return NULL;
-	*lane += CPUS;
-	return completions.lookup(lane);
+	if (is_second()) {
+		if (!mine->is_running)
+			return NULL;
+		*lane += CPUS;
+		return completions.lookup(lane);
+	}
+	mine->is_running = true;
+	return mine;
+}
+
+static inline void leave_lane(struct complete_counters *mine)
+{
+	mine->is_running = false;
 }
 
 /* 1 or 0, in such a way that neither the compiler nor the verifier makes a branch of it. */

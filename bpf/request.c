@@ -294,22 +294,11 @@ static inline void complete(u64 *ctx, struct complete_counters *mine, u32 lane)
 int on_complete(u64 *ctx)
 {
 	u32 lane;
-	struct complete_counters *mine = first_lane(REQUEST_LANE, &lane);
+	struct complete_counters *mine = enter_lane(REQUEST_LANE, &lane);
 
 	if (!mine)
 		return 0;
-	mine->is_running = true;
 	complete(ctx, mine, lane);
-	mine->is_running = false;
-	return 0;
-}
-
-int on_nested_complete(u64 *ctx)
-{
-	u32 lane;
-	struct complete_counters *mine = nested_lane(REQUEST_LANE, &lane);
-
-	if (mine)
-		complete(ctx, mine, lane);
+	leave_lane(mine);
 	return 0;
 }

@@ -147,18 +147,23 @@ class KernelTypes:
         """Whether a BPF program can be attached to the tracepoint with typed arguments."""
         return bool(self._find(f"btf_trace_{tracepoint}", _KIND_TYPEDEF))
 
-    def tracepoint_arguments(self, tracepoint: str) -> tuple[str, ...]:
-        """C types of a tracepoint's arguments as a BPF program sees them.
-
-        Source: `btf_trace_NAME` is a typedef of a pointer to a function whose first parameter,
-        `void *`, is not passed on.
-        """
+    def tracepoint_id(self, tracepoint: str) -> int:
+        """What a program that is to be attached to the tracepoint is loaded for."""
         type_id = self._find(f"btf_trace_{tracepoint}", _KIND_TYPEDEF)
         if not type_id:
             raise IorecError(
                 f"this kernel has no tracepoint {tracepoint}",
                 "iorec needs Linux 5.10 or later, built with CONFIG_BLK_DEV_IO_TRACE=y",
             )
+        return type_id
+
+    def tracepoint_arguments(self, tracepoint: str) -> tuple[str, ...]:
+        """C types of a tracepoint's arguments as a BPF program sees them.
+
+        Source: `btf_trace_NAME` is a typedef of a pointer to a function whose first parameter,
+        `void *`, is not passed on.
+        """
+        type_id = self.tracepoint_id(tracepoint)
         pointer = self._type(self._type(type_id).size_or_type)
         prototype = pointer.size_or_type
         params = self._trailing(prototype, _Param, self._type(prototype).count)

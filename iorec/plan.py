@@ -6,6 +6,7 @@ LAYERS = ("request", "bio")  # by number: REQUEST_LAYER, BIO_LAYER of bpf/record
 IDENTITIES_PER_CPU = 4096
 SLOTS_PER_BUCKET = 8  # of bpf/records.h
 
+# A name with `nested_` is the second one of the program without it (bpf/ledger.c).
 # Completions first, so that nothing is seen to start whose end would be missed.
 _PROGRAMS = {
     "request": {

@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import re
+import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ MAPS = (
 
 # By their places in the table of tail calls.
 _CALLED_AGAIN = ("on_complete_bios", "on_nested_complete_bios")
+_NESTED = "nested_"
+_SECOND_MARK = 0x2EC0_17D5  # no other number in the programs, see is_second() in bpf/ledger.c
 _START_BEFORE_6_5 = "block_getrq"
 
 # include/uapi/linux/bpf.h
@@ -78,8 +81,12 @@ def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
     Raises IorecError for whatever keeps the programs from being compiled, loaded or attached.
     """
     bcc = import_bcc()
+    tracepoints = dict(plan.programs)
     with KernelTypes() as kernel:
         header = kernel_header(kernel, has_bios="bio" in plan.layers)
+        if "on_start" in tracepoints and not kernel.has_tracepoint(tracepoints["on_start"]):
+            tracepoints["on_start"] = _START_BEFORE_6_5
+        targets = {name: kernel.tracepoint_id(place) for name, place in tracepoints.items()}
     defines = {
         "CPUS": str(possible_cpus()),
         "LAYERS": str(plan.layer_count),
@@ -88,14 +95,15 @@ def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
         "BUCKETS": str(plan.bucket_count),
         "RING_PAGES": str(plan.ring_bytes // mmap.PAGESIZE),
         "IDENTITIES": str(IDENTITIES_PER_CPU),
+        "SECOND_MARK": str(_SECOND_MARK),
         "PAGE_SIZE": str(mmap.PAGESIZE),
         **plan.kernel_filter.defines(),
         **({"HAVE_CMPXCHG": "1"} if _has_cmpxchg() else {}),
     }
     if plan.wants_trace:
         with contextlib.suppress(IorecError):
-            return _load_with(bcc, plan, header, {**defines, "TRACE": "1"}), True
-    return _load_with(bcc, plan, header, defines), False
+            return _load_with(bcc, plan, header, {**defines, "TRACE": "1"}, targets), True
+    return _load_with(bcc, plan, header, defines, targets), False
 
 
 def possible_cpus() -> int:
@@ -104,65 +112,65 @@ def possible_cpus() -> int:
     return int(text.strip().replace(",", "-").split("-")[-1]) + 1
 
 
-def _load_with(bcc: Any, plan: Plan, header: str, defines: Mapping[str, str]) -> dict[str, int]:
+def _load_with(
+    bcc: Any, plan: Plan, header: str, defines: Mapping[str, str], targets: Mapping[str, int]
+) -> dict[str, int]:
     module = _compile(bcc, plan, header, defines)
     _fill_filters(module, plan.kernel_filter)
     named = {f"map {name}": module[name.encode()].map_fd for name in MAPS}
-    tracepoints = dict(plan.programs)
-    if "on_start" in tracepoints and "HAVE_BLOCK_IO_START" not in header:
-        tracepoints["on_start"] = _START_BEFORE_6_5
     # The verifier takes 0.2 s for the longest of them.
     with ThreadPoolExecutor() as pool:
         loading = {
-            name: pool.submit(load_program, bcc, module, name, tracepoint)
-            for name, tracepoint in tracepoints.items()
+            name: pool.submit(load_program, bcc, module, name, target)
+            for name, target in targets.items()
         }
-    for name, tracepoint in tracepoints.items():
+    for name in targets:
         program = loading[name].result()
         if name in _CALLED_AGAIN:
             table = module[b"complete_more_bios"]
             table[table.Key(_CALLED_AGAIN.index(name))] = table.Leaf(program)
             # Without a descriptor of it, the kernel empties the table (prog_array_map_clear).
             named["link complete_more_bios"] = table.map_fd
-        link = attach_program(program, tracepoint)
+        link = attach_program(program, name)
         named |= {f"program {name}": program, f"link {name}": link}
     return named
 
 
-def load_program(bcc: Any, module: Any, name: str, tracepoint: str) -> int:
+def load_program(bcc: Any, module: Any, name: str, tracepoint_id: int) -> int:
     """A file descriptor of a compiled program, which the verifier has let through."""
-    lib = libbpf()
-    type_id = lib.libbpf_find_vmlinux_btf_id(tracepoint.encode(), _TRACE_RAW_TP)
-    if type_id < 0:
-        raise _refused(f"find the tracepoint {tracepoint}", -type_id)
     log = ctypes.create_string_buffer(1 << 20)
     opts = _ProgLoadOpts(
         sz=ctypes.sizeof(_ProgLoadOpts),
         expected_attach_type=_TRACE_RAW_TP,
-        attach_btf_id=type_id,
+        attach_btf_id=tracepoint_id,
         log_size=len(log),
         log_buf=ctypes.cast(log, ctypes.c_void_p),
     )
-    start = bcc.lib.bpf_function_start(module.module, name.encode())
-    size = bcc.lib.bpf_function_size(module.module, name.encode())
-    instructions = ctypes.c_void_p(start)
-    fd = lib.bpf_prog_load(
-        _PROG_TYPE_TRACING, name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
-    )
+    function = name.replace(_NESTED, "").encode()
+    start = bcc.lib.bpf_function_start(module.module, function)
+    size = bcc.lib.bpf_function_size(module.module, function)
+    mark, is_second = (struct.pack("=I", value) for value in (_SECOND_MARK, _NESTED in name))
+    instructions = ctypes.string_at(start, size)
+    assert mark in instructions or _NESTED not in name
+    instructions = instructions.replace(mark, is_second)
+
+    def load() -> int:
+        arguments = name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
+        return int(libbpf().bpf_prog_load(_PROG_TYPE_TRACING, *arguments))
+
+    fd = load()
     if fd < 0:
         opts.log_level = 1
-        lib.bpf_prog_load(
-            _PROG_TYPE_TRACING, name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
-        )
-        raise _refused(f"load {name} for {tracepoint}", -fd, log.value.decode(errors="replace"))
-    return int(fd)
+        load()
+        raise _refused(f"load {name}", -fd, log.value.decode(errors="replace"))
+    return fd
 
 
-def attach_program(program: int, tracepoint: str) -> int:
+def attach_program(program: int, name: str) -> int:
     """A file descriptor that keeps a loaded program running at its tracepoint."""
     link = libbpf().bpf_raw_tracepoint_open(None, program)
     if link < 0:
-        raise _refused(f"attach to the tracepoint {tracepoint}", -link)
+        raise _refused(f"attach {name}", -link)
     return int(link)
 
 

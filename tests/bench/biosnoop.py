@@ -20,6 +20,7 @@ def main() -> None:
     bcc = import_bcc()
     with KernelTypes() as kernel:
         header = kernel_header(kernel, has_bios=False)
+        targets = {name: kernel.tracepoint_id(place) for name, place in _PROGRAMS.items()}
     source = Path(__file__).with_suffix(".c").read_text()
     module = bcc.BPF(text=header + source)
     events = module[b"events"]
@@ -32,8 +33,8 @@ def main() -> None:
         )
 
     events.open_perf_buffer(show, page_cnt=64)
-    for name, tracepoint in _PROGRAMS.items():
-        attach_program(load_program(bcc, module, name, tracepoint), tracepoint)
+    for name, target in targets.items():
+        attach_program(load_program(bcc, module, name, target), name)
     # An exception in BCC's callback would be lost.
     stopped: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iorec.btf import libbpf
+from iorec.btf import KernelTypes, libbpf
 from iorec.programs import attach_program, import_bcc, load_program
 from tests.bench.load import SATURATED, loop_device, run_fio
 from tests.bench.stats import PAIRS, ratio, spread
@@ -95,8 +95,9 @@ def _empty_program() -> Iterator[int]:
     """A program that does nothing, at every completion."""
     bcc = import_bcc()
     module = bcc.BPF(text="int empty(unsigned long long *ctx) { return 0; }")
-    program = load_program(bcc, module, "empty", "block_rq_complete")
-    link = attach_program(program, "block_rq_complete")
+    with KernelTypes() as kernel:
+        program = load_program(bcc, module, "empty", kernel.tracepoint_id("block_rq_complete"))
+    link = attach_program(program, "empty")
     try:
         yield program
     finally:
