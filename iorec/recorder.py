@@ -139,9 +139,9 @@ class Recorder:
                 return
             if self._is_full():
                 self._rotate()
-            if has_drained and self._sleep(signals, min(now + _PAUSE_S, next_checkpoint)):
-                return
-            if self._sleep(signals, next_checkpoint, for_identities=True):
+            self._sleep(signals, next_checkpoint, has_drained)
+            if signals.asks_to_stop:
+                self.was_interrupted = True
                 return
 
     def _drain(self) -> bool:
@@ -159,17 +159,24 @@ class Recorder:
             self._write_pending()
         return len(records) > 0
 
-    def _sleep(self, signals: SignalWaiter, end_s: float, *, for_identities: bool = False) -> bool:
-        """Waits until `end_s` or something is urgent; whether a signal asked to stop."""
+    def _sleep(self, signals: SignalWaiter, end_s: float, has_drained: bool) -> None:
+        """Waits until `end_s` at most, for a signal or for what the kernel has to say."""
         now = time.monotonic()
+        pause_end_s = min(end_s, now + _PAUSE_S)
         if self._limits.count is not None:
-            end_s = min(end_s, now + _PAUSE_S)
+            end_s = pause_end_s
         if self._limits.duration_ns is not None:
             end_s = min(end_s, self._end_ns / 1e9)
+        if has_drained and self._wait(signals, min(pause_end_s, end_s), for_identities=False):
+            return
+        self._wait(signals, end_s, for_identities=True)
+
+    def _wait(self, signals: SignalWaiter, end_s: float, *, for_identities: bool) -> bool:
+        """Whether something came before `end_s`."""
         wake_bytes = self._probes.ring.size_bytes // _WAKE_PART
         is_due = self._probes.set_alarm(wake_bytes, for_identities=for_identities)
-        self.was_interrupted = signals.wait(0 if is_due else max(end_s - now, 0))
-        return self.was_interrupted
+        timeout_s = 0.0 if is_due else max(end_s - time.monotonic(), 0.0)
+        return signals.wait(timeout_s) or is_due
 
     def _write_pending(self) -> None:
         self._last_write_s = time.monotonic()

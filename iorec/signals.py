@@ -18,6 +18,9 @@ class SignalWaiter:
     which the kernel delivers to a thread of a library. Something else may end the waiting, too.
     """
 
+    def __init__(self) -> None:
+        self.asks_to_stop = False  # whether a stop signal has arrived
+
     def __enter__(self) -> "SignalWaiter":
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -46,11 +49,12 @@ class SignalWaiter:
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits for a signal; whether one of those that arrived asks to stop."""
+        """Waits for a signal; whether anything ended the waiting before the time was over."""
         ready = dict(self._epoll.poll(timeout_s))
-        if self._reader not in ready:
-            return False
-        return any(number in STOP_SIGNALS for number in os.read(self._reader, 4096))
+        if self._reader in ready:
+            numbers = os.read(self._reader, 4096)
+            self.asks_to_stop |= any(number in STOP_SIGNALS for number in numbers)
+        return bool(ready)
 
 
 @contextmanager
