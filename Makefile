@@ -4,7 +4,7 @@
 #   make test      every test
 #   make check     linters, types and the import contract
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
-#   make bench     what it costs, beside other tracers, into bench-results/: 25 minutes alone
+#   make bench     what it costs, beside other tracers, into bench-results/: half an hour alone
 #   make bench-X   one part of it: see PARTS in tests/bench/__main__.py
 #   make bench-docs  its figures into docs/ and README.md
 .PHONY: install demo test check fuzz bench bench-docs packages
