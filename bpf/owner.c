@@ -15,7 +15,7 @@ static inline u32 identity_number(struct program_counters *mine, u32 lane,
 	u32 spread = hash(who->inode << 32 ^ who->inode_dev ^ who->tid) >> 32;
 	u32 index = lane * CACHED_IDENTITIES + spread % CACHED_IDENTITIES;
 	struct cached_identity *cached = cached_identities.lookup(&index);
-	struct control *settings = recorder();
+	struct control *settings;
 	struct identity *row;
 	const u64 *a, *b;
 
@@ -32,6 +32,7 @@ static inline u32 identity_number(struct program_counters *mine, u32 lane,
 		return NO_IDENTITY;
 	*row = *who;
 	mine->identities++;
+	settings = recorder();
 	if (settings)
 		settings->has_identities = true;
 	cached->identity = *who;

@@ -72,7 +72,6 @@ class Recorder:
         `next_spool` takes the spool that was filled and gives an empty one.
         """
         self.failure: IorecError | None = None
-        self.was_interrupted = False
         self._exit_status: int | None = None
         self._probes = probes
         self._names = names
@@ -141,7 +140,6 @@ class Recorder:
                 self._rotate()
             self._sleep(signals, next_checkpoint, has_drained)
             if signals.asks_to_stop:
-                self.was_interrupted = True
                 return
 
     def _drain(self) -> bool:
@@ -161,13 +159,12 @@ class Recorder:
 
     def _sleep(self, signals: SignalWaiter, end_s: float, has_drained: bool) -> None:
         """Waits until `end_s` at most, for a signal or for what the kernel has to say."""
-        now = time.monotonic()
-        pause_end_s = min(end_s, now + _PAUSE_S)
-        if self._limits.count is not None:
-            end_s = pause_end_s
         if self._limits.duration_ns is not None:
             end_s = min(end_s, self._end_ns / 1e9)
-        if has_drained and self._wait(signals, min(pause_end_s, end_s), for_identities=False):
+        pause_end_s = min(end_s, time.monotonic() + _PAUSE_S)
+        if self._limits.count is not None:
+            end_s = pause_end_s
+        if has_drained and self._wait(signals, pause_end_s, for_identities=False):
             return
         self._wait(signals, end_s, for_identities=True)
 

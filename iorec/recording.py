@@ -99,7 +99,7 @@ def record_and_convert(
         failure = recorder.failure or _failure_to_convert(rotation.finish(), folder)
     exit_status = None
     if workload is not None:
-        exit_status = workload.end(is_interrupted=recorder.was_interrupted)
+        exit_status = workload.end(is_interrupted=signals.asks_to_stop)
     return Result(folder.path / name, folder.size_bytes(name), metadata, exit_status, failure)
 
 
