@@ -71,7 +71,11 @@ class Loading:
         named = dict(zip(answer["names"], fds, strict=True))
         return Loaded(
             maps={name: named[f"map {name}"] for name in MAPS},
-            programs={name: named[f"program {name}"] for name in self._plan.programs},
+            programs={
+                name.removeprefix("program "): fd
+                for name, fd in named.items()
+                if name.startswith("program ")
+            },
             links={
                 name.removeprefix("link "): fd
                 for name, fd in named.items()

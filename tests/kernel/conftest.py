@@ -165,7 +165,7 @@ def assert_accounts_close(capture: Capture) -> None:
     counts = capture.counts
     lost = dict(counts["lost"])
     lost.pop("missed_completion")
-    accounted = ("recorded", "filtered", "began_before", "continuations")
+    accounted = ("recorded", "filtered", "began_before", "continuations", "refused")
     assert counts["completions"] == sum(counts[k] for k in accounted) + sum(lost.values())
     ours: dict[tuple[str, str], int] = {}
     for row in counts["devices"]:
