@@ -16,6 +16,8 @@ from analyze.errors import IorecError
 from iorec.plan import KernelFilter, Plan
 from iorec.programs import MAPS, load_programs
 
+_MOST_FDS = 253  # SCM_MAX_FD of include/net/scm.h
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -59,7 +61,7 @@ class Loading:
 
     def finish(self) -> Loaded:
         """Waits for the process; raises IorecError for whatever kept it from loading."""
-        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, 64)
+        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
         if not message:
             raise IorecError(
                 f"the process that loads the kernel programs ended with {self._process.wait()}",
