@@ -22,9 +22,11 @@ from tests.kernel.conftest import (
     Capture,
     LoopDevice,
     assert_accounts_close,
+    assert_layers_close,
     missed_completions,
     read_capture,
     run,
+    settle,
     start_recording,
 )
 
@@ -399,3 +401,31 @@ def test_a_missed_completion_is_named_and_gives_its_start_to_no_other_io(
     order = np.argsort(starts)
     assert len(starts) > 1000
     assert (starts[order][1:] >= (starts + latencies)[order][:-1]).all()
+
+
+@pytest.fixture
+def inline_disk(loop: LoopDevice) -> Iterator[str]:
+    """The name of a disk that completes I/O where it is submitted, where the kernel has one."""
+    options = ["queue_mode=2", "irqmode=0", "nr_devices=1", "submit_queues=1"]
+    if subprocess.run(["modprobe", "-q", "null_blk", *options]).returncode:
+        yield loop.name
+        return
+    try:
+        settle()
+        yield "nullb0"
+    finally:
+        run("modprobe", "-r", "null_blk")
+
+
+def test_threads_that_preempt_each_other_are_all_seen(record: Record, inline_disk: str) -> None:
+    threads, each = 16, 2003
+    work = ["fio", "--name=load", f"--filename=/dev/{inline_disk}", "--thread", "--direct=1",
+            "--rw=randread", "--bs=4k", "--ioengine=psync", f"--numjobs={threads}",
+            f"--number_ios={each}", "--size=64m"]  # fmt: skip
+    capture = record("-l", "request,bio", "-d", inline_disk, "--op", "read", "--", *work)
+    for layer in ("request", "bio"):
+        assert not capture.rows(layer=layer, comm="fio", latency_ns=None)
+        missed = missed_completions(capture, inline_disk, layer=layer)
+        found = len(capture.rows(layer=layer, device=inline_disk, comm="fio"))
+        assert threads * each - missed <= found <= threads * each
+    assert_layers_close(capture)
