@@ -12,7 +12,7 @@ from iorec.clock import ClockPair, format_time
 from iorec.devices import DiskStats
 from iorec.filters import Filters
 from iorec.ledger import diskstats_delta
-from iorec.spool import Metadata
+from iorec.metadata_json import Metadata
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Opens a capture's files safely: new, private, owned by the user behind sudo, named when whole."""
 
+import errno
 import fcntl
 import os
 import re
@@ -16,6 +17,24 @@ from iorec.workload import User
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 PART_SUFFIX = ".part"
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EROFS: "have the file system made writable",
+    errno.EIO: "look for errors of the disk in the kernel's log",
+}
+
+
+def advice(error: BaseException) -> str:
+    """What to do first after a failure to write: what the system's error behind it asks for."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _ADVICE:
+            return _ADVICE[cause.errno]
+        cause = cause.__cause__
+    return "see that the folder can be written"
 
 
 def capture_suffix(path: Path) -> str:

@@ -19,11 +19,12 @@ from iorec.kernel_names import KernelNames
 from iorec.ledger import Ledger, Snapshot, pending_completions, take_snapshot
 from iorec.limits import Limits
 from iorec.metadata import Facts, StatPair, build_metadata
+from iorec.metadata_json import Metadata
 from iorec.probes import Probes
 from iorec.records import RECORD
 from iorec.rows import RowBuilder, in_flight_records
 from iorec.signals import SignalWaiter
-from iorec.spool import Batch, Metadata, Spool
+from iorec.spool import Batch, Spool
 from iorec.workload import Workload
 
 _CHECKPOINT_S = 1.0

@@ -14,6 +14,7 @@ from iorec.file_paths import FilePaths
 from iorec.kernel_names import KernelNames
 from iorec.loader import Loading
 from iorec.metadata import Facts
+from iorec.metadata_json import Metadata
 from iorec.output import PART_SUFFIX, Folder, capture_suffix
 from iorec.plan import Plan
 from iorec.probes import open_probes
@@ -21,7 +22,7 @@ from iorec.recorder import Recorder
 from iorec.rotation import Rotation
 from iorec.session import Settings
 from iorec.signals import SignalWaiter
-from iorec.spool import Batch, Metadata, Spool
+from iorec.spool import Batch, Spool
 from iorec.status import StatusLine
 from iorec.workload import Workload
 
