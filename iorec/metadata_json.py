@@ -22,18 +22,19 @@ _NO_TIME = "1970-01-01T00:00:00Z"
 
 def to_json(metadata: Metadata) -> bytes:
     """The metadata; what is too much for a reader, or wrong, is left out, and `notes` say so."""
-    text = _dump(metadata)
+    text = dump(metadata)
     if len(text) > reader.MAX_METADATA_BYTES:
         metadata = _smaller(metadata)
-        text = _dump(metadata)
+        text = dump(metadata)
     try:
         reader.parse_metadata(text)
     except IorecError as error:
-        text = _dump(_noted(_mended(metadata), error.message))
+        text = dump(_noted(_mended(metadata), error.message))
     return text
 
 
-def _dump(metadata: Metadata) -> bytes:
+def dump(metadata: Metadata) -> bytes:
+    """The metadata as they are."""
     return json.dumps(metadata, separators=(",", ":")).encode()
 
 
@@ -65,7 +66,7 @@ def _smaller(metadata: Metadata) -> Metadata:
     )
     devices = _busiest_devices(metadata)
     kept = len(devices)
-    while kept and len(_dump(smaller)) > reader.MAX_METADATA_BYTES:
+    while kept and len(dump(smaller)) > reader.MAX_METADATA_BYTES:
         kept //= 2
         smaller = _with_devices(smaller, set(devices[:kept]))
     return smaller

@@ -245,7 +245,11 @@ class Recorder:
         if self.failure is not None:
             return
         self._spool.close()
-        self._spool = self._next_spool()
+        try:
+            self._spool = self._next_spool()
+        except IorecError as error:
+            self.failure = error
+            return
         now_ns = time.monotonic_ns()
         self._started = ClockPair(now_ns, now_ns + self._started.offset_ns)
         self._clock_steps = []
