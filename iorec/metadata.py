@@ -14,7 +14,7 @@ from iorec.devices import DiskStats
 from iorec.filters import Filters
 from iorec.gaps import Span
 from iorec.ledger import diskstats_delta
-from iorec.spool import Metadata
+from iorec.metadata_json import Metadata
 
 
 @dataclass(frozen=True)

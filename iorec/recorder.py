@@ -22,11 +22,12 @@ from iorec.kernel_names import OP_CACHE_FLUSH, KernelNames
 from iorec.ledger import Ledger, Snapshot, pending_completions, take_snapshot
 from iorec.limits import Limits
 from iorec.metadata import Facts, StatPair, build_metadata
+from iorec.metadata_json import Metadata
 from iorec.probes import Probes
 from iorec.records import NO_ISSUE, RECORD
 from iorec.rows import RowBuilder, busy_slots, in_flight_records
 from iorec.signals import SignalWaiter
-from iorec.spool import Batch, Metadata, Spool
+from iorec.spool import Batch, Spool
 from iorec.workload import Workload
 
 _CHECKPOINT_S = 1.0
@@ -296,7 +297,11 @@ class Recorder:
         if self.failure is not None:
             return
         self._spool.close()
-        self._spool = self._next_spool()
+        try:
+            self._spool = self._next_spool()
+        except IorecError as error:
+            self.failure = error
+            return
         now_ns = time.monotonic_ns()
         self._started = ClockPair(now_ns, now_ns + self._started.offset_ns)
         self._clock_steps = []

@@ -1,7 +1,6 @@
 """Prepares a recording: everything that needs privileges, before they are dropped."""
 
 import contextlib
-import fcntl
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,9 +83,8 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
                 _refuse_leftover(folder, taken)
             else:
                 check_free(folder, taken, is_forced=settings.is_forced)
-        part = stack.enter_context(folder.create(part_name))
+        part = stack.enter_context(folder.create_spool(part_name))
         stack.callback(folder.remove_if_empty, part_name)
-        fcntl.flock(part, fcntl.LOCK_EX)
         workload = None
         if settings.workload:
             workload = Workload(settings.workload, user)
