@@ -81,6 +81,20 @@ def read_in_flight() -> int:
     return count
 
 
+def read_idle_disks() -> set[int]:
+    """The numbers (dev_t) of the disks with requests of which the kernel counts none in flight.
+
+    It counts those that were handed to the driver, but for flushes (blk_mq_in_flight_rw).
+    """
+    idle = set()
+    for folder in Path("/sys/block").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            is_counted = (folder / "mq").exists() and _has_iostats(folder)
+            if is_counted and not sum(map(int, (folder / "inflight").read_text().split())):
+                idle.add(dev_of_numbers((folder / "dev").read_text()))
+    return idle
+
+
 def read_request_capacity() -> int:
     """How many requests the queues of all devices can hold together."""
     capacity = 0

@@ -16,6 +16,8 @@ from analyze.errors import IorecError
 from iorec.plan import KernelFilter, Plan
 from iorec.programs import MAPS, load_programs
 
+_MOST_FDS = 253  # SCM_MAX_FD of include/net/scm.h
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -59,7 +61,7 @@ class Loading:
 
     def finish(self) -> Loaded:
         """Waits for the process; raises IorecError for whatever kept it from loading."""
-        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, 64)
+        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
         if not message:
             raise IorecError(
                 f"the process that loads the kernel programs ended with {self._process.wait()}",
@@ -71,7 +73,11 @@ class Loading:
         named = dict(zip(answer["names"], fds, strict=True))
         return Loaded(
             maps={name: named[f"map {name}"] for name in MAPS},
-            programs={name: named[f"program {name}"] for name in self._plan.programs},
+            programs={
+                name.removeprefix("program "): fd
+                for name, fd in named.items()
+                if name.startswith("program ")
+            },
             links={
                 name.removeprefix("link "): fd
                 for name, fd in named.items()

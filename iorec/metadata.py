@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from analyze.schema import FORMAT_VERSION
 from iorec.clock import ClockPair, format_time
 from iorec.devices import DiskStats
 from iorec.filters import Filters
+from iorec.gaps import Span
 from iorec.ledger import diskstats_delta
 from iorec.spool import Metadata
 
@@ -36,7 +38,7 @@ def build_metadata(
     clocks: tuple[ClockPair, ClockPair],
     clock_steps: list[tuple[int, int]],
     counts: dict[str, Any],
-    gaps: list[tuple[int, int, int]],
+    gaps: Mapping[str, Sequence[Span]],
     stats: tuple[StatPair, StatPair] | None,
     exit_status: int | None,
 ) -> Metadata:
@@ -54,7 +56,10 @@ def build_metadata(
 
     workload = {"argv": list(facts.workload), "exit_status": exit_status}
     counts["gaps"] = [
-        {"start": time_at(first), "stop": time_at(last), "lost": lost} for first, last, lost in gaps
+        {"start": time_at(span.first_ns), "stop": time_at(span.last_ns), "lost": span.lost}
+        | {"cause": cause}
+        for cause, spans in gaps.items()
+        for span in spans
     ]
     steps = [{"time": time_at(moment), "step_ns": step} for moment, step in clock_steps]
     return {

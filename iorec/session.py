@@ -13,7 +13,7 @@ from analyze.units import format_bytes
 from iorec.devices import read_request_capacity
 from iorec.file_paths import FilePaths
 from iorec.filters import Filters, resolve_filters
-from iorec.kernel_names import read_kernel_names
+from iorec.kernel_names import KernelNames, read_kernel_names
 from iorec.limits import Limits
 from iorec.loader import Loading
 from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
@@ -92,7 +92,7 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
             workload = Workload(settings.workload, user)
             stack.callback(workload.cancel)
         names = read_kernel_names()
-        plan = _plan(settings, resolve_filters(settings.filters, names))
+        plan = _plan(settings, names, resolve_filters(settings.filters, names))
         loading = stack.enter_context(Loading(plan))
         paths = stack.enter_context(FilePaths())
         drop_privileges(user, settings.output.parent)
@@ -114,7 +114,7 @@ def _refuse_leftover(folder: Folder, part_name: str) -> None:
         )
 
 
-def _plan(settings: Settings, kernel_filter: KernelFilter) -> Plan:
+def _plan(settings: Settings, names: KernelNames, kernel_filter: KernelFilter) -> Plan:
     slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
     if "bio" in settings.layers:
         slots *= _MORE_SLOTS_FOR_BIOS
@@ -123,5 +123,6 @@ def _plan(settings: Settings, kernel_filter: KernelFilter) -> Plan:
         settings.layers,
         settings.buffer_bytes,
         1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
+        names.is_preemptible,
         settings.is_verbose,
     )

@@ -235,6 +235,23 @@ def test_a_failed_bio_has_the_error_of_its_request(
     assert Counter(row["layer"] for row in capture.rows(comm="dd")) == {"request": 1, "bio": 1}
 
 
+def test_what_was_refused_and_sent_again_is_one_io(record: Record, loop: LoopDevice) -> None:
+    # More at a time than the queue has requests, of a ring that does not wait for one.
+    work = fio(loop.path, "--direct=1", "--rw=randread", "--bs=4k", "--number_ios=5003",
+               "--ioengine=io_uring", "--iodepth=256")  # fmt: skip
+    with queue_set(loop, "nr_requests", "16"):
+        capture = record("-l", "request,bio", "-d", loop.name, "--", *work)
+    for layer in ("request", "bio"):
+        rows = capture.rows(layer=layer, device=loop.name, op="read")
+        assert 5003 - missed(capture, loop.name) <= len(rows) <= 5003
+        assert {row["errno"] for row in rows} == {0}
+    refused = capture.counts["layers"]["bio"]["refused"]
+    events = [row for row in capture.counts["events"] if row["device"] == loop.name]
+    assert refused == sum(row["refused"] for row in events) > 0
+    assert_layers_close(capture)
+    assert_accounts_close(capture)
+
+
 def test_the_loss_of_bios_is_counted_when_the_buffer_overflows(
     record: Record, loop: LoopDevice
 ) -> None:
