@@ -58,7 +58,7 @@ def check(
 
 def _check_disk(rows: "_Rows", disk: Disk, truth: "_Claims") -> Verdict:
     named = rows.files.find({name: n for n, names in enumerate(disk.names) for name in names})
-    is_here = rows.devices.find({disk.device: 0}) == 0
+    is_here = rows.devices.find({disk.device: 0, disk.numbers: 0}) == 0
     strays = np.flatnonzero((named >= 0) & ~is_here)
     is_here &= (disk.from_ns <= rows.time_ns) & (rows.time_ns < disk.to_ns) & (rows.bytes > 0)
     here = np.flatnonzero(is_here)
@@ -124,8 +124,9 @@ class _Rows:
         self.is_write = _Names(table["op"]).find({"write": 0}) == 0
 
     def example(self, which: NDArray[np.int64]) -> str:
-        columns = ["time", "layer", "op", "offset", "bytes", "pid", "tid", "comm", "inode", "file"]
-        return str(self._table.select([*columns, "cgroup"]).slice(which[0], 1).to_pylist()[0])
+        columns = ["time", "layer", "device", "op", "offset", "bytes"]
+        columns += ["pid", "tid", "comm", "cgroup", "inode", "file"]
+        return str(self._table.select(columns).slice(which[0], 1).to_pylist()[0])
 
 
 class _Claims:

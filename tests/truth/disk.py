@@ -27,6 +27,7 @@ class Disk:
     """Files on a device, none of which moves from one moment to another (CLOCK_MONOTONIC)."""
 
     device: str
+    numbers: str  # which name a device that went before its name was looked up
     names: list[set[str]]  # all that a file was called, as a capture has it
     inodes: NDArray[np.int64]
     pools: NDArray[np.int32]  # to which the files belong
@@ -59,6 +60,7 @@ def survey(device: str, pools: Sequence[tuple[int, Sequence[Path]]]) -> Disk:
     numbers = [np.full(len(paths), pool, np.int32) for pool, paths in pools]
     return Disk(
         device,
+        dev,
         names,
         np.array(inodes, np.int64),
         np.concatenate(numbers),

@@ -73,6 +73,7 @@ def write_files(job: dict[str, Any], log: int) -> None:
 def spawn_readers(job: dict[str, Any], log: int) -> None:
     """Has each file read by a process that ends then; each is a pool, from `pool` on."""
     dice = random.Random(job["seed"])
+    files = [os.open(path, os.O_RDONLY) for path in job["paths"]]
     running: dict[int, int] = {}
     free = list(range(len(job["paths"])))
     for _ in range(job["count"]):
@@ -83,7 +84,7 @@ def spawn_readers(job: dict[str, Any], log: int) -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                _read_one(job, place, random.Random(seed), log)
+                _read_one(job, place, files[place], random.Random(seed), log)
             finally:
                 os._exit(0)
         running[pid] = place
@@ -92,11 +93,10 @@ def spawn_readers(job: dict[str, Any], log: int) -> None:
         running.pop(os.wait()[0])
 
 
-def _read_one(job: dict[str, Any], place: int, dice: random.Random, log: int) -> None:
+def _read_one(job: dict[str, Any], place: int, file: int, dice: random.Random, log: int) -> None:
     cgroup = enter_cgroup(dice.randrange(len(job["cgroups"])), job) if job["cgroups"] else NO_CGROUP
     change_name(dice)
     claim(log, job["pool"] + place, cgroup)
-    file = os.open(job["paths"][place], os.O_RDONLY)
     for _ in range(dice.randint(1, 3)):
         read_from_device(file)
 
