@@ -51,6 +51,7 @@ def record_and_convert(
     folder: Folder,
     part: BinaryIO,
     workload: Workload | None,
+    signals: SignalWaiter,
     announce: Callable[[bool], None],
 ) -> Result:
     """Records into the spool `part`, writes the capture into `folder` and removes the spool."""
@@ -69,8 +70,8 @@ def record_and_convert(
     rotation = Rotation(
         settings.output, folder, part, limits.kept_files or 1, is_forced=settings.is_forced
     )
-    loaded = loading.finish()
-    with StatusLine(limits, is_quiet=settings.is_quiet) as status, SignalWaiter() as signals:
+    loaded = loading.finish(signals)
+    with StatusLine(limits, is_quiet=settings.is_quiet) as status:
         with open_probes(plan, loaded) as probes:
             recorder = Recorder(
                 probes,
@@ -83,6 +84,7 @@ def record_and_convert(
                 status.show if status.is_shown else None,
                 lambda: Spool(rotation.advance()),
             )
+            signals.check()
             recorder.begin()
             announce(probes.has_trace)
             last = recorder.run(signals)
@@ -99,6 +101,7 @@ def record_and_convert(
         failure = recorder.failure or _failure_to_convert(rotation.finish(), folder)
     exit_status = None
     if workload is not None:
+        signals.wait(0.0)  # a Ctrl-C ends the command too, whose end may be seen first
         exit_status = workload.end(is_interrupted=signals.asks_to_stop)
     return Result(folder.path / name, folder.size_bytes(name), metadata, exit_status, failure)
 

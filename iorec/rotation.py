@@ -59,7 +59,7 @@ class Rotation:
         self._part.close()
         spool = f"{self.name}{PART_SUFFIX}"
         self._converting[self.name] = subprocess.Popen(
-            [sys.executable, "-P", "-m", "iorec.cli", "recover", *self._options, "--", spool],
+            [sys.executable, "-P", "-m", "iorec", "recover", *self._options, "--", spool],
             cwd=self._folder.descriptor_path,
             start_new_session=True,  # a terminal's Ctrl-C is for the recording alone
             stdin=subprocess.DEVNULL,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from iorec.options import Verbose
+
 _DEFAULT_BUFFER = "16M"
 
 EPILOG = """\b
@@ -93,9 +95,7 @@ def record(
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="Print nothing but warnings and errors.")
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Trace prints in the kernel, tracebacks.")
-    ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Record every block I/O of the machine to a file.
 
