@@ -17,6 +17,7 @@ from typing import Any
 from analyze.errors import IorecError
 from iorec.btf import KernelTypes, libbpf
 from iorec.cgroups import is_io_controller_unified
+from iorec.comm_glob import glob_masks
 from iorec.kernel_header import kernel_header
 from iorec.plan import IDENTITIES_PER_CPU, KernelFilter, Plan
 
@@ -268,6 +269,9 @@ def _fill_filters(module: Any, kernel_filter: KernelFilter) -> None:
         table = module[b"filter_comm"]
         for comm in kernel_filter.comms:
             table[table.Key(comm.encode(errors="surrogateescape")[:15])] = table.Leaf(1)
+    for index, glob in enumerate(kernel_filter.comm_globs):
+        table = module[b"comm_globs"]
+        table[table.Key(index)] = table.Leaf.from_buffer_copy(glob_masks(glob))
     for index, folder in enumerate(kernel_filter.cgroup_folders):
         module[b"filter_cgroup"][index] = folder
 

@@ -71,7 +71,7 @@ def record_and_convert(
         settings.output, folder, part, limits.kept_files or 1, is_forced=settings.is_forced
     )
     loaded = loading.finish(signals)
-    with StatusLine(limits, is_quiet=settings.is_quiet) as status:
+    with StatusLine(limits, settings.filters, is_quiet=settings.is_quiet) as status:
         with open_probes(plan, loaded) as probes:
             recorder = Recorder(
                 probes,
@@ -81,7 +81,7 @@ def record_and_convert(
                 facts,
                 limits,
                 workload,
-                status.show if status.is_shown else None,
+                status.show if status.is_wanted else None,
                 lambda: Spool(rotation.advance()),
             )
             signals.check()

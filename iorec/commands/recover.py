@@ -33,12 +33,13 @@ def recover(
     Every I/O up to the last second before a crash, kill or power cut becomes a capture that is
     marked as recovered.
     """
-    from iorec.messages import format_end
+    from iorec.messages import format_end, verdict
     from iorec.recover import recover as recover_spool
 
     with SignalWaiter() as signals:
         result = recover_spool(part, output, lambda _: signals.check(), is_forced=force)
-    typer.echo(format_end(result), err=True)
+    for line in (format_end(result), *verdict(result).warnings):
+        typer.echo(line, err=True)
     if result.failure is not None:
         typer.echo(f"warning: {result.failure.message}; {result.failure.hint}", err=True)
     elif part.exists():

@@ -75,6 +75,10 @@ def test_a_refusal_by_the_kernel_is_told_with_its_reason(ram_folder: Path) -> No
     ("options", "named", "status"),
     [
         (("-d", "nosuchdisk"), "no block device nosuchdisk", 1),
+        (("-d", "nosuch*"), "no block device nosuch*", 1),
+        (("-d", "/proc"), "/proc is on no block device", 1),
+        (("-c", "a-name-that-is-too-long"), "the kernel keeps 15 bytes of it, not 23", 2),
+        (("-c", "a-glob-that-is*too-long"), "the kernel keeps 15 bytes of it", 2),
         (("-p", "4194303"), "no process 4194303", 1),
         (("--cgroup", "/no/such/group"), "no cgroup /no/such/group", 1),
         (("--op", "teleport"), "no operation teleport", 2),
