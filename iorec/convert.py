@@ -32,7 +32,7 @@ _ENCODINGS = {
 }
 _DICTIONARY_ENCODED = [name for name in SCHEMA.names if name not in _ENCODINGS]
 
-_FORMULA_START = r"^[=+\-@\t\r]"
+_FORMULA_START = r"^[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
 
 
 def convert(

@@ -152,7 +152,8 @@ def load_program(bcc: Any, module: Any, name: str, tracepoint_id: int) -> int:
     size = bcc.lib.bpf_function_size(module.module, function)
     mark, is_second = (struct.pack("=I", value) for value in (_SECOND_MARK, _NESTED in name))
     instructions = ctypes.string_at(start, size)
-    assert mark in instructions or _NESTED not in name
+    if _NESTED in name and mark not in instructions:
+        raise IorecError(f"the program {name} has no mark", "please report this as a defect")
     instructions = instructions.replace(mark, is_second)
 
     def load() -> int:
