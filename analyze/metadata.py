@@ -54,6 +54,7 @@ class Filters:
     op: tuple[str, ...]
     min_latency_ns: int | None
     include_self: bool
+    resolved_device: tuple[str, ...] = ()  # the names that `device` stood for
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Conversions:
         """None, or why there is no capture."""
         try:
             done = subprocess.run(
-                [sys.executable, "-P", "-m", "iorec.cli", "recover", *self._options, "--", spool],
+                [sys.executable, "-P", "-m", "iorec", "recover", *self._options, "--", spool],
                 cwd=folder.descriptor_path,
                 start_new_session=True,  # a terminal's Ctrl-C is for the recording alone
                 stdin=subprocess.DEVNULL,

@@ -43,7 +43,7 @@ _WITH_STATISTICS = [
     name for name in SCHEMA.names if name not in ("cgroup", "charged_cgroup", "file")
 ]
 
-_FORMULA_START = r"^[=+\-@\t\r]"
+_FORMULA_START = r"^[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
 
 
 def convert(

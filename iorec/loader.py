@@ -15,6 +15,7 @@ from typing import Any
 from analyze.errors import IorecError
 from iorec.plan import KernelFilter, Plan
 from iorec.programs import MAPS, load_programs
+from iorec.signals import SignalWaiter
 
 _MOST_FDS = 253  # SCM_MAX_FD of include/net/scm.h
 
@@ -44,11 +45,11 @@ class Loading:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "iorec.loader", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the recorder
             )
-        assert self._process.stdin is not None
-        with self._process.stdin as pipe:
-            pipe.write(json.dumps(asdict(plan)).encode())
+        self._channel.sendall(json.dumps(asdict(plan)).encode())
+        self._channel.shutdown(socket.SHUT_WR)
 
     def __enter__(self) -> "Loading":
         return self
@@ -59,8 +60,9 @@ class Loading:
             self._process.kill()
         self._process.wait()
 
-    def finish(self) -> Loaded:
+    def finish(self, signals: SignalWaiter) -> Loaded:
         """Waits for the process; raises IorecError for whatever kept it from loading."""
+        signals.wait_for(self._channel.fileno())
         message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
         if not message:
             raise IorecError(
@@ -89,7 +91,7 @@ class Loading:
 
 def _main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as channel:
-        document = json.load(sys.stdin)
+        document = json.load(channel.makefile())
         plan = Plan(**{**document, "kernel_filter": KernelFilter(**document["kernel_filter"])})
         answer: dict[str, Any]
         try:

@@ -1,19 +1,28 @@
 """Words the lines that record prints before and after."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analyze.units import format_bytes, format_count, format_duration
 from iorec.devices import disk_of_file
-from iorec.filters import Filters
+from iorec.filters import Filters, filter_options
 from iorec.output import leftover_spools
+from iorec.session import LARGEST_BUFFER, Settings
 
 if TYPE_CHECKING:
     from iorec.recording import Result
-    from iorec.session import Settings
+
+_LOSSES = {
+    "ring_full": "the kernel's buffer overflowed",
+    "table_full": "the table of I/Os in flight was full",
+    "missed_start": "their start was not seen",
+    "missed_completion": "their completion was not seen",
+    "spool_failed": "they could not be written",
+}
 
 
-def format_start(settings: "Settings", *, has_trace: bool) -> str:
+def format_start(settings: Settings, *, has_trace: bool) -> str:
     """What is recorded, where to and how to stop."""
     end = "when the command ends" if settings.workload else "with Ctrl-C"
     if settings.limits.duration_ns is not None:
@@ -40,22 +49,64 @@ def format_end(result: "Result") -> str:
         f"{format_bytes(_recorded_bytes(counts, layer))}"
         for layer in layers
     )
-    lines = [
-        f"{recorded} in {duration}; {format_count(result.lost)} lost",
-        f"{result.path} ({format_bytes(result.size_bytes)})",
-        f"next: iorec report {result.path}",
-    ]
-    if counts["lost"].get("ring_full"):
-        buffer = result.metadata["recorder"]["buffer_bytes"]
-        lines.append(
-            f"warning: the kernel buffer overflowed: record with -B {max(4 * buffer >> 20, 1)}M"
+    return "\n".join(
+        (
+            f"{recorded} in {duration}; {format_count(result.lost)} lost",
+            f"{result.path} ({format_bytes(result.size_bytes)})",
+            f"next: iorec report {result.path}",
         )
-    return "\n".join(lines)
+    )
 
 
-def format_warnings(settings: "Settings") -> list[str]:
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said of a finished capture, however quiet the recording was asked to be."""
+
+    is_complete: bool
+    warnings: tuple[str, ...]
+    hint: str  # what would have helped
+
+
+def verdict(result: "Result") -> Verdict:
+    """Whether the capture holds every I/O that was asked for, and if not, why."""
+    counts = result.metadata["counts"]
+    lost = {cause: count for cause, count in counts["lost"].items() if count}
+    most = max(lost, key=lambda cause: lost[cause], default="")
+    warnings = [
+        f"warning: {format_count(count)} I/Os lost: {_LOSSES.get(cause, cause)};"
+        f" {_remedy(cause, result)}"
+        for cause, count in lost.items()
+    ]
+    rows = counts["recorded"] + counts["in_flight_at_stop"]
+    warnings.append(format_unmatched(result.metadata["filters"], rows, counts["filtered"]))
+    return Verdict(not lost, tuple(filter(None, warnings)), _remedy(most, result))
+
+
+def format_unmatched(filters: Mapping[str, Any], rows: int, filtered: int) -> str:
+    """A warning if there were I/Os, but none that the filters let through; else nothing."""
+    options = filter_options(filters)
+    if rows or not filtered or not options:
+        return ""
+    return f"warning: nothing matched {options}; {format_count(filtered)} I/Os were filtered out"
+
+
+def _remedy(cause: str, result: "Result") -> str:
+    """What helps against losses of a cause."""
+    if cause == "ring_full":
+        buffer_bytes = 4 * result.metadata["recorder"]["buffer_bytes"]
+        if buffer_bytes <= LARGEST_BUFFER:
+            return f"record with a larger buffer: -B {max(buffer_bytes >> 20, 1)}M"
+        return "the buffer is as large as it can be: record less with -d, -p or --op"
+    if cause == "table_full":
+        return "record less with -d, -p or --op"
+    if cause == "spool_failed":
+        return "free some space, or record to another disk with -o"
+    return "the kernel hid them from every tracing program: a larger buffer does not help"
+
+
+def format_warnings(settings: Settings) -> list[str]:
     """What the user may not know of the output's folder."""
-    folder, wanted = settings.output.parent, settings.filters.device
+    folder, wanted = settings.output.parent, settings.filters.resolved_device
     if not folder.is_dir():
         return []
     warnings = [
@@ -79,10 +130,16 @@ def _scope(layers: Sequence[str], filters: Filters) -> str:
     """E.g. `read/write requests of sda by pid 12`."""
     kinds = " and ".join(f"{layer}s" for layer in layers)
     parts = [f"{'/'.join(filters.op) if filters.op else 'block'} {kinds}"]
-    parts.append(f"of {', '.join(filters.device)}" if filters.device else "of all devices")
+    parts.append(f"of {_devices(filters)}" if filters.device else "of all devices")
     for word, values in (("pid", filters.pid), ("comm", filters.comm), ("cgroup", filters.cgroup)):
         if values:
             parts.append(f"by {word} {', '.join(map(str, values))}")
     if filters.min_latency_ns is not None:
         parts.append(f"that take {format_duration(filters.min_latency_ns)} or more")
     return " ".join(parts)
+
+
+def _devices(filters: Filters) -> str:
+    """As they were typed, and what they stand for unless that says it."""
+    typed, meant = ", ".join(filters.device), ", ".join(filters.resolved_device)
+    return typed if {*filters.device} == {*filters.resolved_device} else f"{typed} ({meant})"

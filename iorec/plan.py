@@ -37,6 +37,7 @@ class KernelFilter:
     devices: tuple[tuple[int, int | None], ...] = ()  # (dev, partition number or None for all)
     pids: tuple[int, ...] = ()
     comms: tuple[str, ...] = ()
+    comm_globs: tuple[str, ...] = ()
     cgroup_folders: tuple[str, ...] = ()
     ops: tuple[int, ...] = ()
     min_latency_ns: int | None = None
@@ -47,7 +48,8 @@ class KernelFilter:
         found = {
             "FILTER_DEVICE": "1" if self.devices else "",
             "FILTER_PID": "1" if self.pids else "",
-            "FILTER_COMM": "1" if self.comms else "",
+            "FILTER_COMM": "1" if self.comms or self.comm_globs else "",
+            "COMM_GLOBS": str(len(self.comm_globs) or ""),
             "FILTER_CGROUPS": str(len(self.cgroup_folders) or ""),
             "FILTER_OPS": f"{sum(1 << op for op in set(self.ops)):#x}ULL" if self.ops else "",
             "MIN_LATENCY_NS": f"{self.min_latency_ns}ULL" if self.min_latency_ns else "",

@@ -38,7 +38,11 @@ def drop_privileges(user: User | None, *folders: Path) -> None:
     into a folder as its owner keeps the capability that lets it; so does root whose user may not
     read this package, which is imported further on.
     """
-    assert len(list(Path("/proc/self/task").iterdir())) == 1
+    if len(list(Path("/proc/self/task").iterdir())) != 1:
+        raise IorecError(
+            "cannot drop privileges: another thread would keep them",
+            "please report this as a defect",
+        )
     if user is not None and _may_user_go_on(user, folders):
         os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
         os.setgid(user.gid)

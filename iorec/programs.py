@@ -17,6 +17,7 @@ from typing import Any
 from analyze.errors import IorecError
 from iorec.btf import KernelTypes, libbpf
 from iorec.cgroups import is_io_controller_unified
+from iorec.comm_glob import glob_masks
 from iorec.kernel_header import kernel_header
 from iorec.plan import KernelFilter, Plan
 
@@ -156,6 +157,8 @@ def load_program(
     start = bcc.lib.bpf_function_start(module.module, name.encode())
     size = bcc.lib.bpf_function_size(module.module, name.encode())
     instructions = ctypes.string_at(start, size)
+    if struct.pack("=I", _COPY_MARK) not in instructions and copy_count > 1:
+        raise IorecError(f"the program {name} has no mark", "please report this as a defect")
     is_last = copy == copy_count - 1
     mark = copy | _IS_LAST_COPY * is_last | _HAS_COPIES * (copy_count > 1)
     instructions = instructions.replace(struct.pack("=I", _COPY_MARK), struct.pack("=I", mark))
@@ -275,6 +278,9 @@ def _fill_filters(module: Any, kernel_filter: KernelFilter) -> None:
         table = module[b"filter_comm"]
         for comm in kernel_filter.comms:
             table[table.Key(comm.encode(errors="surrogateescape")[:15])] = table.Leaf(1)
+    for index, glob in enumerate(kernel_filter.comm_globs):
+        table = module[b"comm_globs"]
+        table[table.Key(index)] = table.Leaf.from_buffer_copy(glob_masks(glob))
     for index, folder in enumerate(kernel_filter.cgroup_folders):
         module[b"filter_cgroup"][index] = folder
 

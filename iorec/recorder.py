@@ -52,6 +52,7 @@ class State:
     elapsed_s: float
     rows: int
     rows_per_s: float
+    filtered: int
     lost: int
     size_bytes: int
 
@@ -262,11 +263,13 @@ class Recorder:
             self._identities.forget_outdated(keys_of(busy["source"], busy["identity"]).tolist())
 
     def _state(self) -> State:
+        counts = self._ledger.counts(take_snapshot(self._probes))
         return State(
             elapsed_s=(self._clock.monotonic_ns - self._began_ns) / 1e9,
             rows=self._drained,
             rows_per_s=(self._drained - self._shown) / _CHECKPOINT_S,
-            lost=sum(self._ledger.counts(take_snapshot(self._probes))["lost"].values()),
+            filtered=counts["filtered"],
+            lost=sum(counts["lost"].values()),
             size_bytes=self._spool.size_bytes,
         )
 

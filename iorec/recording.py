@@ -54,6 +54,7 @@ def record_and_convert(
     folder: Folder,
     part: BinaryIO,
     workload: Workload | None,
+    signals: SignalWaiter,
     announce: Callable[[bool], None],
 ) -> Result:
     """Records into the spool `part`, writes the capture into `folder` and removes the spool."""
@@ -72,8 +73,8 @@ def record_and_convert(
     rotation = Rotation(
         settings.output, folder, part, limits.kept_files or 1, is_forced=settings.is_forced
     )
-    loaded = loading.finish()
-    with StatusLine(limits, is_quiet=settings.is_quiet) as status, SignalWaiter() as signals:
+    loaded = loading.finish(signals)
+    with StatusLine(limits, settings.filters, is_quiet=settings.is_quiet) as status:
         with open_probes(plan, loaded) as probes:
             recorder = Recorder(
                 probes,
@@ -83,14 +84,16 @@ def record_and_convert(
                 facts,
                 limits,
                 workload,
-                status.show if status.is_shown else None,
+                status.show if status.is_wanted else None,
                 lambda: Spool(rotation.advance()),
             )
+            signals.check()
             recorder.begin()
             announce(probes.has_trace)
             last, failure = _run(recorder, signals)
         result = _finish(settings, rotation, status, last, failure)
     if workload is not None:
+        signals.wait(0.0)  # a Ctrl-C ends the command too, whose end may be seen first
         exit_status = workload.end(is_interrupted=signals.asks_to_stop)
         result = replace(result, exit_status=exit_status)
     return result

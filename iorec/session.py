@@ -19,6 +19,7 @@ from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
 from iorec.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
 from iorec.privileges import drop_privileges
 from iorec.rotation import earlier_files, rotated_name
+from iorec.signals import SignalWaiter
 from iorec.workload import Workload, invoking_user
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _FEWEST_SLOTS = 1 << 16
 # A request holds many bios when they were merged, and bios wait for requests.
 _MORE_SLOTS_FOR_BIOS = 4
 
-_LARGEST_BUFFER = 1 << 30
+LARGEST_BUFFER = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class Settings:
 
 def buffer_bytes(asked_bytes: int) -> int:
     """The size of a ring buffer with at least that much room: a power of two of whole pages."""
-    if not mmap.PAGESIZE <= asked_bytes <= _LARGEST_BUFFER:
+    if not mmap.PAGESIZE <= asked_bytes <= LARGEST_BUFFER:
         raise IorecError(
             f"a buffer of {format_bytes(asked_bytes)} is out of range",
-            f"choose from {format_bytes(mmap.PAGESIZE)} to {format_bytes(_LARGEST_BUFFER)}",
+            f"choose from {format_bytes(mmap.PAGESIZE)} to {format_bytes(LARGEST_BUFFER)}",
             exit_code=2,
         )
     return 1 << (asked_bytes - 1).bit_length()
@@ -66,8 +67,8 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
     """Records and writes the capture; `announce` is called when recording is about to
     begin, and told whether the programs print to trace_pipe.
 
-    An error before the first row leaves nothing behind. After it the spool is left, and the error
-    says how to recover it.
+    An error before the first row leaves nothing behind, and so does a stop signal, which raises
+    KeyboardInterrupt. After it the spool is left, and the error says how to recover it.
     """
     capture_suffix(settings.output)
     name = settings.output.name
@@ -76,6 +77,7 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
     part_name = f"{name}{PART_SUFFIX}"
     user = invoking_user()
     with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(SignalWaiter())
         folder = stack.enter_context(Folder.open(settings.output.parent, user))
         earlier = earlier_files(settings.output, folder) if settings.limits.is_rotating else []
         for taken in (name, part_name, *earlier):
@@ -98,7 +100,7 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
         from iorec.recording import record_and_convert
 
         return record_and_convert(
-            settings, names, plan, loading, paths, folder, part, workload, announce
+            settings, names, plan, loading, paths, folder, part, workload, signals, announce
         )
 
 

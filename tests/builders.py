@@ -104,6 +104,7 @@ def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
             **{name: [] for name in ("device", "pid", "comm", "cgroup", "op")},
             "min_latency_ns": None,
             "include_self": False,
+            "resolved_device": [],
         },
         "layers": sorted(set(rows["layer"].to_pylist())) or ["request"],
         "devices": [_device(number, name) for number, name in enumerate(devices)],

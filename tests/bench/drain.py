@@ -19,6 +19,7 @@ from iorec.plan import KernelFilter, Plan
 from iorec.probes import open_probes
 from iorec.ring import Ring
 from iorec.rows import RowBuilder
+from iorec.signals import SignalWaiter
 from iorec.spool import Spool
 from tests.bench.load import SATURATED, loop_device, run_fio
 from tests.bench.producer import RING_BYTES, producing
@@ -87,7 +88,8 @@ def _spool_ns() -> list[float]:
     with (
         FilePaths() as paths,
         Loading(plan) as loading,
-        open_probes(plan, loading.finish()) as probes,
+        SignalWaiter() as signals,
+        open_probes(plan, loading.finish(signals)) as probes,
     ):
         with loop_device() as (device, _):
             probes.control["is_recording"] = True

@@ -159,6 +159,8 @@ def test_lost_ios_make_a_strict_recording_fail_and_keep_it(
     capture = record("--strict", "-q", "-B", "4K", "--", *work)
     assert capture.status == 3
     assert "were lost" in capture.stderr
+    assert "I/Os lost: the kernel's buffer overflowed" in capture.stderr
+    assert capture.stderr.splitlines()[-1] == "hint: record with a larger buffer: -B 1M"
     assert capture.counts["lost"]["ring_full"] > 0
 
 
