@@ -351,7 +351,15 @@ def mounted(disk: LoopDevice, mount: Path) -> Iterator[Path]:
     try:
         yield mount
     finally:
-        subprocess.run(["umount", mount], check=True)
+        unmount(mount)
+
+
+def unmount(mount: Path) -> None:
+    """Waits for whoever looks for a path there: any recorder of this machine may."""
+    deadline = time.monotonic() + 5
+    while subprocess.run(["umount", mount], check=False).returncode:
+        assert time.monotonic() < deadline, f"{mount} is busy"
+        time.sleep(0.1)
 
 
 def test_memory_stays_within_its_bound_at_full_rate(loop: LoopDevice, ram_folder: Path) -> None:

@@ -310,7 +310,10 @@ def test_ctrl_c_at_a_terminal_leaves_every_file_of_a_rotation_whole(
     disk: LoopDevice, ram_folder: Path
 ) -> None:
     recording = subprocess.Popen(
-        [IOREC, "record", "-o", ram_folder / "run.parquet", "--max-size", "1M", "--rotate", "99"],
+        [
+            *(IOREC, "record", "-d", disk.name, "-o", ram_folder / "run.parquet"),
+            *("--max-size", "1M", "--rotate", "99"),
+        ],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -583,7 +586,8 @@ def test_a_finished_capture_outlives_a_power_cut(
     home = make_loop()
     with mounted_ext4(home, ram_folder / "mount") as mount:
         output = mount / "run.parquet"
-        run(IOREC, "record", "-q", "-o", output, "--", *fio(disk, "--rw=read", "--io_size=20m"))
+        work = fio(disk, "--rw=read", "--io_size=20m")
+        run(IOREC, "record", "-q", "-d", disk.name, "-o", output, "--", *work)
         cut_power(mount)
     with mounted(home, mount):
         capture = read_capture(output)

@@ -22,7 +22,7 @@ from tests.soak.names import component, deep_folder
 from tests.soak.recordings import Recording
 from tests.soak.tally import Tally
 from tests.truth.claims import Workers
-from tests.truth.disk import escaped
+from tests.truth.disk import Disk, escaped
 
 _LOOP_NUMBERS = (240, 500)  # far from those that losetup -f takes
 _RECORDERS = 2
@@ -71,8 +71,12 @@ class Soak:
             signal.signal(number, signal.SIG_IGN)
         self._stack.close()
 
-    def run(self) -> Tally:
-        """Acts until the time is over, or Ctrl-C; then checks what is left."""
+    @property
+    def _disks(self) -> list[Disk]:
+        return [disk for crowd in self._crowds for disk in crowd.disks]
+
+    def run(self) -> bool:
+        """Acts until the time is over, or Ctrl-C, and says what was found: whether all is right."""
         try:
             self._come(self._crowds[0], min(_MOST_FILES, int(300 * self._duration_s)), 768 * _MIB)
             for crowd in self._crowds[1:]:
@@ -85,7 +89,8 @@ class Soak:
             print("interrupted", file=sys.stderr)
         for recording in list(self._recordings):
             self._end(recording)
-        return self._tally
+        print(self._tally.format(self._disks))
+        return self._tally.is_right
 
     def _act(self) -> None:
         for due in [entry for entry in self._later if entry[0] < time.monotonic()]:
@@ -96,14 +101,15 @@ class Soak:
         while len(self._recordings) < _RECORDERS:
             self._start_recording()
         dice = self._dice
-        for often, act in (
+        actions: list[tuple[float, Callable[[], object]]] = [
             (0.01, lambda: self._replace(dice.choice(self._crowds[1:]))),
             (0.02, lambda: self._stop_for_a_while(dice.choice(self._recordings))),
             (0.02, lambda: dice.choice(self._recordings).kill_a_child(dice)),
             (0.20, lambda: dice.choice(self._crowds).rename_a_file(self._next_number())),
             (0.05, lambda: self._remove_cgroup(dice.randrange(_CGROUPS))),
             (0.02, lambda: dice.choice(self._crowds[1:]).switch_statistics()),
-        ):
+        ]
+        for often, act in actions:
             if dice.random() < often:
                 act()
 
@@ -122,7 +128,7 @@ class Soak:
         captures = recording.end()
         before = self._tally.rows
         for capture in captures:
-            self._tally.add(capture, [disk for crowd in self._crowds for disk in crowd.disks])
+            self._tally.add(capture, self._disks)
         self._tally.refused += recording.refused
         if recording.troubles:
             self._tally.troubles.append(recording.describe_troubles())
@@ -190,9 +196,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     hide_mounts()
     with Soak(duration_s, seed) as soak:
-        tally = soak.run()
-        print(tally.format())
-    return 0 if tally.is_right else 1
+        return 0 if soak.run() else 1
 
 
 if __name__ == "__main__":

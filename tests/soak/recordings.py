@@ -34,7 +34,7 @@ class Recording:
         if dice.random() < 0.2:
             options += ["-d", device]
         self.title = " ".join(options) + (" (killed)" if self._is_killed else "")
-        command = [IOREC, "record", "-o", folder / "run.parquet", *options]
+        command = [str(IOREC), "record", "-o", str(folder / "run.parquet"), *options]
         with (folder / "stderr").open("wb") as stderr:
             # Ctrl-C is for the soak, which ends its recorders itself.
             self._process = subprocess.Popen(command, stderr=stderr, start_new_session=True)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from analyze.capture import open_captures
 from analyze.completeness import make_completeness
 from analyze.errors import IorecError
@@ -32,7 +34,7 @@ class Tally:
 
     @property
     def is_right(self) -> bool:
-        return not self.verdict.wrong and not self.troubles and not self.refused
+        return bool(self.captures) and not (self.verdict.wrong or self.troubles or self.refused)
 
     def add(self, path: Path, disks: Sequence[Disk]) -> None:
         """Checks a capture in every respect."""
@@ -73,10 +75,13 @@ class Tally:
         self.identities_lost += lost
         self.verdict.add(verdict)
 
-    def format(self) -> str:
+    def format(self, disks: Sequence[Disk]) -> str:
         """The table at the end."""
         verdict = self.verdict
-        lines: list[tuple[str, int | str]] = [
+        processes = np.unique(self.workers.claims()[["pid", "pool"]])
+        lines = [
+            ("files", sum(len(disk.names) for disk in disks)),
+            ("processes", len(processes)),
             ("rows", self.rows),
             ("rows of known files", verdict.rows),
             ("wrong process", verdict.wrong_process),

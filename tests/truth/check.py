@@ -94,16 +94,19 @@ class _Names:
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         array = column.cast("string").combine_chunks().dictionary_encode()
-        self.codes = array.indices.fill_null(_NULL).to_numpy().astype(np.int64)
+        self.codes: NDArray[np.int64] = array.indices.fill_null(_NULL).to_numpy().astype(np.int64)
         self._names = array.dictionary.to_pylist()
 
     def find(self, numbers: dict[str, int]) -> NDArray[np.int64]:
         """The number of each row's name; -1 where it has none."""
         by_code = [numbers.get(name, _NULL) for name in self._names]
-        return np.array([*by_code, _NULL], np.int64)[self.codes]  # a null's code is the last
+        found: NDArray[np.int64] = np.array([*by_code, _NULL], np.int64)[self.codes]
+        return found  # a null's code is the last, which stays -1
 
     def begins_with(self, prefix: str) -> NDArray[np.bool_]:
-        return np.array([*(name.startswith(prefix) for name in self._names), False])[self.codes]
+        by_code = [name.startswith(prefix) for name in self._names]
+        found: NDArray[np.bool_] = np.array([*by_code, False], np.bool_)[self.codes]
+        return found
 
 
 class _Rows:

@@ -48,7 +48,7 @@ class Workers:
         script = Path(__file__).with_name("worker.py")
         config = self.folder / f"jobs-{jobs[0]['pool']}-{jobs[0]['seed']}"
         config.write_text(json.dumps(jobs))
-        command = [sys.executable, "-I", "-S", script, self.folder / "claims", config]
+        command = [sys.executable, "-I", "-S", *map(str, (script, self.folder / "claims", config))]
         self._running.append(subprocess.Popen(command, start_new_session=True))
         return self._running[-1]
 

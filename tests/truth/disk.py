@@ -51,7 +51,8 @@ def survey(device: str, pools: Sequence[tuple[int, Sequence[Path]]]) -> Disk:
     """Finds the extents of the files of each pool, which are on the device already."""
     number = Path(f"/dev/{device}").stat().st_rdev
     dev = f"{os.major(number)}:{os.minor(number)}"
-    names, inodes, extents = [], [], []
+    names: list[set[str]] = []
+    inodes, extents = [], []
     for path in (path for _, paths in pools for path in paths):
         inode = path.stat().st_ino
         extents += [(start, end, len(names)) for start, end in _extents(path)]
