@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 
 from iorec.arrow import to_arrow
 from iorec.cgroups import CgroupNames
+from iorec.escape import escape_name
 from iorec.files import Files
-from iorec.name_column import NameColumn, escape_name
+from iorec.name_column import NameColumn
 from iorec.plan import IDENTITIES_PER_CPU
 from iorec.probes import Probes
 from iorec.records import NO_IDENTITY
@@ -27,6 +28,7 @@ class Identities:
         self,
         probes: Probes,
         files: Files,
+        cgroup_paths: CgroupNames,
         comms: NameColumn,
         cgroups: NameColumn,
         charged: NameColumn,
@@ -44,9 +46,10 @@ class Identities:
         self._file_numbers = np.zeros(shape, np.int32)
         self._files = files
         self._comm_names, self._cgroup_names, self._charged_names = comms, cgroups, charged
-        self._cgroup_paths = CgroupNames()
+        self._cgroup_paths = cgroup_paths
 
     def read_new(self) -> None:
+        self._cgroup_paths.refresh()
         counters = self._probes.counters
         newest = np.concatenate([counters[name]["identities"] for name in _ANNOUNCERS])
         newest = newest[: len(self._read)].astype(np.int64)
@@ -66,7 +69,7 @@ class Identities:
         self._numbers[place] = number
         self._pids[place], self._tids[place] = row["pid"], row["tid"]
         self._comms[place] = self._comm_names.code(escape_name(comm))
-        path = self._cgroup_paths.resolve(int(row["cgroup"]))
+        path = self._cgroup_paths.resolve(int(row["cgroup"]), int(row["tid"]))
         self._cgroups[place] = self._cgroup_names.code(path)
         self._inodes[place] = row["inode"]
         self._file_numbers[place] = self._files.number(

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from analyze.errors import IorecError
 from iorec.clock import ClockPair, read_clocks, step_between
-from iorec.devices import DiskStats, read_diskstats, read_in_flight
+from iorec.devices import read_in_flight
+from iorec.diskstats import DiskStats, StatPair, read_diskstats
 from iorec.file_paths import FilePaths
 from iorec.gaps import Gaps
 from iorec.kernel_names import KernelNames
 from iorec.ledger import Ledger, Snapshot, pending_completions, take_snapshot
 from iorec.limits import Limits
-from iorec.metadata import Facts, StatPair, build_metadata
+from iorec.metadata import Facts, build_metadata
 from iorec.probes import Probes
 from iorec.records import RECORD
 from iorec.rows import RowBuilder, in_flight_records
@@ -79,6 +80,7 @@ class Recorder:
         self._facts = facts
         self._limits = limits
         self._workload = workload
+        self._notes = paths.notes
         self._on_state = on_state
         self._next_spool = next_spool
         self._clock = self._started = read_clocks()
@@ -121,9 +123,15 @@ class Recorder:
 
     def _switch(self, *, is_recording: bool) -> tuple[DiskStats, DiskStats]:
         """Switches all programs at once; returns diskstats just before and just after."""
-        before = read_diskstats()
+        before = self._read_diskstats()
         self._probes.control["is_recording"] = is_recording
-        return before, read_diskstats()
+        return before, self._read_diskstats()
+
+    def _read_diskstats(self) -> DiskStats:
+        """Empty if they cannot be read: then nothing is compared."""
+        with self._notes.guard("diskstats"):
+            return read_diskstats()
+        return {}
 
     def _record(self, signals: SignalWaiter) -> None:
         signals.watch(self._probes.ring_fd)
@@ -199,13 +207,13 @@ class Recorder:
         if (step := step_between(self._clock, clock)) is not None:
             self._clock_steps.append((clock.monotonic_ns, step))
         self._clock = clock
-        self._builder.devices.expire()
         is_due = time.monotonic() - self._last_write_s >= _IDLE_CHECKPOINT_S
         if is_due or any(map(len, self._pending)):
             self._write_pending()
         self._sync()
         if self._on_state is not None:
-            self._on_state(self._state())
+            with self._notes.guard("status line"):
+                self._on_state(self._state())
         self._shown = self._drained
 
     def _state(self) -> State:
@@ -229,10 +237,10 @@ class Recorder:
 
     def _rotate(self) -> None:
         """Ends the capture and begins the next one; what is in the ring goes there."""
-        before = read_diskstats()
+        before = self._read_diskstats()
         self._drain()
         now = take_snapshot(self._probes)
-        edge = before, read_diskstats()
+        edge = before, self._read_diskstats()
         self._write_pending()
         counts = self._ledger.counts(now)
         carried = pending_completions(counts)
@@ -284,4 +292,6 @@ class Recorder:
             self._ledger.gaps(),
             stats,
             self._exit_status,
+            self._builder.devices.described(),
+            self._notes,
         )

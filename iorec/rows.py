@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
 from iorec.arrow import distinct, to_arrow
-from iorec.devices import DeviceNames
+from iorec.cgroups import CgroupNames
+from iorec.device_watch import DeviceWatch
 from iorec.file_paths import FilePaths
 from iorec.files import Files
 from iorec.identities import Identities
@@ -50,9 +51,10 @@ class RowBuilder:
         self._identities = Identities(
             probes,
             Files(paths, self._dictionaries["file"]),
+            CgroupNames(paths.notes),
             *(self._dictionaries[column] for column in ("comm", "cgroup", "charged_cgroup")),
         )
-        self.devices = DeviceNames()
+        self.devices = DeviceWatch(paths.notes)
 
     def read_identities(self) -> None:
         """Must follow each drain: a record's identity is announced before the record."""
@@ -60,6 +62,7 @@ class RowBuilder:
 
     def build(self, records: NDArray[np.void], *, is_in_flight: bool = False) -> pa.RecordBatch:
         """One row for each record, in their order; records in flight have no latency or errno."""
+        self.devices.refresh()
         cmd_flags = distinct(records["cmd_flags"])
         devices = distinct(self._device_keys(records))
         time = records["start_ns"].view(np.int64) + self._offset_ns
