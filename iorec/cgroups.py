@@ -1,6 +1,7 @@
 """Resolves cgroup ids to paths."""
 
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from iorec.notes import Notes
 
 _PART = "cgroups"
 _MOST_PATHS = 50_000  # of some 200 bytes each; those used longest ago are forgotten first
+
+# Thousands that come and go must not keep the recorder from draining: 5 % of its time.
+_PAUSES_PER_LOOK = 19
 
 
 def cgroup_root() -> Path | None:
@@ -38,14 +42,15 @@ class CgroupNames:
             self._root = None if root is None else os.fsencode(root)
         self._paths: OrderedDict[int, str] = OrderedDict()
         self._found: dict[int, bytes] = {}
-        self._may_look = True
+        self._has_looked = False
+        self._next_look_s = 0.0
 
     def refresh(self) -> None:
         """To be called after each drain, before its cgroups are resolved.
 
-        Whatever they were, they were there before: looking through the hierarchy once is enough.
+        They were all made before, so looking through the hierarchy once is enough.
         """
-        self._may_look = True
+        self._has_looked = False
 
     def resolve(self, cgroup_id: int, pid: int | None = None) -> str:
         """The path from the root of the hierarchy, `/` for the root itself.
@@ -60,6 +65,8 @@ class CgroupNames:
         with self._notes.guard(_PART):
             path = self._look_up(cgroup_id, pid)
         name = f"id:{cgroup_id}" if path is None else escape_name(path)
+        if path is None and not self._has_looked:
+            return name  # and look it up the next time
         self._paths[cgroup_id] = name
         if len(self._paths) > _MOST_PATHS:
             self._paths.popitem(last=False)
@@ -70,9 +77,12 @@ class CgroupNames:
             return None
         if pid and (path := _path_of_process(self._root, pid, cgroup_id)) is not None:
             return path
-        if cgroup_id not in self._found and self._may_look:
-            self._may_look = False
+        started_s = time.monotonic()
+        if cgroup_id not in self._found and not self._has_looked and started_s > self._next_look_s:
+            self._has_looked = True
             self._found = dict(_walk(self._root))
+            now_s = time.monotonic()
+            self._next_look_s = now_s + _PAUSES_PER_LOOK * (now_s - started_s)
         return self._found.get(cgroup_id)
 
 

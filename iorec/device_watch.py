@@ -2,12 +2,13 @@
 
 import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from iorec.device_inventory import Description, describe_device, describe_devices, gone_device
 from iorec.devices import dev_of_numbers, disk_name, disk_of_dev, numbers_of_dev
 from iorec.notes import Notes
-from iorec.uevents import DiskEvents
+from iorec.uevents import DiskEvent, DiskEvents
 
 _PART = "devices"
 _LOOK_S = 1.0  # not more often
@@ -49,18 +50,22 @@ class DeviceWatch:
         with self._notes.guard(_PART):
             if self._events is not None:
                 events, has_missed = self._events.read()
-                for event in events:
-                    self._changed[event.name] = event.dev
-                    if event.action == "remove":
-                        self._checked.discard(event.dev)
-                    else:
-                        self._learn(event.dev, event.name)
+                self.take(events)
         if has_missed:
             self._checked.clear()
             with self._notes.guard(_PART):
                 self._look_for_others()
         with self._notes.guard(_PART):
             self._describe_changed()
+
+    def take(self, events: Iterable[DiskEvent]) -> None:
+        """Learns from events, in their order."""
+        for event in events:
+            self._changed[event.name] = event.dev
+            if event.action == "remove":
+                self._checked.discard(event.dev)
+            else:
+                self._learn(event.dev, event.name)
 
     def resolve(self, dev: int, partno: int) -> tuple[str | None, str | None]:
         """Names of the disk and of the partition (None: none, or a queue without a disk).
@@ -70,9 +75,11 @@ class DeviceWatch:
         """
         if dev == 0:
             return None, None
-        if dev not in self._checked and (found := disk_of_dev(dev)) is not None:
-            self._learn(dev, found)
-        self._checked.add(dev)
+        if dev not in self._checked:
+            self._checked.add(dev)
+            with self._notes.guard(_PART):
+                if (found := disk_of_dev(dev)) is not None:
+                    self._learn(dev, found)
         name = self._names.get(dev)
         if name is None or dev in self._unsure:
             name = numbers_of_dev(dev)

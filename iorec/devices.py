@@ -40,11 +40,10 @@ def disk_of_dev(dev: int) -> str | None:
     return disk_name((folder.parent if (folder / "partition").exists() else folder).name)
 
 
-def block_device_path(dev: int) -> str:
-    """The file of a disk or partition in /dev; /dev/block/MAJOR:MINOR of one that is gone."""
+def block_device_path(dev: int) -> str | None:
+    """The file of a disk or partition in /dev; None if it is gone."""
     folder = _folder_of_dev(dev)
-    name = f"block/{numbers_of_dev(dev)}" if folder is None else disk_name(folder.name)
-    return f"/dev/{name}"
+    return None if folder is None else f"/dev/{disk_name(folder.name)}"
 
 
 def _folder_of_dev(dev: int) -> Path | None:

@@ -36,10 +36,10 @@ DiskStats = dict[str, DiskCounters]
 StatPair = tuple[DiskStats, DiskStats]
 
 
-def read_diskstats() -> DiskStats:
+def read_diskstats(disks: Path = Path("/sys/block")) -> DiskStats:
     """What the kernel has counted for each whole disk."""
     found: dict[str, tuple[Path, int, bool]] = {}
-    for folder in Path("/sys/block").iterdir():
+    for folder in disks.iterdir():
         with contextlib.suppress(OSError):
             # Numbers of sysfs folders are given one after the other, never twice.
             found[disk_name(folder.name)] = folder, folder.stat().st_ino, _is_counted(folder)

@@ -19,7 +19,7 @@ _MOST_TRIES = 2  # so that what kills or hangs the process does so no more often
 _MOST_IN_QUESTION = 64
 _MOST_WAITING = 100_000
 
-_PART = "paths of files"
+PART = "paths of files"
 _ENDED = "the process that finds them ended, and was started again"
 _HUNG = "the process that finds them did not answer, and was replaced"
 _GONE = "the process that finds them is gone"
@@ -94,7 +94,7 @@ class FilePaths:
             yield from self._found_in(answer)
             self._send()
         if self._gone_ns is not None:
-            self.notes.add(_PART, _GONE, self._gone_ns)
+            self.notes.add(PART, _GONE, self._gone_ns)
 
     def _queue(self, asked: Iterator[tuple[Inode, int]]) -> None:
         self._waiting.extend(asked)
@@ -102,7 +102,7 @@ class FilePaths:
         for _ in range(excess):
             self._waiting.popleft()
         if excess > 0:
-            self.notes.add(_PART, _TOO_MANY, count=excess)
+            self.notes.add(PART, _TOO_MANY, count=excess)
 
     def _send(self) -> None:
         """Sends what waits, as far as there is room."""
@@ -168,12 +168,12 @@ class FilePaths:
         self._send()
 
     def _ask_again(self, question: _Question, cause: str) -> None:
-        self.notes.add(_PART, cause, question.asked_ns)
+        self.notes.add(PART, cause, question.asked_ns)
         again = [(inode, tries + 1) for inode, tries in question.inodes.items()]
         left = [asked for asked in again if asked[1] <= _MOST_TRIES]
         self._queue(iter(left))
         if len(left) < len(again):
-            self.notes.add(_PART, _GIVEN_UP, question.asked_ns, count=len(again) - len(left))
+            self.notes.add(PART, _GIVEN_UP, question.asked_ns, count=len(again) - len(left))
 
     def _notice_end(self) -> None:
         if self._gone_ns is None:

@@ -8,9 +8,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from iorec.arrow import distinct
-from iorec.devices import block_device_path
+from iorec.devices import block_device_path, numbers_of_dev
 from iorec.escape import escape_name
-from iorec.file_paths import FilePaths
+from iorec.file_paths import PART, FilePaths
 from iorec.name_column import NameColumn
 from iorec.path_finder import Inode
 
@@ -48,9 +48,12 @@ class Files:
             number = self._numbers[key] = self._first + len(self._devs)
             self._devs.append(dev)
             self._inodes.append(inode)
-            self._remember(number, key, None)
             if inode:
+                self._remember(number, key, None)
                 self._new.append(key)
+            else:
+                path = block_device_path(dev)
+                self._remember(number, key, None if path is None else path.encode())
             if len(self._devs) > _MOST_NUMBERS:
                 self._first += _MOST_NUMBERS // 2
                 del self._devs[: _MOST_NUMBERS // 2], self._inodes[: _MOST_NUMBERS // 2]
@@ -58,16 +61,18 @@ class Files:
 
     def ask(self) -> None:
         """Has the paths of new files looked up; to be called soon, while the files are in use."""
-        if self._new:
-            self._paths.ask(self._new)
-        self._new = []
+        new, self._new = self._new, []
+        with self._paths.notes.guard(PART):
+            if new:
+                self._paths.ask(new)
 
     def read_answers(self) -> None:
         """Takes the paths that have been found; to be called before `name`."""
-        for inode, path in self._paths.answers():
-            number = self._numbers.get(inode)
-            if number is not None and path is not None:
-                self._remember(number, inode, path)
+        with self._paths.notes.guard(PART):
+            for inode, path in self._paths.answers():
+                number = self._numbers.get(inode)
+                if number is not None and path is not None:
+                    self._remember(number, inode, path)
 
     def name(self, number: int) -> str | None:
         """The name of a file; MAJOR:MINOR:INODE of one whose path is not known (yet)."""
@@ -75,14 +80,13 @@ class Files:
         if not 0 <= place < len(self._devs):
             return None
         dev, inode = self._devs[place], self._inodes[place]
-        if not inode:
-            return block_device_path(dev)
+        path = None
         if number in self._known:
             self._known.move_to_end(number)
             path = self._known[number][1]
-            if path is not None:
-                return escape_name(path)
-        return f"{dev >> 20}:{dev & 0xFFFFF}:{inode}"
+        if not inode:
+            return _block_device(dev, path)
+        return f"{numbers_of_dev(dev)}:{inode}" if path is None else escape_name(path)
 
     def encode(self, numbers: NDArray[np.int32]) -> pa.DictionaryArray:
         """The names of files as a column."""
@@ -102,6 +106,15 @@ class Files:
             _, (forgotten, its_path) = self._known.popitem(last=False)
             self._held_bytes -= _size(its_path)
             del self._numbers[forgotten]
+
+
+def _block_device(dev: int, path: bytes | None) -> str:
+    """The name that it had when it was seen, unless its number is that of another one by now."""
+    before = None if path is None else path.decode()
+    now = block_device_path(dev)
+    if before and now and before != now:
+        return f"/dev/block/{numbers_of_dev(dev)}"
+    return now or before or f"/dev/block/{numbers_of_dev(dev)}"
 
 
 def _size(path: bytes | None) -> int:

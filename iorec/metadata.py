@@ -75,7 +75,7 @@ def build_metadata(
         "devices": devices,
         "counts": counts,
         "diskstats": diskstats_delta(*stats) if stats else {},
-        "recorder": _recorder(facts),
+        "recorder": _recorder(facts, notes),
         "complete": stats is not None,
         "notes": notes.as_metadata(start.monotonic_ns, time_at),
     }
@@ -92,11 +92,13 @@ def _as_text(value: Any) -> Any:
     return value
 
 
-def _recorder(facts: Facts) -> dict[str, Any]:
+def _recorder(facts: Facts, notes: Notes) -> dict[str, Any]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     # Not ru_maxrss: that includes what the process was before its exec.
-    status = Path("/proc/self/status").read_text()
-    peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+    peak_kib = 0
+    with notes.guard("memory of the recorder"):
+        status = Path("/proc/self/status").read_text()
+        peak_kib = int(status.partition("VmHWM:")[2].split()[0])
     return {
         "cpu_user_s": usage.ru_utime,
         "cpu_system_s": usage.ru_stime,

@@ -260,13 +260,16 @@ class Recorder:
         self._ledger = self._new_ledger(now, carried)
 
     def _new_ledger(self, start: Snapshot, carried: dict[str, int]) -> Ledger:
+        in_flight = 0
+        with self._notes.guard("I/Os in flight"):
+            in_flight = read_in_flight()
         return Ledger(
             start,
             self._probes.layers,
             self._names,
             self._builder.devices,
             Gaps(self._probes),
-            read_in_flight(),
+            in_flight,
             carried,
         )
 
