@@ -12,11 +12,12 @@ _UNKNOWN_DEVICE = "?"
 
 @dataclass(frozen=True)
 class Agreement:
-    """The I/Os of a device and op by our count and by that of diskstats.
+    """The I/Os and bytes of a device and op by our count and by that of diskstats.
 
-    `edge_ios` of theirs may lie just outside of the recording, so ours agrees from
-    `diskstats_ios - edge_ios` to `diskstats_ios`. `agrees` is None where they cannot be compared:
-    the device takes no requests, or diskstats does not count it.
+    `edge_ios` of theirs, with `edge_bytes`, may lie just outside of the recording, so ours agrees
+    from `diskstats_ios - edge_ios` to `diskstats_ios`, and its bytes likewise; `edge_bytes` is None
+    where only the upper bound is known. `agrees` is None where they cannot be compared: the device
+    takes no requests, or diskstats does not count it.
     """
 
     device: str
@@ -26,13 +27,15 @@ class Agreement:
     diskstats_ios: int
     diskstats_bytes: int
     edge_ios: int
+    edge_bytes: int | None
     agrees: bool | None
 
 
 def compare_with_diskstats(captures: Sequence[Metadata]) -> tuple[Agreement, ...]:
     """One for each device and op that either side counted, over all captures, by device.
 
-    Requests are compared; of devices that have none, bios.
+    Requests are compared; of devices that have none, bios. An empty flush counts as a write of no
+    bytes on either side, `flush` are the device's own cache flushes.
     """
     sums: Counter[tuple[str, str, str]] = Counter()
     for capture in captures:
@@ -51,7 +54,7 @@ def _compared(capture: Metadata) -> list[DeviceCounts]:
     bio_based = {device.name for device in capture.devices if device.has_requests is False}
     return [
         entry
-        for entry in capture.counts.devices
+        for entry in (capture.counts.devices if capture.counts else ())
         if entry.layer == ("bio" if entry.device in bio_based else "request")
     ]
 
@@ -75,6 +78,9 @@ def _counts(capture: Metadata) -> Counter[tuple[str, str, str]]:
             sums[device, op, "diskstats_ios"] += stats.ios
             sums[device, op, "diskstats_bytes"] += stats.bytes
             sums[device, op, "edge_ios"] += stats.edge_ios
+            is_bounded = stats.edge_bytes is not None or not stats.edge_ios
+            sums[device, op, "edge_bytes"] += stats.edge_bytes or 0
+            sums[device, op, "unbounded"] += not is_bounded
     return sums
 
 
@@ -111,15 +117,21 @@ def _is_compared(device: Device, layers: Sequence[str]) -> bool:
 def _agreement(
     sums: Counter[tuple[str, str, str]], device: str, op: str, *, is_comparable: bool
 ) -> Agreement:
-    counted, theirs = sums[device, op, "counted_ios"], sums[device, op, "diskstats_ios"]
-    edge_ios = sums[device, op, "edge_ios"]
+    place = device, op
+    ios, theirs = sums[*place, "counted_ios"], sums[*place, "diskstats_ios"]
+    size, their_size = sums[*place, "counted_bytes"], sums[*place, "diskstats_bytes"]
+    edge_ios, edge_bytes = sums[*place, "edge_ios"], sums[*place, "edge_bytes"]
+    is_unbounded = sums[*place, "unbounded"] > 0
+    least_size = 0 if is_unbounded else their_size - edge_bytes
+    agrees = theirs - edge_ios <= ios <= theirs and least_size <= size <= their_size
     return Agreement(
         device=device,
         op=op,
-        counted_ios=counted,
-        counted_bytes=sums[device, op, "counted_bytes"],
+        counted_ios=ios,
+        counted_bytes=size,
         diskstats_ios=theirs,
-        diskstats_bytes=sums[device, op, "diskstats_bytes"],
+        diskstats_bytes=their_size,
         edge_ios=edge_ios,
-        agrees=theirs - edge_ios <= counted <= theirs if is_comparable else None,
+        edge_bytes=None if is_unbounded else edge_bytes,
+        agrees=agrees if is_comparable else None,
     )

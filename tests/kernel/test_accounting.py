@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pytest
 
 from analyze.capture import open_captures
-from analyze.completeness import Completeness, format_completeness, make_completeness
+from analyze.completeness import Completeness, make_completeness
+from analyze.verdict import format_completeness
 from iorec.devices import read_diskstats
 from tests.kernel.conftest import (
     Capture,
