@@ -269,7 +269,8 @@ def diskstats_delta(
     """What diskstats counted between the outermost of four readings.
 
     The pairs are readings just before and just after the moment in which recording was switched on
-    and off; `edge_ios` of the I/Os ended within a pair, so that it is open whether they count. A
+    and off; `edge_ios` of the I/Os ended within a pair, so that it is open whether they count, and
+    `edge_bytes` were counted there: not always of the same I/Os, as a flush may follow data. A
     device whose counting was off at one end is left out.
     """
     (outer_start, inner_start), (inner_stop, outer_stop) = before, after
@@ -280,9 +281,14 @@ def diskstats_delta(
         groups = {}
         for group, last in outer_stop[device].items():
             first = _stats(outer_start, device, group)
-            inner = _stats(inner_stop, device, group).ios - _stats(inner_start, device, group).ios
-            ios = last.ios - first.ios
-            groups[group] = {"ios": ios, "bytes": last.bytes - first.bytes, "edge_ios": ios - inner}
+            began, ended = (_stats(stats, device, group) for stats in (inner_start, inner_stop))
+            ios, size = last.ios - first.ios, last.bytes - first.bytes
+            groups[group] = {
+                "ios": ios,
+                "bytes": size,
+                "edge_ios": ios - (ended.ios - began.ios),
+                "edge_bytes": size - (ended.bytes - began.bytes),
+            }
         if any(count["ios"] for count in groups.values()):
             delta[device] = groups
     return delta
