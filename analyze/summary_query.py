@@ -61,9 +61,11 @@ _PERCENTILES = {"p50_ns": 0.5, "p95_ns": 0.95, "p99_ns": 0.99, "p999_ns": 0.999}
 # The middle of such a bucket is within 0.28 % of every latency in it. They count from 1 us, so
 # that a bar of a log2 histogram in us is made of whole ones.
 _BUCKETS_PER_DOUBLING = 128
+_FAILED = -(2**15)  # the bucket of all failed I/Os: a key of their own would take longer
 _BUCKET = (
-    "floor(log2(CASE WHEN latency_ns < 1 THEN 1 ELSE latency_ns END / 1e3)"
-    f" * {_BUCKETS_PER_DOUBLING})::SMALLINT"
+    f"CASE WHEN errno <> 0 THEN {_FAILED} ELSE"
+    " floor(log2(CASE WHEN latency_ns < 1 THEN 1 ELSE latency_ns END / 1e3)"
+    f" * {_BUCKETS_PER_DOUBLING}) END::SMALLINT"
 )
 _DOUBLINGS = 54  # of 1 us up to 2**63 ns
 
@@ -77,7 +79,7 @@ _FINE_SUMS = """
 _IS_WRITE = "op IN ('write', 'zone_append')"
 # The wait for a cache flush is part of that for the flush or write which caused it.
 _IS_CACHE_FLUSH = "op IS NOT DISTINCT FROM 'cache_flush'"
-_IS_GOOD = "bucket IS NOT NULL AND NOT has_failed"
+_IS_GOOD = f"bucket <> {_FAILED}"
 _SIZED_OPS = {
     "read_bytes": "op = 'read'",
     "write_bytes": _IS_WRITE,
@@ -85,14 +87,14 @@ _SIZED_OPS = {
     "zeroed_bytes": "op = 'write_zeroes'",
 }
 _SIZES = ", ".join(
-    f"coalesce(sum(bytes) FILTER ({ops} AND NOT has_failed), 0) AS {name}"
+    f"coalesce(sum(bytes) FILTER ({ops} AND bucket IS DISTINCT FROM {_FAILED}), 0) AS {name}"
     for name, ops in _SIZED_OPS.items()
 )
 _GROUP_SUMS = f"""
     coalesce(sum(ios), 0)::BIGINT AS ios,
     coalesce(sum(ios) FILTER (bucket IS NULL), 0)::BIGINT AS in_flight,
     coalesce(sum(ios) FILTER ({_IS_GOOD}), 0)::BIGINT AS good,
-    coalesce(sum(ios) FILTER (has_failed), 0)::BIGINT AS errors,
+    coalesce(sum(ios) FILTER (bucket = {_FAILED}), 0)::BIGINT AS errors,
     coalesce(sum(ios) FILTER (op = 'read'), 0)::BIGINT AS reads,
     coalesce(sum(ios) FILTER ({_IS_WRITE}), 0)::BIGINT AS writes,
     coalesce(sum(ios) FILTER (op = 'flush'), 0)::BIGINT AS flushes,
@@ -108,9 +110,9 @@ _GROUP_SUMS = f"""
 
 
 def fine_query(keys: Sequence[str]) -> str:
-    """Sums of the rows of `io` by key, op, end and latency bucket, null for I/Os in flight."""
+    """Sums of the rows of `io` by key, op and latency bucket, null for I/Os in flight."""
     columns = [f"{_KEY_VALUES.get(key, key)} AS {key}" for key in keys if key != "op"]
-    columns += ["op", "coalesce(errno <> 0, false) AS has_failed", f"{_BUCKET} AS bucket"]
+    columns += ["op", f"{_BUCKET} AS bucket"]
     return f"SELECT {', '.join([*columns, _FINE_SUMS])} FROM io GROUP BY ALL"
 
 
