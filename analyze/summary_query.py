@@ -64,7 +64,7 @@ _BUCKETS_PER_DOUBLING = 128
 _FAILED = -(2**15)  # the bucket of all failed I/Os: a key of their own would take longer
 _BUCKET = (
     f"CASE WHEN errno <> 0 THEN {_FAILED} ELSE"
-    " floor(log2(CASE WHEN latency_ns < 1 THEN 1 ELSE latency_ns END / 1e3)"
+    " floor(log2(CASE WHEN latency_ns < 1 THEN 0.99 ELSE latency_ns END / 1e3)"
     f" * {_BUCKETS_PER_DOUBLING}) END::SMALLINT"
 )
 _DOUBLINGS = 54  # of 1 us up to 2**63 ns

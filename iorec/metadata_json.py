@@ -138,7 +138,7 @@ def _mend(hint: Any, value: Any) -> Any:
     if _is_read(hint, value):
         return value
     if origin is UnionType:
-        return None
+        return _mend(arguments[0], value) if isinstance(value, dict) else None
     if origin is tuple:
         entries = value if isinstance(value, list | tuple) else ()
         return [entry for entry in entries if _is_read(arguments[0], entry)]

@@ -113,7 +113,7 @@ def record(
     from iorec import __version__
     from iorec.filters import Filters, resolve_layers, with_resolved_devices
     from iorec.limits import Limits
-    from iorec.messages import format_end, format_start, format_warnings, verdict
+    from iorec.messages import format_start, format_warnings
     from iorec.privileges import check_privileges
     from iorec.session import Settings, buffer_bytes, record_session
 
@@ -159,6 +159,9 @@ def record(
         settings,
         lambda has_trace: _say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
     )
+    # Only now: see its docstring.
+    from iorec.outcome import format_end, verdict
+
     found = verdict(result)
     _say(format_end(result), is_quiet=quiet)
     for line in found.warnings:

@@ -33,11 +33,13 @@ def recover(
     Every I/O up to the last second before a crash, kill or power cut becomes a capture that is
     marked as recovered.
     """
-    from iorec.messages import format_end, verdict
     from iorec.recover import recover as recover_spool
 
     with SignalWaiter() as signals:
         result = recover_spool(part, output, lambda _: signals.check(), is_forced=force)
+    # Only now: see its docstring.
+    from iorec.outcome import format_end, verdict
+
     for line in (format_end(result), *verdict(result).warnings):
         typer.echo(line, err=True)
     if result.failure is not None:

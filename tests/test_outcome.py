@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from iorec.messages import verdict
+from iorec.outcome import verdict
 from iorec.recording import Result
 from tests.builders import metadata, table
 
@@ -47,14 +47,14 @@ def test_what_is_said_follows_the_cause(lost: dict[str, int], hints: list[str]) 
 
 
 def test_the_largest_buffer_is_not_to_be_made_larger() -> None:
-    recorder = {"buffer_bytes": 1 << 30}
+    recorder = metadata(table(1))["recorder"] | {"buffer_bytes": 1 << 30}
     assert "-B" not in verdict(result({"ring_full": 1}, recorder=recorder)).hint
 
 
 def test_a_filter_that_let_nothing_through_is_named() -> None:
-    counts = {"recorded": 0, "filtered": 12_345}
+    counts = {"completions": 12_345, "recorded": 0, "filtered": 12_345, "devices": []}
     filters = metadata(table(1))["filters"] | {"comm": ["my sql*"], "pid": [7]}
-    assert verdict(result(counts=counts, filters=filters)).warnings == (
+    assert verdict(result(counts=counts, filters=filters, diskstats={})).warnings == (
         "warning: nothing matched -p 7 -c 'my sql*'; 12,345 I/Os were filtered out",
     )
-    assert verdict(result(counts=counts)).warnings == ()
+    assert verdict(result(counts=counts, diskstats={})).warnings == ()
