@@ -24,6 +24,7 @@ class Identity(NamedTuple):
     cgroup: str | None = None
     charged_cgroup: str | None = None
     inode: int | None = None
+    inode_dev: int = 0
     file_number: int = NO_FILE
 
 
@@ -59,6 +60,7 @@ class Identities:
                 self._cgroups.resolve(cgroup, tid),
                 self._cgroups.resolve(charged) if charged else None,
                 inode or None,
+                inode_dev,
                 self._files.number(inode_dev, inode, generation),
             )
         self._files.ask()

@@ -67,6 +67,7 @@ class Recorder:
         probes: Probes,
         names: KernelNames,
         paths: FilePaths,
+        devices: DeviceWatch,
         spool: Spool,
         facts: Facts,
         limits: Limits,
@@ -91,7 +92,7 @@ class Recorder:
         self._next_spool = next_spool
         self._clock = self._started = read_clocks()
         self._clock_steps: list[tuple[int, int]] = []
-        self._devices = DeviceWatch(paths.notes)
+        self._devices = devices
         files = Files(paths)
         self._identities = Identities(files, CgroupNames(paths.notes))
         self._builder = RowBuilder(

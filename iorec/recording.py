@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from analyze.errors import IorecError
 from iorec.convert import convert
+from iorec.device_watch import DeviceWatch
 from iorec.file_paths import FilePaths
 from iorec.kernel_names import KernelNames
 from iorec.loader import Loading
@@ -50,6 +51,7 @@ def record_and_convert(
     plan: Plan,
     loading: Loading,
     paths: FilePaths,
+    devices: DeviceWatch,
     folder: Folder,
     part: BinaryIO,
     workload: Workload | None,
@@ -78,6 +80,7 @@ def record_and_convert(
                 probes,
                 names,
                 paths,
+                devices,
                 Spool(part),
                 facts,
                 limits,

@@ -58,7 +58,6 @@ class RowBuilder:
         layers, cpus = np.divmod(records["source"], self._cpus)
         is_bio = layers == LAYERS.index("bio")
         is_unissued = records["queue_ns"] == NO_ISSUE
-        above = distinct(np.where(is_bio, records["bios_or_above"], 0))
         is_unfinished = np.full(len(records), is_in_flight)
         identities, submitters = self._identities.resolve(records)
         columns = {
@@ -76,7 +75,11 @@ class RowBuilder:
             **self._submitters(identities, submitters),
             "cpu": to_arrow(cpus.astype(np.int16)),
             "bios": to_arrow(records["bios_or_above"].view(np.int32), is_bio | is_unissued),
-            "above": _named(above, lambda dev: self._devices.resolve(dev, 0)[0]),
+            "above": self._above(
+                np.where(is_bio, records["bios_or_above"], 0),
+                identities,
+                np.where(is_bio, submitters, -1),
+            ),
         }
         batch = pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
         is_unknown = np.array([who is UNKNOWN for who in identities], np.bool_).take(submitters)
@@ -97,6 +100,22 @@ class RowBuilder:
         has_none = is_placeless.take(places) | (records["sector"] == _NO_SECTOR)
         offsets = records["sector"] * np.uint64(_SECTOR_BYTES)
         return to_arrow(offsets.view(np.int64), has_none)
+
+    def _above(
+        self,
+        devs: NDArray[np.uint32],
+        identities: Sequence[Identity],
+        submitters: NDArray[np.int32],
+    ) -> pa.DictionaryArray:
+        """The stacked device that sent it down; else the loop device on whose file it is.
+
+        A submitter of -1 sends for nobody.
+        """
+        found, places = distinct(devs)
+        names = [self._devices.resolve(dev, 0)[0] for dev in found]
+        names += [self._devices.loop_on(who.inode_dev, who.inode or 0) for who in identities]
+        is_loop = (devs == 0) & (submitters >= 0)
+        return names_to_arrow(names, np.where(is_loop, len(found) + submitters, places))
 
     def _submitters(
         self, identities: Sequence[Identity], places: NDArray[np.int32]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from analyze.errors import IorecError
 from analyze.units import format_bytes
+from iorec.device_watch import DeviceWatch
 from iorec.devices import read_request_capacity
 from iorec.file_paths import FilePaths
 from iorec.filters import Filters, resolve_filters
@@ -95,12 +96,23 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
         plan = _plan(settings, names, resolve_filters(settings.filters, names))
         loading = stack.enter_context(Loading(plan))
         paths = stack.enter_context(FilePaths())
+        devices = DeviceWatch(paths.notes)
         drop_privileges(user, settings.output.parent)
         # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
         from iorec.recording import record_and_convert
 
         return record_and_convert(
-            settings, names, plan, loading, paths, folder, part, workload, signals, announce
+            settings,
+            names,
+            plan,
+            loading,
+            paths,
+            devices,
+            folder,
+            part,
+            workload,
+            signals,
+            announce,
         )
 
 

@@ -207,6 +207,25 @@ def test_every_bio_of_a_request_that_takes_several_calls_is_recorded(
     assert_layers_close(capture)
 
 
+def test_a_loop_device_stands_on_the_disk_of_its_file(
+    record: Record, make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    lower = make_loop()
+    with mounted_ext4(lower, ram_folder / "mount") as mount:
+        upper = make_loop(64 << 20, folder=mount)
+        try:
+            copy = f"dd if=/dev/zero of={upper.path} bs=64k count=100 oflag=direct"
+            devices = ("-d", lower.name, "-d", upper.name)
+            capture = record("-l", "bio", *devices, "--", "sh", "-c", f"{copy}; sync")
+        finally:
+            run("losetup", "-d", upper.path)
+    below = capture.rows(device=lower.name, above=upper.name, op="write")
+    assert sum(row["bytes"] for row in below) == 100 << 16
+    assert {row["above"] for row in capture.rows(device=upper.name)} == {None}
+    described = {d["name"]: d["stands_on"] for d in capture.metadata["devices"]}
+    assert described[upper.name] == [lower.name]
+
+
 def test_the_layer_of_a_report_is_chosen_and_never_the_sum(
     record: Record, loop: LoopDevice, zram: str, ram_folder: Path
 ) -> None:
