@@ -22,6 +22,7 @@ _ADVICE = {
     " disk",
 }
 _MOST_NAMES = 3
+_LARGEST_BUFFER = 1 << 30  # of iorec record
 TOO_LOW = "counts, IOPS and throughput are too low"
 NO_ACCOUNT = "no account: nothing says whether these are all I/Os"
 
@@ -51,9 +52,7 @@ def advise(completeness: Completeness) -> tuple[str, ...]:
     lost = completeness.lost_by_cause
     lines = []
     if lost.get("ring_full") or completeness.identity_lost:
-        size = completeness.buffer_bytes
-        larger = f" {max(4 * size >> 20, 1)}M" if size else ""
-        lines.append(f"the ring buffer was full: record with a larger one, -B{larger}")
+        lines.append(_advise_buffer(4 * (completeness.buffer_bytes or 0)))
     if lost.get("missed_completion"):
         lines.append(_explain_missed(completeness))
     return (*lines, *(advice for cause, advice in _ADVICE.items() if lost.get(cause)))
@@ -62,6 +61,13 @@ def advise(completeness: Completeness) -> tuple[str, ...]:
 def cause_name(cause: str) -> str:
     """A loss cause in words; one of a later release as it is."""
     return _CAUSE_NAMES.get(cause) or escape_for_terminal(cause)
+
+
+def _advise_buffer(wanted_bytes: int) -> str:
+    if wanted_bytes > _LARGEST_BUFFER:
+        return "the ring buffer was full, and is as large as it can be: record less with -d or --op"
+    larger = f" {max(wanted_bytes >> 20, 1)}M" if wanted_bytes else ""
+    return f"the ring buffer was full: record with a larger one, -B{larger}"
 
 
 def _explain_missed(completeness: Completeness) -> str:

@@ -12,6 +12,7 @@ import pytest
 from rich.cells import cell_len
 
 import analyze
+from analyze.names import escape_for_terminal, neutralise_for_csv
 from analyze.render.csv import render_csv
 from analyze.render.json import render_json
 from analyze.render.text import render_text
@@ -75,8 +76,12 @@ def test_hostile_names_do_no_harm_and_stay_distinguishable(tmp_path: Path) -> No
     assert all(line.isprintable() for line in text.splitlines())
     for shown in ("\\x1b[31mred", "\\x5cx1b[31mred", "\\u202egnp.exe", "a\\x0ab"):
         assert f"\n{shown} " in text
-    cells = [row["comm"] for row in csv.DictReader(io.StringIO(render_csv(report)))]
-    assert sorted(cells) == sorted(["'" + HOSTILE[0], *HOSTILE[1:]])
+    as_csv = render_csv(report)
+    assert all(line.isprintable() for line in as_csv.splitlines())
+    cells = [row["comm"] for row in csv.DictReader(io.StringIO(as_csv))]
+    assert sorted(cells) == sorted(neutralise_for_csv(escape_for_terminal(n)) for n in HOSTILE)
+    assert {"'" + HOSTILE[0], "\\u202egnp.exe", "a\\x0ab"} <= set(cells)
+    assert len(set(cells)) == len(HOSTILE)
     document = render_json(report)
     assert document.isascii()
     assert {group["key"]["comm"] for group in json.loads(document)["summary"]["groups"]} == set(

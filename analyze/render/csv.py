@@ -5,14 +5,15 @@ import io
 from dataclasses import asdict
 from typing import Any
 
-from analyze.names import neutralise_for_csv
+from analyze.names import escape_for_terminal, neutralise_for_csv
 from analyze.report import Report
 from analyze.summary import Group
 
 
 def render_csv(report: Report) -> str:
-    """A header and a line for each group; names that a spreadsheet would run get a `'` in front.
+    """A header and a line for each group.
 
+    Names are escaped as on a terminal, and one that a spreadsheet would run gets a `'` in front.
     The column `kind` tells the groups of cache flushes, `cache_flush`, from those of I/Os, `io`.
     """
     text = io.StringIO(newline="")
@@ -35,4 +36,4 @@ def _numbers(group: Group) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    return neutralise_for_csv(value) if isinstance(value, str) else value
+    return neutralise_for_csv(escape_for_terminal(value)) if isinstance(value, str) else value

@@ -7,7 +7,7 @@ import typer
 
 from analyze.errors import IorecError
 from iorec.options import Begin, Captures, End, Json, Layer, Verbose, Where
-from iorec.signals import interruptible
+from iorec.signals import interruptible, raising_interrupts
 
 EPILOG = """\b
 Examples:
@@ -74,6 +74,7 @@ def report(
     if top is None and not (json or csv):
         top = _MAX_GROUPS_OF_TEXT
     with (
+        raising_interrupts(),
         open_captures(captures, begin_s=begin, end_s=end, where=where, layer=layer) as capture,
         interruptible(capture.connection.interrupt),
     ):
