@@ -17,7 +17,7 @@ from analyze.render.csv import render_csv
 from analyze.render.json import render_json
 from analyze.render.text import render_text
 from analyze.report import Report, make_report
-from tests.builders import START_NS, mixed_table, rfc3339, table, write_capture
+from tests.builders import START_NS, metadata, mixed_table, rfc3339, table, write_capture
 
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred", "\u202egnp.exe", "<script>", "a\nb", "\\x1b[31mred"]
 
@@ -158,6 +158,125 @@ def test_nothing_is_listed_when_nothing_hung_or_failed(tmp_path: Path) -> None:
     text = render_text(report_of(tmp_path), 80)
     assert "in flight when" not in text
     assert "failed" not in text
+
+
+def test_failed_ios_are_said_in_the_headline_and_have_a_column_at_any_width(tmp_path: Path) -> None:
+    text = render_text(report_of(tmp_path, troubled_rows()), 60)
+    assert text.startswith("complete: 17 I/Os recorded, 0 lost, 3 in flight, 2 failed;")
+    assert "ERRORS" in text
+    assert "ERRORS" not in render_text(report_of(tmp_path), 400)
+
+
+def test_what_was_narrowed_is_not_said_of_the_whole_recording(tmp_path: Path) -> None:
+    report = report_of(tmp_path, troubled_rows(), begin_s=0.0075)
+    assert (report.failed.count, report.completeness.failed) == (1, None)
+    assert report.completeness.byte_mismatch is None
+
+
+def test_discarded_and_zeroed_bytes_have_columns_where_there_are_any(tmp_path: Path) -> None:
+    ops = ["write", "discard", "secure_erase", "write_zeroes", "zone_append", "zone_reset"]
+    rows = table(6, op=ops, bytes=[1024, 2048, 4096, 8192, 16384, 0])
+    report = report_of(tmp_path, rows, by=("op",))
+    total = report.summary.total
+    assert (total.discarded_bytes, total.zeroed_bytes, total.write_bytes) == (6144, 8192, 17408)
+    text = render_text(report, 120)
+    assert {"DISCARDED", "ZEROED"} <= set(text.split())
+    assert not {"DISCARDED", "ZEROED", "FLUSHES"} & set(
+        render_text(report_of(tmp_path, table(3)), 400).split()
+    )
+
+
+def flushing_rows() -> pa.Table:
+    return table(
+        5,
+        op=["write", "flush", "cache_flush", "cache_flush", "cache_flush"],
+        pid=[7, 7, None, None, None],
+        comm=["pg", "pg", None, None, None],
+        device=["sda", "sda", "sda", "sda", "sdb"],
+        latency_ns=[100_000, 300_000, 200_000, 250_000, 250_000],
+    )
+
+
+def test_cache_flushes_stand_below_the_table_and_take_no_time(tmp_path: Path) -> None:
+    report = report_of(tmp_path, flushing_rows())
+    text = render_text(report, 200)
+    assert [line.split()[0] for line in text.splitlines() if line.endswith("100.0%")] == [
+        "7",
+        "total",
+    ]
+    assert "3 cache flushes by devices, in no sum above: p50 250 µs, p99 250 µs, max 250 µs" in text
+    assert "unknown" not in text
+
+
+def test_cache_flushes_of_several_devices_have_a_line_each(tmp_path: Path) -> None:
+    lines = render_text(report_of(tmp_path, flushing_rows(), by=("device",)), 80).splitlines()
+    [place] = [number for number, line in enumerate(lines) if "FLUSHED" in line]
+    assert [line.split()[:2] for line in lines[place + 1 : place + 3]] == [
+        ["sda", "2"],
+        ["sdb", "1"],
+    ]
+
+
+def test_cache_flushes_are_told_apart_in_csv_and_json(tmp_path: Path) -> None:
+    report = report_of(tmp_path, flushing_rows(), by=("op",), histogram=True)
+    lines = list(csv.DictReader(io.StringIO(render_csv(report))))
+    assert [(line["op"], line["kind"], line["ios"]) for line in lines] == [
+        ("flush", "io", "1"),
+        ("write", "io", "1"),
+        ("cache_flush", "cache_flush", "3"),
+    ]
+    assert lines[-1]["time_share"] == ""
+    [flushes] = json.loads(render_json(report))["summary"]["cache_flushes"]
+    assert (flushes["ios"], flushes["time_share"], flushes["latency"]["sum_ns"]) == (
+        3,
+        None,
+        700_000,
+    )
+    assert "cache flushes: OP cache_flush\n" in render_text(report, 80)
+
+
+def test_a_capture_of_cache_flushes_alone_is_not_empty(tmp_path: Path) -> None:
+    text = render_text(report_of(tmp_path, table(3, op="cache_flush", pid=None, bytes=0)), 80)
+    assert "no I/Os were recorded" not in text
+    assert "3 cache flushes by devices" in text
+
+
+def test_refused_attempts_are_counted_by_device_and_explained(tmp_path: Path) -> None:
+    events = {"device": "loop0", "op": "read", "merges": 0, "splits": 0, "requeues": 0}
+    counts = {"completions": 12, "refused": 7, "events": [events | {"refused": 7}]}
+    text = render_text(report_of(tmp_path, table(5), {"counts": counts}), 80)
+    assert ["loop0", "read", "5", "5", "agrees", "7"] in [
+        line.split() for line in text.splitlines()
+    ]
+    assert text.count("retried") == 1
+    assert "REFUSED" not in render_text(report_of(tmp_path, table(5)), 80)
+
+
+def test_bytes_that_differ_are_shown(tmp_path: Path) -> None:
+    overrides = {"diskstats": {"loop0": {"read": {"bytes": 4096}}}}
+    text = render_text(report_of(tmp_path, table(5), overrides), 80)
+    assert ["loop0", "read", "5", "5", "DIFFERS", "20,480", "4,096"] in [
+        line.split() for line in text.splitlines()
+    ]
+
+
+def test_rows_whose_bytes_are_not_those_counted_are_incomplete(tmp_path: Path) -> None:
+    [entry] = metadata(table(5))["counts"]["devices"]
+    ledger = {"counts": {"devices": [entry | {"recorded_bytes": 4096}]}}
+    overrides = ledger | {"diskstats": {"loop0": {"read": {"bytes": 4096}}}}
+    text = render_text(report_of(tmp_path, table(5), overrides), 80)
+    assert text.startswith("INCOMPLETE: 5 I/Os recorded")
+    assert "the rows hold 16.0 KiB more than was counted" in " ".join(text.split())
+
+
+def test_notes_are_counted_and_a_file_given_again_is_said(tmp_path: Path) -> None:
+    note = {"what": "cgroups", "message": "gone", "count": 3}
+    moments = {"first": rfc3339(START_NS), "last": rfc3339(START_NS + 1)}
+    path = write_capture(tmp_path / "run.parquet", table(5), notes=[note | moments])
+    with analyze.open(path, path) as capture:
+        text = render_text(make_report(capture), 200)
+    assert f"read once, though given again: {path}\n" in text
+    assert "1 other things went wrong while recording: iorec info" in text
 
 
 def test_a_histogram_looks_like_that_of_biolatency(tmp_path: Path) -> None:
