@@ -186,6 +186,17 @@ class Recorder:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What went wrong beside the events while recording went on, in a span of time."""
+
+    what: str
+    message: str
+    first: EpochNs
+    last: EpochNs
+    count: int
+
+
+@dataclass(frozen=True)
 class Metadata:
     """Everything that a capture says of itself."""
 
@@ -208,6 +219,7 @@ class Metadata:
     diskstats: dict[str, dict[str, Diskstats]]
     recorder: Recorder
     complete: bool
+    notes: tuple[Note, ...] = ()
 
 
 def parse_metadata(data: bytes, source: str = "the capture") -> Metadata:

@@ -1,26 +1,14 @@
-"""Names and describes the machine's block devices and reads what the kernel counts for them."""
+"""Names block devices, and finds those that hold a file."""
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+import stat
 from pathlib import Path
-from typing import Any
 
-_SECTOR_BYTES = 512  # the unit of sysfs and diskstats, whatever the device's block size
+from iorec.escape import escape_name
+from iorec.mounts import Mount, mount_number, read_mounts
 
-# Positions in a line of /proc/diskstats (Documentation/admin-guide/iostats.rst).
-_DISKSTATS_FIELDS = {"read": (3, 5), "write": (7, 9), "discard": (14, 16), "flush": (18, None)}
-
-
-@dataclass(frozen=True)
-class OpStats:
-    """I/Os that ended and their bytes, of one device and diskstats group."""
-
-    ios: int
-    bytes: int
-
-
-DiskStats = dict[str, dict[str, OpStats]]
+SECTOR_BYTES = 512  # the unit of sysfs and diskstats, whatever the device's block size
 
 
 def dev_of_numbers(text: str) -> int:
@@ -29,70 +17,100 @@ def dev_of_numbers(text: str) -> int:
     return int(major) << 20 | int(minor)
 
 
-def disk_of_file(path: Path) -> str | None:
-    """The disk that holds a file or folder; None if it is not on a block device."""
-    device = path.stat().st_dev
-    link = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
-    if not link.exists():
+def dev_of_user(dev: int) -> int:
+    """The kernel's dev_t of a device number as stat(2) gives it."""
+    return os.major(dev) << 20 | os.minor(dev)
+
+
+def numbers_of_dev(dev: int) -> str:
+    """`MAJOR:MINOR`."""
+    return f"{dev >> 20}:{dev & 0xFFFFF}"
+
+
+def disk_name(folder_name: str) -> str:
+    """What a disk or partition is called, by its folder in sysfs: a slash stands there as `!`."""
+    return escape_name(os.fsencode(folder_name)).replace("!", "/")
+
+
+def disk_of_dev(dev: int) -> str | None:
+    """The disk with that number, or with a partition that has it."""
+    folder = _folder_of_dev(dev)
+    if folder is None:
         return None
-    folder = link.resolve()
-    return (folder.parent if (folder / "partition").exists() else folder).name.replace("!", "/")
+    return disk_name((folder.parent if (folder / "partition").exists() else folder).name)
 
 
-def read_diskstats() -> DiskStats:
-    """What the kernel has counted for each whole disk, by group: read, write, discard, flush.
-
-    A disk whose counting is switched off (queue/iostats) has no groups.
-    """
-    folders = Path("/sys/block").iterdir()
-    is_counted = {path.name.replace("!", "/"): _has_iostats(path) for path in folders}
-    stats: DiskStats = {name: {} for name in is_counted}
-    for line in Path("/proc/diskstats").read_text().splitlines():
-        fields = line.split()
-        if is_counted.get(fields[2]):
-            stats[fields[2]] = {
-                group: OpStats(
-                    int(fields[ios]) if ios < len(fields) else 0,
-                    int(fields[sectors]) * _SECTOR_BYTES
-                    if sectors is not None and sectors < len(fields)
-                    else 0,
-                )
-                for group, (ios, sectors) in _DISKSTATS_FIELDS.items()
-            }
-    return stats
+def block_device_path(dev: int) -> str | None:
+    """The file of a disk or partition in /dev; None if it is gone."""
+    folder = _folder_of_dev(dev)
+    return None if folder is None else f"/dev/{disk_name(folder.name)}"
 
 
-def _has_iostats(folder: Path) -> bool:
-    """Also of devices without requests, where the switch of most drivers means nothing."""
-    if not (folder / "mq").exists():
-        return True
+def _folder_of_dev(dev: int) -> Path | None:
+    link = Path(f"/sys/dev/block/{numbers_of_dev(dev)}")
     try:
-        return (folder / "queue" / "iostats").read_text().strip() != "0"
+        return link.parent / link.readlink()
     except OSError:
-        return True
+        return None
+
+
+def disk_of_file(path: Path) -> str | None:
+    """The disk that holds a file or folder, the first one of several; None if there is none."""
+    disks = disks_of_file(path)
+    return disks[0] if disks else None
+
+
+def disks_of_file(path: Path) -> list[str]:
+    """The disks that hold a file or folder, or are the block device that it is; none in memory.
+
+    Raises OSError if it cannot be reached.
+    """
+    info = path.stat()
+    if stat.S_ISBLK(info.st_mode):
+        devs = [dev_of_user(info.st_rdev)]
+    else:
+        mount = mount_of(path)
+        devs = _devs_of_mount(mount) if mount is not None else [dev_of_user(info.st_dev)]
+    disks = {disk for dev in devs if (disk := disk_of_dev(dev)) is not None}
+    return sorted(disks)
+
+
+def mount_of(path: Path) -> Mount | None:
+    """The mount in which a file is; None if it went meanwhile. Raises OSError as open(2) does."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        number = mount_number(fd)
+    finally:
+        os.close(fd)
+    return next((mount for mount in read_mounts() if mount.number == number), None)
+
+
+def _devs_of_mount(mount: Mount) -> list[int]:
+    """Those of btrfs are not in its own number, and may be several."""
+    if mount.dev >> 20:
+        return [mount.dev]
+    try:
+        source = mount.source.stat()
+    except OSError:  # not a device, but a share, a pool or nothing at all
+        return []
+    if not stat.S_ISBLK(source.st_mode):
+        return []
+    devs = [dev_of_user(source.st_rdev)]
+    if mount.kind == "btrfs" and (folder := _folder_of_dev(devs[0])) is not None:
+        for path in Path("/sys/fs/btrfs").glob("*/devices"):
+            if (path / folder.name).exists():
+                numbers = [(member / "dev").read_text() for member in path.iterdir()]
+                devs = [dev_of_numbers(text) for text in numbers]
+    return devs
 
 
 def read_in_flight() -> int:
     """I/Os in flight on all devices now, as the kernel counts them."""
     count = 0
     for path in Path("/sys/block").glob("*/inflight"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             count += sum(map(int, path.read_text().split()))
     return count
-
-
-def read_idle_disks() -> set[int]:
-    """The numbers (dev_t) of the disks with requests of which the kernel counts none in flight.
-
-    It counts those that were handed to the driver, but for flushes (blk_mq_in_flight_rw).
-    """
-    idle = set()
-    for folder in Path("/sys/block").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            is_counted = (folder / "mq").exists() and _has_iostats(folder)
-            if is_counted and not sum(map(int, (folder / "inflight").read_text().split())):
-                idle.add(dev_of_numbers((folder / "dev").read_text()))
-    return idle
 
 
 def read_request_capacity() -> int:
@@ -103,98 +121,3 @@ def read_request_capacity() -> int:
             hardware_queues = sum(1 for _ in (queue.parent / "mq").glob("*")) or 1
             capacity += int((queue / "nr_requests").read_text()) * hardware_queues
     return capacity
-
-
-def describe_devices() -> list[dict[str, Any]]:
-    """Every block device of the machine as the capture's metadata lists it."""
-    folders = sorted(Path("/sys/block").iterdir())
-    return [d for folder in folders if (d := _describe(folder)) is not None]
-
-
-def _describe(folder: Path) -> dict[str, Any] | None:
-    def text(name: str) -> str | None:
-        try:
-            return (folder / name).read_text().strip()
-        except OSError:
-            return None
-
-    numbers = text("dev")
-    if numbers is None:
-        return None
-    major, minor = map(int, numbers.split(":"))
-    schedulers = text("queue/scheduler") or ""
-    chosen = [word.strip("[]") for word in schedulers.split() if word.startswith("[")]
-    return {
-        "name": folder.name.replace("!", "/"),
-        "major": major,
-        "minor": minor,
-        "model": text("device/model"),
-        "size_bytes": int(text("size") or 0) * _SECTOR_BYTES,
-        "logical_block_size": int(text("queue/logical_block_size") or _SECTOR_BYTES),
-        "rotational": text("queue/rotational") == "1",
-        "scheduler": chosen[0] if chosen else None,
-        "nr_requests": int(text("queue/nr_requests") or 0),
-        "has_requests": (folder / "mq").exists(),
-        "partitions": _describe_partitions(folder),
-        "stands_on": sorted(path.name.replace("!", "/") for path in folder.glob("slaves/*")),
-    }
-
-
-def _describe_partitions(folder: Path) -> list[dict[str, Any]]:
-    partitions = []
-    for path in folder.glob("*/partition"):
-        with contextlib.suppress(OSError):
-            partitions.append(
-                {
-                    "name": path.parent.name.replace("!", "/"),
-                    "number": int(path.read_text()),
-                    "start_bytes": int((path.parent / "start").read_text()) * _SECTOR_BYTES,
-                    "size_bytes": int((path.parent / "size").read_text()) * _SECTOR_BYTES,
-                }
-            )
-    return sorted(partitions, key=lambda partition: int(partition["number"]))
-
-
-@dataclass
-class DeviceNames:
-    """Resolves device numbers to names, also for devices that come or go while recording."""
-
-    _known: dict[tuple[int, int], tuple[str | None, str | None]] = field(default_factory=dict)
-    _fresh: set[tuple[int, int]] = field(default_factory=set)
-
-    def expire(self) -> None:
-        """Makes every name be looked up once more: the kernel reuses numbers."""
-        self._fresh.clear()
-
-    def resolve(self, dev: int, partno: int) -> tuple[str | None, str | None]:
-        """Names of the disk and of the partition (None: none, or a queue without a disk).
-
-        A device that went before it could be looked up is called by its numbers.
-        """
-        key = (dev, partno)
-        if key not in self._fresh:
-            self._fresh.add(key)
-            names = _look_up(dev, partno)
-            if names is not None or key not in self._known:
-                self._known[key] = names or _numbers(dev, partno)
-        return self._known[key]
-
-
-def _look_up(dev: int, partno: int) -> tuple[str | None, str | None] | None:
-    if dev == 0:
-        return None, None
-    folder = Path(f"/sys/dev/block/{dev >> 20}:{dev & 0xFFFFF}").resolve()
-    if not folder.exists():
-        return None
-    partition = None
-    if partno:
-        for path in folder.glob("*/partition"):
-            with contextlib.suppress(OSError):
-                if int(path.read_text()) == partno:
-                    partition = path.parent.name.replace("!", "/")
-    return folder.name.replace("!", "/"), partition
-
-
-def _numbers(dev: int, partno: int) -> tuple[str, str | None]:
-    name = f"{dev >> 20}:{dev & 0xFFFFF}"
-    return name, f"{name}p{partno}" if partno else None

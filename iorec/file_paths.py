@@ -1,47 +1,64 @@
-"""Has a process of its own find the paths of inodes, which takes a privilege."""
+"""Asks another process for the paths of inodes, which takes a privilege."""
 
 import contextlib
-import ctypes
-import json
-import os
 import select
 import socket
-import struct
 import subprocess
 import sys
+import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from iorec.privileges import keep_read_privilege
+from iorec.notes import Notes
+from iorec.path_finder import FOUND, INODE, LARGEST_MESSAGE, NUMBER, REPLACE, Inode
 
-Inode = tuple[int, int, int]  # dev_t of the file system, inode number, generation
-
-# exportfs.h, and XFS_FILEID_TYPE_64FLAG
-_INO32_GEN, _XFS_INO64_GEN, _BTRFS = 1, 0x81, 0x4D
 _PATIENCE_S = 0.2
-_LARGEST_MESSAGE = 1 << 17
-_MOST_IN_MESSAGE = 32  # of paths of 4 KiB
+_HANG_NS = 2_000_000_000  # without any answer, the process is replaced
+_MOST_TRIES = 2  # so that what kills or hangs the process does so no more often
+_MOST_IN_QUESTION = 64
+_MOST_WAITING = 100_000
+
+PART = "paths of files"
+_ENDED = "the process that finds them ended, and was started again"
+_HUNG = "the process that finds them did not answer, and was replaced"
+_GONE = "the process that finds them is gone"
+_GIVEN_UP = "not looked up, because the process ended or hung twice"
+_TOO_MANY = "not looked up, because there were too many at once"
+
+
+@dataclass
+class _Question:
+    """What was asked at once, without what is answered."""
+
+    asked_ns: int
+    inodes: dict[Inode, int]  # and how often each was asked for
 
 
 class FilePaths:
     """A process that keeps one privilege, to open files by inode; a context manager.
 
-    Nobody waits long for it: a disk that hangs must not stop the recording.
+    Nobody waits long for it: a disk that hangs must not stop the recording. What it did not answer
+    is asked again, and noted.
     """
 
-    def __init__(self) -> None:
-        self._unanswered = 0
+    def __init__(self, notes: Notes | None = None) -> None:
+        self.notes = notes or Notes()
+        self._waiting: deque[tuple[Inode, int]] = deque()
+        self._questions: dict[int, _Question] = {}
+        self._number = 0
+        self._progress_ns = 0
+        self._gone_ns: int | None = None
         self._patience_s = _PATIENCE_S
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGEST_MESSAGE)
-        self._channel.setblocking(False)
-        with theirs:
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _LARGEST_MESSAGE)
+        self._channel, their_channel = _pair()
+        self._orders, their_orders = _pair()
+        with their_channel, their_orders:
+            fds = [their_channel.fileno(), their_orders.fileno()]
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "iorec.file_paths", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", "iorec.path_finder", *map(str, fds)],
+                pass_fds=fds,
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the recorder
             )
@@ -51,109 +68,124 @@ class FilePaths:
 
     def __exit__(self, *_: object) -> None:
         self._channel.close()  # which ends the process, unless a disk keeps it
+        self._orders.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_PATIENCE_S)
 
     def ask(self, inodes: list[Inode]) -> None:
-        """Asks for some paths; those for which the process is too busy remain unknown."""
-        for first in range(0, len(inodes), _MOST_IN_MESSAGE):
-            try:
-                self._channel.send(json.dumps(inodes[first : first + _MOST_IN_MESSAGE]).encode())
-            except OSError:
-                return
-            self._unanswered += 1
+        """Asks for some paths; of too many at once the oldest remain unknown."""
+        self._queue((inode, 1) for inode in inodes)
+        self._send()
 
-    def answers(self) -> Iterator[tuple[Inode, str | None]]:
+    def answers(self) -> Iterator[tuple[Inode, bytes | None]]:
         """What has been found meanwhile; None: there is no path."""
-        while self._unanswered:
-            if not select.select([self._channel], [], [], self._patience_s)[0]:
+        end_s = time.monotonic() + self._patience_s
+        while self._questions:
+            timeout_s = max(end_s - time.monotonic(), 0.0)
+            if not select.select([self._channel], [], [], timeout_s)[0]:
                 self._patience_s = 0.0
-                return
-            try:
-                message = self._channel.recv(_LARGEST_MESSAGE)
-            except OSError:
-                message = b""
-            if not message:
-                self._unanswered = 0
-                return
-            self._unanswered -= 1
+                self._replace_if_it_hangs()
+                break
+            answer = self._receive()
+            if not answer:
+                break
             self._patience_s = _PATIENCE_S
-            for dev, inode, generation, path in json.loads(message):
-                yield (dev, inode, generation), path
+            self._progress_ns = time.monotonic_ns()
+            yield from self._found_in(answer)
+            self._send()
+        if self._gone_ns is not None:
+            self.notes.add(PART, _GONE, self._gone_ns)
 
+    def _queue(self, asked: Iterator[tuple[Inode, int]]) -> None:
+        self._waiting.extend(asked)
+        excess = len(self._waiting) - _MOST_WAITING
+        for _ in range(excess):
+            self._waiting.popleft()
+        if excess > 0:
+            self.notes.add(PART, _TOO_MANY, count=excess)
 
-def _main() -> None:
-    keep_read_privilege()
-    with socket.socket(fileno=int(sys.argv[1])) as channel:
-        while message := channel.recv(_LARGEST_MESSAGE):
-            inodes = json.loads(message)
-            with _open_mounts({dev for dev, *_ in inodes}) as mounts:
-                answer = [(*inode, _find_path(mounts, *inode)) for inode in inodes]
-            channel.send(json.dumps(answer).encode())
-
-
-@dataclass(frozen=True)
-class _Mount:
-    """A folder of a file system, open; of btrfs the subvolume that is mounted there."""
-
-    dev: int
-    subvolume: int | None
-    fd: int
-
-
-def _find_path(mounts: list[_Mount], dev: int, inode: int, generation: int) -> str | None:
-    """The path by which the kernel knows the inode; None if it knows none, or not how to find it.
-
-    The kernel still has the name in memory of a file that was in use a moment ago, so no disk is
-    read. Subvolumes of btrfs number their inodes independently, so of those that are mounted only
-    one may have this one.
-    """
-    of_dev = (mount for mount in mounts if mount.dev == dev)
-    paths = {path for mount in of_dev if (path := _path_at(mount, inode, generation))}
-    return paths.pop() if len(paths) == 1 else None
-
-
-def _path_at(mount: _Mount, inode: int, generation: int) -> str | None:
-    handles = [
-        (_INO32_GEN, struct.pack("<II", inode & 0xFFFFFFFF, generation)),
-        (_XFS_INO64_GEN, struct.pack("<QI", inode, generation)),
-    ][inode > 0xFFFFFFFF :]
-    if mount.subvolume is not None:
-        handles = [(_BTRFS, struct.pack("<QQI", inode, mount.subvolume, generation))]
-    for kind, handle in handles:
-        content = struct.pack("Ii", len(handle), kind) + handle
-        fd = ctypes.CDLL(None).open_by_handle_at(mount.fd, content, os.O_PATH | os.O_CLOEXEC)
-        if fd >= 0:
+    def _send(self) -> None:
+        """Sends what waits, as far as there is room."""
+        while self._waiting:
+            count = min(len(self._waiting), _MOST_IN_QUESTION)
+            taken = [self._waiting.popleft() for _ in range(count)]
+            message = NUMBER.pack(self._number) + b"".join(INODE.pack(*inode) for inode, _ in taken)
             try:
-                return str(Path(f"/proc/self/fd/{fd}").readlink())
-            finally:
-                os.close(fd)
-    return None
+                self._channel.send(message)
+            except BlockingIOError:
+                self._waiting.extendleft(reversed(taken))
+                return
+            except OSError:
+                self._waiting.clear()
+                self._notice_end()
+                return
+            self._questions[self._number] = _Question(time.monotonic_ns(), dict(taken))
+            self._number = (self._number + 1) & 0xFFFFFFFF
+
+    def _receive(self) -> bytes:
+        """An answer; empty if there will be no more."""
+        try:
+            answer = self._channel.recv(LARGEST_MESSAGE)
+        except OSError:
+            answer = b""
+        if not answer:
+            self._notice_end()
+        return answer
+
+    def _found_in(self, answer: bytes) -> Iterator[tuple[Inode, bytes | None]]:
+        """Believes nothing: what was not asked for, or is cut off, is left out."""
+        if len(answer) < NUMBER.size:
+            return
+        (number,) = NUMBER.unpack_from(answer)
+        if number not in self._questions:
+            return
+        for earlier in list(self._questions):  # answered in their order, or never
+            if earlier == number:
+                break
+            self._ask_again(self._questions.pop(earlier), _ENDED)
+        inodes = self._questions[number].inodes
+        place = NUMBER.size
+        while place + FOUND.size <= len(answer):
+            *inode, length = FOUND.unpack_from(answer, place)
+            place += FOUND.size
+            path = None if length < 0 else answer[place : place + length]
+            place += max(length, 0)
+            if place <= len(answer) and inodes.pop((inode[0], inode[1], inode[2]), 0):
+                yield (inode[0], inode[1], inode[2]), path
+        if not inodes:
+            del self._questions[number]
+
+    def _replace_if_it_hangs(self) -> None:
+        oldest = next(iter(self._questions.values()))
+        since_ns = max(oldest.asked_ns, self._progress_ns)
+        if time.monotonic_ns() - since_ns < _HANG_NS:
+            return
+        with contextlib.suppress(OSError):
+            self._orders.send(REPLACE)
+        self._progress_ns = time.monotonic_ns()
+        for number in list(self._questions):
+            self._ask_again(self._questions.pop(number), _HUNG)
+        self._send()
+
+    def _ask_again(self, question: _Question, cause: str) -> None:
+        self.notes.add(PART, cause, question.asked_ns)
+        again = [(inode, tries + 1) for inode, tries in question.inodes.items()]
+        left = [asked for asked in again if asked[1] <= _MOST_TRIES]
+        self._queue(iter(left))
+        if len(left) < len(again):
+            self.notes.add(PART, _GIVEN_UP, question.asked_ns, count=len(again) - len(left))
+
+    def _notice_end(self) -> None:
+        if self._gone_ns is None:
+            asked = [question.asked_ns for question in self._questions.values()]
+            self._gone_ns = min([time.monotonic_ns(), *asked])
+        self._questions.clear()
 
 
-@contextlib.contextmanager
-def _open_mounts(devs: set[int]) -> Iterator[list[_Mount]]:
-    """One mount of each file system, of btrfs one of each subvolume that is mounted.
-
-    They are closed at once: what is open cannot be unmounted.
-    """
-    found: dict[tuple[int, int | None], _Mount] = {}
-    try:
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            fields = line.split()
-            major, minor = map(int, fields[2].split(":"))
-            options = dict(word.partition("=")[::2] for word in fields[-1].split(","))
-            subvolume = int(options["subvolid"]) if "subvolid" in options else None
-            key = major << 20 | minor, subvolume
-            if key[0] in devs and key not in found:
-                place = fields[4].encode().decode("unicode_escape").encode("latin-1")
-                with contextlib.suppress(OSError):
-                    found[key] = _Mount(*key, os.open(place, os.O_RDONLY | os.O_CLOEXEC))
-        yield list(found.values())
-    finally:
-        for mount in found.values():
-            os.close(mount.fd)
-
-
-if __name__ == "__main__":
-    _main()
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Ours, which never waits, and theirs."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LARGEST_MESSAGE)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * LARGEST_MESSAGE)
+    ours.setblocking(False)
+    return ours, theirs

@@ -1,15 +1,18 @@
 """Names the files of which inodes were seen."""
 
-import os
-from pathlib import Path
+from array import array
+from collections import OrderedDict
 
-from iorec.file_paths import FilePaths, Inode
-from iorec.name_column import escape_name
+from iorec.devices import block_device_path, numbers_of_dev
+from iorec.escape import escape_name
+from iorec.file_paths import PART, FilePaths
+from iorec.path_finder import Inode
 
-# Some 200 bytes each. Of files beyond that the inode is recorded, and no name.
-_MOST_FILES = 100_000
-# Half of the names that a spool may hold (iorec/arrow_stream.py); files beyond that have no path.
-_MOST_PATH_BYTES = 12 << 20
+# What the files may take whose paths are remembered; those used longest ago are forgotten first.
+_MOST_BYTES = 32 << 20
+_BYTES_PER_FILE = 400  # without its path, as measured
+# Of files beyond that, 12 bytes each, the oldest have no name at all.
+_MOST_NUMBERS = 1 << 20
 NO_FILE = -1
 
 
@@ -19,45 +22,86 @@ class Files:
     def __init__(self, paths: FilePaths) -> None:
         self._paths = paths
         self._numbers: dict[Inode, int] = {}
-        self._names: list[str] = []
+        self._known: OrderedDict[int, tuple[Inode, bytes | None]] = OrderedDict()
+        self._held_bytes = 0
+        self._first = 0  # number of the first one in these:
+        self._devs, self._inodes = array("I"), array("Q")
         self._new: list[Inode] = []
-        self._room_bytes = _MOST_PATH_BYTES
 
     def number(self, dev: int, inode: int, generation: int) -> int:
-        """The number of a file, or of a block device if the inode is 0; -1 if unknown."""
-        key = dev, inode, generation
+        """The number of a file, or of a block device if the inode is 0; -1 if unknown.
+
+        A number is never that of another file later; a file that was forgotten gets a new one.
+        """
         if not dev:
             return NO_FILE
+        key = dev, inode, generation
         number = self._numbers.get(key)
-        if number is None and len(self._names) < _MOST_FILES:
-            number = self._numbers[key] = len(self._names)
-            self._names.append(f"{dev >> 20}:{dev & 0xFFFFF}:{inode}")
+        if number is None:
+            number = self._numbers[key] = self._first + len(self._devs)
+            self._devs.append(dev)
+            self._inodes.append(inode)
             if inode:
+                self._remember(number, key, None)
                 self._new.append(key)
             else:
-                self._names[number] = _block_device(dev)
-        return NO_FILE if number is None else number
+                path = block_device_path(dev)
+                self._remember(number, key, None if path is None else path.encode())
+            if len(self._devs) > _MOST_NUMBERS:
+                self._first += _MOST_NUMBERS // 2
+                del self._devs[: _MOST_NUMBERS // 2], self._inodes[: _MOST_NUMBERS // 2]
+        return number
 
     def ask(self) -> None:
         """Has the paths of new files looked up; to be called soon, while the files are in use."""
-        if self._new:
-            self._paths.ask(self._new)
-        self._new = []
+        new, self._new = self._new, []
+        with self._paths.notes.guard(PART):
+            if new:
+                self._paths.ask(new)
 
     def read_answers(self) -> None:
-        """Takes in the paths that were found meanwhile."""
-        for inode, path in self._paths.answers():
-            if path is not None and len(path) <= self._room_bytes:
-                self._room_bytes -= len(path)
-                self._names[self._numbers[inode]] = escape_name(os.fsencode(path))
+        """Takes the paths that have been found; to be called before `name`."""
+        with self._paths.notes.guard(PART):
+            for inode, path in self._paths.answers():
+                number = self._numbers.get(inode)
+                if number is not None and path is not None:
+                    self._remember(number, inode, path)
 
     def name(self, number: int) -> str | None:
-        """The path of a file; MAJOR:MINOR:INODE if it is not known (yet)."""
-        return None if number == NO_FILE else self._names[number]
+        """The name of a file; MAJOR:MINOR:INODE of one whose path is not known (yet)."""
+        place = number - self._first
+        if not 0 <= place < len(self._devs):
+            return None
+        dev, inode = self._devs[place], self._inodes[place]
+        path = None
+        if number in self._known:
+            self._known.move_to_end(number)
+            path = self._known[number][1]
+        if not inode:
+            return _block_device(dev, path)
+        return f"{numbers_of_dev(dev)}:{inode}" if path is None else escape_name(path)
+
+    def _remember(self, number: int, inode: Inode, path: bytes | None) -> None:
+        """And forgets others for it."""
+        if number in self._known:
+            self._held_bytes -= _size(self._known[number][1])
+        self._known[number] = inode, path
+        self._known.move_to_end(number)
+        self._held_bytes += _size(path)
+        while self._held_bytes > _MOST_BYTES:
+            _, (forgotten, its_path) = self._known.popitem(last=False)
+            self._held_bytes -= _size(its_path)
+            del self._numbers[forgotten]
 
 
-def _block_device(dev: int) -> str:
-    numbers = f"{dev >> 20}:{dev & 0xFFFFF}"
-    folder = Path(f"/sys/dev/block/{numbers}")
-    name = folder.resolve().name.replace("!", "/") if folder.exists() else f"block/{numbers}"
-    return f"/dev/{name}"
+def _block_device(dev: int, path: bytes | None) -> str:
+    """The name that it had when it was seen, unless its number is that of another one by now."""
+    before = None if path is None else path.decode()
+    now = block_device_path(dev)
+    if before and now and before != now:
+        return f"/dev/block/{numbers_of_dev(dev)}"
+    return now or before or f"/dev/block/{numbers_of_dev(dev)}"
+
+
+def _size(path: bytes | None) -> int:
+    return _BYTES_PER_FILE + len(path or b"")

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from iorec.arrow import distinct
 from iorec.cgroups import CgroupNames
+from iorec.escape import escape_name
 from iorec.files import NO_FILE, Files
-from iorec.name_column import escape_name
 
 # Some 300 bytes each. Beyond that the kernel is asked to announce anew those that are still in use.
 _MOST_IDENTITIES = 100_000
@@ -47,6 +47,7 @@ class Identities:
         """Takes in what was drained, before the records that were."""
         if not len(announcements):
             return
+        self._cgroups.refresh()
         rows = announcements["identity"].tolist()
         keys = keys_of(announcements["source"], announcements["number"]).tolist()
         for key, row in zip(keys, rows, strict=True):
@@ -55,7 +56,7 @@ class Identities:
                 pid,
                 tid,
                 self._comm(bytes(comm)),
-                self._cgroups.resolve(cgroup),
+                self._cgroups.resolve(cgroup, tid),
                 self._cgroups.resolve(charged) if charged else None,
                 inode or None,
                 self._files.number(inode_dev, inode, generation),

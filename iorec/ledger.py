@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iorec.arrow import distinct
-from iorec.devices import DeviceNames, DiskStats, OpStats
+from iorec.device_watch import DeviceWatch
 from iorec.gaps import Gaps, Span
 from iorec.kernel_names import KernelNames
 from iorec.plan import LAYERS
@@ -97,7 +97,7 @@ class Ledger:
         layers: Sequence[str],
         lanes_of: Mapping[str, range],
         names: KernelNames,
-        devices: DeviceNames,
+        devices: DeviceWatch,
         gaps: Gaps,
         in_flight_at_start: int,
         carried: Mapping[str, int],
@@ -206,7 +206,7 @@ class Ledger:
         """By layer, device and diskstats group."""
         sums: dict[tuple[str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for (layer, dev, op), counted in [*self._by_place.items(), *self._kernel_tallies(now)]:
-            name = self._devices.resolve(dev, 0)[0]
+            name = self._devices.account_name(dev)
             place = sums[layer, name or "", diskstats_group(self._names.op(op))]
             for kind, count in counted.items():
                 place[kind] += count
@@ -271,32 +271,3 @@ def pending_completions(counts: dict[str, Any]) -> dict[str, int]:
         accounted = sum(layer[kind] for kind in booked) + sum(lost.values())
         pending[name] = int(layer["completions"] - accounted + lost["missed_completion"])
     return pending
-
-
-def diskstats_delta(
-    before: tuple[DiskStats, DiskStats], after: tuple[DiskStats, DiskStats]
-) -> dict[str, dict[str, dict[str, int]]]:
-    """What diskstats counted between the outermost of four readings.
-
-    The pairs are readings just before and just after the moment in which recording was switched on
-    and off; `edge_ios` of the I/Os ended within a pair, so that it is open whether they count. A
-    device whose counting was off at one end is left out.
-    """
-    (outer_start, inner_start), (inner_stop, outer_stop) = before, after
-    delta: dict[str, dict[str, dict[str, int]]] = {}
-    for device in sorted(outer_stop):
-        if outer_start.get(device) == {}:
-            continue
-        groups = {}
-        for group, last in outer_stop[device].items():
-            first = _stats(outer_start, device, group)
-            inner = _stats(inner_stop, device, group).ios - _stats(inner_start, device, group).ios
-            ios = last.ios - first.ios
-            groups[group] = {"ios": ios, "bytes": last.bytes - first.bytes, "edge_ios": ios - inner}
-        if any(count["ios"] for count in groups.values()):
-            delta[device] = groups
-    return delta
-
-
-def _stats(stats: DiskStats, device: str, group: str) -> OpStats:
-    return stats.get(device, {}).get(group, OpStats(0, 0))

@@ -9,6 +9,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,6 +70,8 @@ class Loading:
                 f"the process that loads the kernel programs ended with {self._process.wait()}",
                 "run it again; if it stays, please report it with the output of `uname -a`",
             )
+        # It takes a moment to end; nobody waits for it, and no zombie is left.
+        threading.Thread(target=self._process.wait, daemon=True).start()
         answer = json.loads(message)
         if "error" in answer:
             raise IorecError(**answer["error"])

@@ -10,11 +10,13 @@ from typing import Any
 
 from analyze.schema import FORMAT_VERSION
 from iorec.clock import ClockPair, format_time
-from iorec.devices import DiskStats
+from iorec.device_inventory import Description
+from iorec.diskstats import StatPair, diskstats_delta
+from iorec.escape import escape_name
 from iorec.filters import Filters
 from iorec.gaps import Span
-from iorec.ledger import diskstats_delta
 from iorec.metadata_json import Metadata
+from iorec.notes import Notes
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,7 @@ class Facts:
     workload: tuple[str, ...]
     layers: tuple[str, ...]
     filters: Filters
-    devices: tuple[dict[str, Any], ...]
     buffer_bytes: int
-
-
-StatPair = tuple[DiskStats, DiskStats]
 
 
 def build_metadata(
@@ -41,6 +39,8 @@ def build_metadata(
     gaps: Mapping[str, Sequence[Span]],
     stats: tuple[StatPair, StatPair] | None,
     exit_status: int | None,
+    devices: list[Description],
+    notes: Notes,
 ) -> Metadata:
     """The JSON object that the capture format describes, as things stand now.
 
@@ -54,7 +54,7 @@ def build_metadata(
     def time_at(monotonic_ns: int) -> str:
         return format_time(monotonic_ns + start.offset_ns)
 
-    workload = {"argv": list(facts.workload), "exit_status": exit_status}
+    workload = {"argv": _as_text(facts.workload), "exit_status": exit_status}
     counts["gaps"] = [
         {"start": time_at(span.first_ns), "stop": time_at(span.last_ns), "lost": span.lost}
         | {"cause": cause}
@@ -65,31 +65,45 @@ def build_metadata(
     return {
         "format_version": FORMAT_VERSION,
         "iorec_version": facts.iorec_version,
-        "hostname": platform.node(),
+        "hostname": _as_text(platform.node()),
         "kernel": platform.release(),
         "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "command": list(facts.command),
+        "cpus": os.cpu_count() or 1,
+        "command": _as_text(facts.command),
         "workload": workload if facts.workload else None,
         "started_at": time_at(start.monotonic_ns),
         "stopped_at": time_at(now.monotonic_ns),
         "duration_s": duration_ns / 1e9,
         "clock": {"start": asdict(start), "stop": asdict(now), "steps": steps},
-        "filters": facts.filters.as_metadata(),
+        "filters": _as_text(facts.filters.as_metadata()),
         "layers": list(facts.layers),
-        "devices": list(facts.devices),
+        "devices": devices,
         "counts": counts,
         "diskstats": diskstats_delta(*stats) if stats else {},
-        "recorder": _recorder(facts),
+        "recorder": _recorder(facts, notes),
         "complete": stats is not None,
+        "notes": notes.as_metadata(start.monotonic_ns, time_at),
     }
 
 
-def _recorder(facts: Facts) -> dict[str, Any]:
+def _as_text(value: Any) -> Any:
+    """The same, with bytes that are not UTF-8 escaped, which Python has as surrogates."""
+    if isinstance(value, str):
+        return value if value.isascii() else escape_name(os.fsencode(value))
+    if isinstance(value, list | tuple):
+        return [_as_text(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    return value
+
+
+def _recorder(facts: Facts, notes: Notes) -> dict[str, Any]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     # Not ru_maxrss: that includes what the process was before its exec.
-    status = Path("/proc/self/status").read_text()
-    peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+    peak_kib = 0
+    with notes.guard("memory of the recorder"):
+        status = Path("/proc/self/status").read_text()
+        peak_kib = int(status.partition("VmHWM:")[2].split()[0])
     return {
         "cpu_user_s": usage.ru_utime,
         "cpu_system_s": usage.ru_stime,

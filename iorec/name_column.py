@@ -29,8 +29,3 @@ class NameColumn:
         """A dictionary array; code -1 is null."""
         indices = to_arrow(codes, codes < 0)
         return pa.DictionaryArray.from_arrays(indices, strings_to_arrow(self.values))
-
-
-def escape_name(raw: bytes) -> str:
-    """A name as text: bytes that are not UTF-8, and a backslash, as `\\xNN`."""
-    return raw.replace(b"\\", b"\\x5c").decode(errors="backslashreplace")

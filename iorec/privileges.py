@@ -1,5 +1,6 @@
 """Checks for the privileges that loading programs takes, and drops them."""
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -14,7 +15,8 @@ from iorec.workload import User
 _CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_SYS_ADMIN = 0, 1, 2, 21
 _NEEDED = {"CAP_PERFMON": 38, "CAP_BPF": 39}
 _CAPABILITY_VERSION_3 = 0x20080522
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 8, 38
+_NOBODY = 65534  # the kernel's own: /proc/sys/kernel/overflowuid
 
 
 def check_privileges() -> None:
@@ -40,8 +42,8 @@ def drop_privileges(user: User | None, *folders: Path) -> None:
     """
     if len(list(Path("/proc/self/task").iterdir())) != 1:
         raise IorecError(
-            "cannot drop privileges: another thread would keep them",
-            "please report this as a defect",
+            "cannot drop privileges: a thread was started too early",
+            "please report this as a defect, with the output of: env | grep PYTHON",
         )
     if user is not None and _may_user_go_on(user, folders):
         os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
@@ -60,7 +62,16 @@ def drop_privileges(user: User | None, *folders: Path) -> None:
 
 
 def keep_read_privilege() -> None:
-    """Drops every capability but the one to read any file."""
+    """Becomes nobody, who has no capability but the one to read any file.
+
+    Where there is no such user, as in some containers, it stays who it is.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     _set_capabilities((_CAP_DAC_READ_SEARCH,), (_CAP_DAC_READ_SEARCH,))
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from analyze.errors import IorecError
 from iorec.cgroups import CgroupNames
 from iorec.clock import ClockPair, read_clocks, step_between
-from iorec.devices import DeviceNames, DiskStats, read_diskstats, read_idle_disks, read_in_flight
+from iorec.device_watch import DeviceWatch
+from iorec.devices import read_in_flight
+from iorec.diskstats import DiskStats, StatPair, read_diskstats, read_idle_disks
 from iorec.file_paths import FilePaths
 from iorec.files import Files
 from iorec.gaps import Gaps
@@ -21,7 +23,7 @@ from iorec.identities import Identities, keys_of
 from iorec.kernel_names import OP_CACHE_FLUSH, KernelNames
 from iorec.ledger import Ledger, Snapshot, pending_completions, take_snapshot
 from iorec.limits import Limits
-from iorec.metadata import Facts, StatPair, build_metadata
+from iorec.metadata import Facts, build_metadata
 from iorec.metadata_json import Metadata
 from iorec.probes import Probes
 from iorec.records import NO_ISSUE, RECORD
@@ -84,13 +86,14 @@ class Recorder:
         self._facts = facts
         self._limits = limits
         self._workload = workload
+        self._notes = paths.notes
         self._on_state = on_state
         self._next_spool = next_spool
         self._clock = self._started = read_clocks()
         self._clock_steps: list[tuple[int, int]] = []
-        self._devices = DeviceNames()
+        self._devices = DeviceWatch(paths.notes)
         files = Files(paths)
-        self._identities = Identities(files, CgroupNames())
+        self._identities = Identities(files, CgroupNames(paths.notes))
         self._builder = RowBuilder(
             names,
             self._devices,
@@ -119,7 +122,7 @@ class Recorder:
         if self._workload is not None:
             self._workload.start()
         self._record(signals)
-        idle_at, idle = time.monotonic_ns(), read_idle_disks()
+        idle_at, idle = time.monotonic_ns(), self._read_idle_disks()
         if idle & set(busy_slots(self._probes.in_flight)["dev"].tolist()):
             time.sleep(_SETTLE_S)
         stats = self._stats_at_start, self._switch(is_recording=False)
@@ -157,9 +160,20 @@ class Recorder:
 
     def _switch(self, *, is_recording: bool) -> tuple[DiskStats, DiskStats]:
         """Switches all programs at once; returns diskstats just before and just after."""
-        before = read_diskstats()
+        before = self._read_diskstats()
         self._probes.control["is_recording"] = is_recording
-        return before, read_diskstats()
+        return before, self._read_diskstats()
+
+    def _read_idle_disks(self) -> set[int]:
+        with self._notes.guard("devices"):
+            return read_idle_disks()
+        return set()
+
+    def _read_diskstats(self) -> DiskStats:
+        """Empty if they cannot be read: then nothing is compared."""
+        with self._notes.guard("diskstats"):
+            return read_diskstats()
+        return {}
 
     def _record(self, signals: SignalWaiter) -> None:
         signals.watch(self._probes.ring_fd)
@@ -238,14 +252,14 @@ class Recorder:
         if (step := step_between(self._clock, clock)) is not None:
             self._clock_steps.append((clock.monotonic_ns, step))
         self._clock = clock
-        self._devices.expire()
         self._forget_identities()
         is_due = time.monotonic() - self._last_write_s >= _IDLE_CHECKPOINT_S
         if is_due or any(map(len, self._pending)):
             self._write_pending()
         self._sync()
         if self._on_state is not None:
-            self._on_state(self._state())
+            with self._notes.guard("status line"):
+                self._on_state(self._state())
         self._shown = self._drained
 
     def _forget_identities(self) -> None:
@@ -285,10 +299,10 @@ class Recorder:
 
     def _rotate(self) -> None:
         """Ends the capture and begins the next one; what is in the ring goes there."""
-        before = read_diskstats()
+        before = self._read_diskstats()
         self._drain()
         now = take_snapshot(self._probes)
-        edge = before, read_diskstats()
+        edge = before, self._read_diskstats()
         self._write_pending()
         counts = self._ledger.counts(now)
         carried = pending_completions(counts)
@@ -312,6 +326,9 @@ class Recorder:
         self._ledger = self._new_ledger(now, carried)
 
     def _new_ledger(self, start: Snapshot, carried: dict[str, int]) -> Ledger:
+        in_flight = 0
+        with self._notes.guard("I/Os in flight"):
+            in_flight = read_in_flight()
         return Ledger(
             start,
             self._probes.layers,
@@ -319,7 +336,7 @@ class Recorder:
             self._names,
             self._devices,
             Gaps(self._probes),
-            read_in_flight(),
+            in_flight,
             carried,
         )
 
@@ -345,4 +362,6 @@ class Recorder:
             self._ledger.gaps(),
             stats,
             self._exit_status,
+            self._devices.described(),
+            self._notes,
         )

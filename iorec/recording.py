@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from analyze.errors import IorecError
 from iorec.convert import convert
-from iorec.devices import describe_devices
 from iorec.file_paths import FilePaths
 from iorec.kernel_names import KernelNames
 from iorec.loader import Loading
@@ -67,7 +66,6 @@ def record_and_convert(
         settings.workload,
         settings.layers,
         settings.filters,
-        tuple(describe_devices()),
         settings.buffer_bytes,
     )
     rotation = Rotation(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
 from iorec.arrow import distinct, names_to_arrow, to_arrow
-from iorec.devices import DeviceNames
+from iorec.device_watch import DeviceWatch
 from iorec.files import Files
 from iorec.identities import UNKNOWN, Identities, Identity
 from iorec.kernel_names import KernelNames
@@ -29,7 +29,7 @@ class RowBuilder:
     def __init__(
         self,
         names: KernelNames,
-        devices: DeviceNames,
+        devices: DeviceWatch,
         identities: Identities,
         files: Files,
         cpu_count: int,
@@ -51,6 +51,7 @@ class RowBuilder:
 
         Also how many rows of each layer lack their submitter because its announcement is lost.
         """
+        self._devices.refresh()
         cmd_flags = distinct(records["cmd_flags"])
         devices = distinct(self._device_keys(records))
         time = records["start_ns"].view(np.int64) + self._offset_ns

@@ -1,5 +1,6 @@
 """Shows a running recording on the terminal."""
 
+import contextlib
 import sys
 from types import TracebackType
 
@@ -18,7 +19,8 @@ _PATIENCE_S = 5.0
 class StatusLine:
     """One line on stderr, redrawn each second; nothing if stderr is no terminal.
 
-    A filter that lets nothing through is said once, terminal or not.
+    Only `show` may raise, whatever becomes of the terminal. A filter that lets nothing through is
+    said once, terminal or not.
     """
 
     def __init__(self, limits: Limits, filters: Filters, *, is_quiet: bool) -> None:
@@ -40,13 +42,15 @@ class StatusLine:
         self._task: TaskID = self._progress.add_task("", total=1.0)
 
     def __enter__(self) -> "StatusLine":
-        self._progress.start()
+        with contextlib.suppress(Exception):
+            self._progress.start()
         return self
 
     def __exit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        with contextlib.suppress(Exception):
+            self._progress.stop()
 
     def show(self, state: State) -> None:
         """Draws the line again."""
@@ -61,8 +65,7 @@ class StatusLine:
             f"{format_count(round(state.rows_per_s))}/s  {format_count(state.lost)} lost  "
             f"{format_bytes(state.size_bytes)}"
         )
-        self._progress.update(self._task, description=text, completed=done)
-        self._progress.refresh()
+        self._draw(text, done)
 
     def _warn(self, state: State) -> None:
         if not self._awaits_match or state.elapsed_s < _PATIENCE_S:
@@ -74,9 +77,10 @@ class StatusLine:
 
     def show_conversion(self, written: int, total: int) -> None:
         """Draws how far the capture is written."""
-        self._progress.update(
-            self._task,
-            description=f"writing: {format_count(written)} of {format_count(total)} I/Os",
-            completed=written / max(total, 1),
-        )
+        text = f"writing: {format_count(written)} of {format_count(total)} I/Os"
+        with contextlib.suppress(Exception):
+            self._draw(text, written / max(total, 1))
+
+    def _draw(self, text: str, done: float) -> None:
+        self._progress.update(self._task, description=text, completed=done)
         self._progress.refresh()

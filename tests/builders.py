@@ -134,6 +134,7 @@ def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
             "buffer_bytes": 16 << 20,
         },
         "complete": True,
+        "notes": [],
     }
     return _merged(base, overrides)
 

@@ -6,6 +6,7 @@ import pytest
 from iorec.cgroups import CgroupNames
 from iorec.files import Files
 from iorec.identities import UNKNOWN, Identities, keys_of
+from iorec.notes import Notes
 from iorec.records import ANNOUNCEMENT, LOST_IDENTITY, RECORD
 
 
@@ -28,6 +29,8 @@ def submitted(*who: tuple[int, int]) -> np.ndarray:
 
 
 class NoPaths:
+    notes = Notes()
+
     def ask(self, inodes: list[tuple[int, int, int]]) -> None:
         assert not inodes
 
@@ -37,7 +40,7 @@ class NoPaths:
 
 @pytest.fixture
 def identities() -> Identities:
-    return Identities(Files(NoPaths()), CgroupNames(None))  # type: ignore[arg-type]
+    return Identities(Files(NoPaths()), CgroupNames(Notes()))  # type: ignore[arg-type]
 
 
 def pids(identities: Identities, records: np.ndarray) -> list[int | None]:

@@ -4,7 +4,7 @@ import shlex
 import textwrap
 
 from analyze.info import CaptureInfo, Info
-from analyze.metadata import Counts, Device, Filters, Metadata
+from analyze.metadata import Counts, Device, Filters, Metadata, Note
 from analyze.names import escape_for_terminal
 from analyze.render.table import Column, fit_columns, format_columns
 from analyze.render.text import completeness_lines, device_lines
@@ -49,7 +49,10 @@ def _fact_lines(capture: CaptureInfo, width: int) -> list[str]:
         f" of CPU, {format_bytes(recorder.peak_memory_bytes)} of memory,"
         f" {format_bytes(recorder.buffer_bytes)} of kernel buffer",
     }
-    return [line for label, text in facts.items() for line in _labelled(label, text, width)]
+    notes = [("note", _note(note)) for note in metadata.notes]
+    return [
+        line for label, text in [*facts.items(), *notes] for line in _labelled(label, text, width)
+    ]
 
 
 def _labelled(label: str, text: str, width: int) -> list[str]:
@@ -103,6 +106,12 @@ def _clock_steps(metadata: Metadata) -> str:
         for step in metadata.clock.steps
     ]
     return ", ".join(steps) or "none"
+
+
+def _note(note: Note) -> str:
+    times = f" {format_count(note.count)} times" if note.count > 1 else ""
+    span = f", for {format_duration(note.last - note.first)}" if note.last > note.first else ""
+    return f"{note.what}: {note.message}{times}, at {format_time(note.first)}{span}"
 
 
 def _disk_lines(all_devices: tuple[Device, ...], width: int) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iorec.cgroups import CgroupNames
-from iorec.devices import DeviceNames
+from iorec.device_watch import DeviceWatch
 from iorec.file_paths import FilePaths
 from iorec.files import Files
 from iorec.identities import Identities
@@ -97,9 +97,11 @@ def _spool_ns() -> list[float]:
             probes.control["is_recording"] = False
         records, announcements = probes.ring.drain()
         files = Files(paths)
-        identities = Identities(files, CgroupNames())
+        identities = Identities(files, CgroupNames(paths.notes))
         identities.read(announcements)
-        builder = RowBuilder(names, DeviceNames(), identities, files, probes.cpu_count, 0)
+        builder = RowBuilder(
+            names, DeviceWatch(paths.notes), identities, files, probes.cpu_count, 0
+        )
         return [_write(records, builder) for _ in range(PAIRS)]
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from analyze.capture import open_captures
 from analyze.completeness import Completeness, format_completeness, make_completeness
-from iorec.devices import read_diskstats
+from iorec.diskstats import read_diskstats
 from tests.kernel.conftest import (
     Capture,
     LoopDevice,
@@ -75,7 +75,7 @@ class Load:
 
     def ios(self) -> int:
         """I/Os of the device so far, as the kernel counts them."""
-        return sum(stats.ios for stats in read_diskstats()[self._device].values())
+        return sum(stats.ios for stats in read_diskstats()[self._device].groups.values())
 
     def wait_for_ios(self, count: int) -> None:
         goal, deadline = self.ios() + count, time.monotonic() + 30

@@ -205,4 +205,4 @@ def test_a_file_that_is_gone_keeps_its_inode(
 def test_the_process_that_finds_paths_ends_with_the_recording(record: Record) -> None:
     record("--duration", "300ms")
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert "iorec.file_paths" not in processes
+    assert "iorec.path_finder" not in processes
