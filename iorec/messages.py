@@ -1,25 +1,21 @@
 """Words the lines that record prints before and after."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from analyze.completeness import make_completeness_of
+from analyze.metadata import parse_metadata
 from analyze.units import format_bytes, format_count, format_duration
+from analyze.verdict import advise, format_completeness
 from iorec.devices import disk_of_file
 from iorec.filters import Filters, filter_options
 from iorec.output import leftover_spools
-from iorec.session import LARGEST_BUFFER, Settings
+from iorec.session import Settings
 
 if TYPE_CHECKING:
     from iorec.recording import Result
-
-_LOSSES = {
-    "ring_full": "the kernel's buffer overflowed",
-    "table_full": "the table of I/Os in flight was full",
-    "missed_start": "their start was not seen",
-    "missed_completion": "their completion was not seen",
-    "spool_failed": "they could not be written",
-}
 
 
 def format_start(settings: Settings, *, has_trace: bool) -> str:
@@ -63,45 +59,34 @@ class Verdict:
     """What is to be said of a finished capture, however quiet the recording was asked to be."""
 
     is_complete: bool
+    message: str
     warnings: tuple[str, ...]
     hint: str  # what would have helped
 
 
 def verdict(result: "Result") -> Verdict:
     """Whether the capture holds every I/O that was asked for, and if not, why."""
+    metadata = parse_metadata(json.dumps(result.metadata).encode())
+    completeness = make_completeness_of(metadata)
+    message, advice = format_completeness(completeness), advise(completeness)
+    warnings = [] if completeness.is_complete else [message, *advice]
     counts = result.metadata["counts"]
-    lost = {cause: count for cause, count in counts["lost"].items() if count}
-    most = max(lost, key=lambda cause: lost[cause], default="")
-    warnings = [
-        f"warning: {format_count(count)} I/Os lost: {_LOSSES.get(cause, cause)};"
-        f" {_remedy(cause, result)}"
-        for cause, count in lost.items()
-    ]
     rows = counts["recorded"] + counts["in_flight_at_stop"]
     warnings.append(format_unmatched(result.metadata["filters"], rows, counts["filtered"]))
-    return Verdict(not lost, tuple(filter(None, warnings)), _remedy(most, result))
+    return Verdict(
+        is_complete=bool(completeness.is_complete),
+        message=message,
+        warnings=tuple(f"warning: {line}" for line in warnings if line),
+        hint=advice[0] if advice else "see what iorec report says of it",
+    )
 
 
 def format_unmatched(filters: Mapping[str, Any], rows: int, filtered: int) -> str:
-    """A warning if there were I/Os, but none that the filters let through; else nothing."""
+    """What to warn of if there were I/Os, but none that the filters let through; else nothing."""
     options = filter_options(filters)
     if rows or not filtered or not options:
         return ""
-    return f"warning: nothing matched {options}; {format_count(filtered)} I/Os were filtered out"
-
-
-def _remedy(cause: str, result: "Result") -> str:
-    """What helps against losses of a cause."""
-    if cause == "ring_full":
-        buffer_bytes = 4 * result.metadata["recorder"]["buffer_bytes"]
-        if buffer_bytes <= LARGEST_BUFFER:
-            return f"record with a larger buffer: -B {max(buffer_bytes >> 20, 1)}M"
-        return "the buffer is as large as it can be: record less with -d, -p or --op"
-    if cause == "table_full":
-        return "record less with -d, -p or --op"
-    if cause == "spool_failed":
-        return "free some space, or record to another disk with -o"
-    return "the kernel hid them from every tracing program: a larger buffer does not help"
+    return f"nothing matched {options}; {format_count(filtered)} I/Os were filtered out"
 
 
 def format_warnings(settings: Settings) -> list[str]:

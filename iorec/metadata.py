@@ -82,8 +82,17 @@ def build_metadata(
         "diskstats": diskstats_delta(*stats) if stats else {},
         "recorder": _recorder(facts, notes),
         "complete": stats is not None,
+        "boot_id": _boot_id(),
         "notes": notes.as_metadata(start.monotonic_ns, time_at),
     }
+
+
+def _boot_id() -> str | None:
+    """Differs from boot to boot, also of one machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
 
 
 def _as_text(value: Any) -> Any:

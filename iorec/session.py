@@ -32,7 +32,7 @@ _FEWEST_SLOTS = 1 << 16
 # A request holds many bios when they were merged, and bios wait for requests.
 _MORE_SLOTS_FOR_BIOS = 4
 
-LARGEST_BUFFER = 1 << 30
+_LARGEST_BUFFER = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Settings:
 
 def buffer_bytes(asked_bytes: int) -> int:
     """The size of a ring buffer with at least that much room: a power of two of whole pages."""
-    if not mmap.PAGESIZE <= asked_bytes <= LARGEST_BUFFER:
+    if not mmap.PAGESIZE <= asked_bytes <= _LARGEST_BUFFER:
         raise IorecError(
             f"a buffer of {format_bytes(asked_bytes)} is out of range",
-            f"choose from {format_bytes(mmap.PAGESIZE)} to {format_bytes(LARGEST_BUFFER)}",
+            f"choose from {format_bytes(mmap.PAGESIZE)} to {format_bytes(_LARGEST_BUFFER)}",
             exit_code=2,
         )
     return 1 << (asked_bytes - 1).bit_length()

@@ -73,7 +73,9 @@ class StatusLine:
         warning = format_unmatched(self._filters, state.rows, state.filtered)
         self._awaits_match = state.rows == 0 and not warning
         if warning:
-            self._progress.console.print(warning, markup=False, highlight=False, soft_wrap=True)
+            self._progress.console.print(
+                f"warning: {warning}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def show_conversion(self, written: int, total: int) -> None:
         """Draws how far the capture is written."""

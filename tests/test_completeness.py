@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import analyze
-from analyze.completeness import Completeness, format_completeness
+from analyze.completeness import Completeness
+from analyze.verdict import format_completeness
 from tests.builders import START_NS, metadata, rfc3339, table, write_capture
 
 
@@ -111,7 +112,7 @@ def test_what_was_filtered_or_lost_counts_as_seen(path: Path) -> None:
         "recorded_bytes": 4096, "filtered": 5, "filtered_bytes": 10, "lost": 3, "lost_bytes": 20,
         "began_before": 2, "began_before_bytes": 40,
     }  # fmt: skip
-    stats = {"loop0": {"read": {"ios": 1019}}}
+    stats = {"loop0": {"read": {"ios": 1019, "bytes": 4166}}}
     [row] = completeness_of(path, counts={"devices": [ledger]}, diskstats=stats).devices
     assert (row.counted_ios, row.counted_bytes, row.agrees) == (1019, 4166, True)
 

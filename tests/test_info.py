@@ -49,7 +49,7 @@ def test_the_sum_of_completions_holds_whatever_was_lost(tmp_path: Path) -> None:
 def test_the_json_document_holds_the_whole_metadata(tmp_path: Path) -> None:
     path = tmp_path / "run.parquet"
     document = json.loads(render_json(info_of(path)))
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     [capture] = document["captures"]
     assert capture["size_bytes"] == path.stat().st_size
     assert capture["io_count"] == 1009

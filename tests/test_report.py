@@ -47,7 +47,7 @@ def troubled_rows() -> pa.Table:
 def test_the_json_document_holds_every_number_unrounded(tmp_path: Path) -> None:
     report = report_of(tmp_path, mixed_table(1009), by=("comm", "op"), histogram=True)
     document = json.loads(render_json(report))
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     plain = json.loads(json.dumps(asdict(report.summary)))
     assert document["summary"] == plain
     assert document["origin"] == "2026-11-21T20:32:47.000000000Z"
@@ -122,7 +122,8 @@ def test_counts_that_are_too_low_say_so_in_their_titles(tmp_path: Path) -> None:
     lossy = {"counts": {"completions": 1014, "lost": {"ring_full": 5}, "gaps": [gap]}}
     text = render_text(report_of(tmp_path, None, lossy), 80)
     assert text.startswith("INCOMPLETE: 5 of 1,014 I/Os lost (5 ring buffer full)")
-    assert "  5 lost from 0.100000 s to 0.200000 s\n" in text
+    assert "  5 lost from 0.100000 s to 0.200000 s: ring buffer full\n" in text
+    assert "hint: the ring buffer was full: record with a larger one, -B 64M\n" in text
     assert "≥I/OS" in text
     assert "≥I/OS" not in render_text(report_of(tmp_path), 80)
 

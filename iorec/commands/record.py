@@ -109,7 +109,7 @@ def record(
     I/O is submitted; each may be repeated.
     """
     from analyze.errors import IorecError
-    from analyze.units import format_count, parse_duration_ns, parse_size_bytes
+    from analyze.units import parse_duration_ns, parse_size_bytes
     from iorec import __version__
     from iorec.filters import Filters, resolve_layers, with_resolved_devices
     from iorec.limits import Limits
@@ -166,7 +166,7 @@ def record(
     if result.failure is not None:
         raise result.failure
     if strict and not found.is_complete:
-        raise IorecError(f"{format_count(result.lost)} I/Os were lost", found.hint, exit_code=3)
+        raise IorecError(found.message, found.hint, exit_code=3)
     raise typer.Exit(result.exit_status or 0)
 
 
