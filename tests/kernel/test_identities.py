@@ -167,9 +167,9 @@ def test_two_recorders_of_both_layers_give_the_same_names(stage: Stage, ram_fold
 
 def test_the_check_itself_finds_every_row_that_is_wrong(stage: Stage, ram_folder: Path) -> None:
     output = ram_folder / "run.parquet"
-    paths = stage.make_files(20)
+    paths = stage.make_files(100)
     recording = stage.start_recording(output)
-    disk, spawner = stage.read_by_processes(paths, 100, [])
+    disk, spawner = stage.read_by_processes(paths, 200, [])
     assert spawner.wait(60) == 0
     capture = end(recording, output)
     table = capture.table.filter(pc.equal(capture.table["op"].cast("string"), "read"))

@@ -27,7 +27,7 @@ class Verdict:
     wrong_cgroup: int = 0
     astride: int = 0  # neither within a file nor beside it, so that nothing can be said
     unknown: int = 0  # without a submitter
-    unknown_file: int = 0
+    unknown_file: int = 0  # at a file's beginning: the middle of a large folio names no file
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -71,7 +71,8 @@ def _check_disk(rows: "_Rows", disk: Disk, truth: "_Claims") -> Verdict:
     astride = here[~is_within & (begins_within | (ends > next_start))]
     outside = here[~is_within]
     strays = np.concatenate([strays, outside[named[outside] >= 0]])
-    within, file = here[is_within], extent["file"][is_within]
+    within, extent = here[is_within], extent[is_within]
+    file = extent["file"]
     misnamed = (rows.files.codes[within] != _NULL) & (named[within] != file)
     inode = rows.inode[within]
     misnamed |= (inode != _NULL) & (inode != disk.inodes[file])
@@ -80,10 +81,11 @@ def _check_disk(rows: "_Rows", disk: Disk, truth: "_Claims") -> Verdict:
         "astride": astride,
         **truth.wrong(within, disk.pools[file]),
     }
+    is_beginning = extent["is_first"] & (extent["start"] == rows.offset[within])
     return Verdict(
         rows=len(within),
         unknown=int((rows.pid[within] == _NULL).sum()),
-        unknown_file=int((inode == _NULL).sum()),
+        unknown_file=int((is_beginning & (inode == _NULL)).sum()),
         examples=[f"{kind}: {rows.example(which)}" for kind, which in wrong.items() if len(which)],
         **{kind: len(which) for kind, which in wrong.items()},
     )

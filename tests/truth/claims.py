@@ -44,13 +44,17 @@ class Workers:
         self.stop(self._running)
 
     def start(self, jobs: Sequence[dict[str, Any]]) -> subprocess.Popen[bytes]:
-        """One process with a thread for each job."""
+        """One process with a thread for each job; returns when it has opened the files."""
         script = Path(__file__).with_name("worker.py")
         config = self.folder / f"jobs-{jobs[0]['pool']}-{jobs[0]['seed']}"
         config.write_text(json.dumps(jobs))
         command = [sys.executable, "-I", "-S", *map(str, (script, self.folder / "claims", config))]
-        self._running.append(subprocess.Popen(command, start_new_session=True))
-        return self._running[-1]
+        worker = subprocess.Popen(command, start_new_session=True)
+        self._running.append(worker)
+        while config.exists():
+            assert worker.poll() is None, "a worker failed"
+            time.sleep(0.001)
+        return worker
 
     def stop(self, workers: Sequence[subprocess.Popen[bytes]]) -> None:
         """Ends workers; those that had ended by themselves must have succeeded."""

@@ -18,7 +18,9 @@ _FIEMAP_FLAG_SYNC = 1
 _MOST_EXTENTS = 16
 _UNUSABLE = 0x2 | 0x4 | 0x8 | 0x200 | 0x800  # unknown, delayed, encoded, inline, unwritten
 
-EXTENT = np.dtype([("start", np.int64), ("end", np.int64), ("file", np.int32)])
+EXTENT = np.dtype(
+    [("start", np.int64), ("end", np.int64), ("file", np.int32), ("is_first", np.bool_)]
+)
 _FOREVER_NS = 1 << 62
 
 
@@ -55,7 +57,10 @@ def survey(device: str, pools: Sequence[tuple[int, Sequence[Path]]]) -> Disk:
     inodes, extents = [], []
     for path in (path for _, paths in pools for path in paths):
         inode = path.stat().st_ino
-        extents += [(start, end, len(names)) for start, end in _extents(path)]
+        extents += [
+            (start, end, len(names), place == 0)
+            for place, (start, end) in enumerate(_extents(path))
+        ]
         names.append({escaped(os.fsencode(path)), f"{dev}:{inode}"})
         inodes.append(inode)
     numbers = [np.full(len(paths), pool, np.int32) for pool, paths in pools]

@@ -2,8 +2,9 @@
 
     python -I -S worker.py CLAIMS JOBS
 
-JOBS is a JSON file: a list of jobs, each of which has a thread. Whoever is about to use the files
-of a pool appends a claim to CLAIMS first; it holds until the next claim of that pool.
+JOBS is a JSON file: a list of jobs, each of which has a thread. It is removed when all files of the
+jobs are open. Whoever is about to use the files of a pool appends a claim to CLAIMS first; it holds
+until the next claim of that pool.
 """
 
 import ctypes
@@ -31,6 +32,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with open(sys.argv[2]) as file:  # noqa: PTH123 (pathlib takes long to import)
         jobs = json.load(file)
+    for job in jobs:
+        job["files"] = [os.open(path, os.O_RDWR) for path in job["paths"]]
+    os.unlink(sys.argv[2])  # noqa: PTH108
     log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
     kinds = {"read": read_files, "write": write_files, "spawn": spawn_readers}
     threads = [threading.Thread(target=kinds[job["kind"]], args=(job, log)) for job in jobs[1:]]
@@ -42,13 +46,12 @@ def main() -> None:
 def read_files(job: dict[str, Any], log: int) -> None:
     """Reads the files of a pool from the device, under a name that changes."""
     dice = random.Random(job["seed"])
-    files = [os.open(path, os.O_RDONLY) for path in job["paths"]]
     while True:
         change_name(dice)
         claim(log, job["pool"])
         pause_s = dice.choice(job["pauses_s"])
         end = time.monotonic() + dice.uniform(0.1, 1)
-        for file in dice.sample(files, len(files)):
+        for file in dice.sample(job["files"], len(job["files"])):
             read_from_device(file)
             if pause_s:
                 time.sleep(pause_s)
@@ -59,11 +62,10 @@ def read_files(job: dict[str, Any], log: int) -> None:
 def write_files(job: dict[str, Any], log: int) -> None:
     """Overwrites the files of a pool; every second time it leaves the rest to the kernel."""
     dice = random.Random(job["seed"])
-    files = [os.open(path, os.O_WRONLY) for path in job["paths"]]
     change_name(dice)
     claim(log, job["pool"])
     while True:
-        file = dice.choice(files)
+        file = dice.choice(job["files"])
         os.pwrite(file, b"w" * os.fstat(file).st_size, 0)
         if dice.random() < 0.5:
             os.fsync(file)
@@ -73,9 +75,8 @@ def write_files(job: dict[str, Any], log: int) -> None:
 def spawn_readers(job: dict[str, Any], log: int) -> None:
     """Has each file read by a process that ends then; each is a pool, from `pool` on."""
     dice = random.Random(job["seed"])
-    files = [os.open(path, os.O_RDONLY) for path in job["paths"]]
     running: dict[int, int] = {}
-    free = list(range(len(job["paths"])))
+    free = list(range(len(job["files"])))
     for _ in range(job["count"]):
         while not free or len(running) >= _MOST_CHILDREN:
             free.append(running.pop(os.wait()[0]))
@@ -84,7 +85,7 @@ def spawn_readers(job: dict[str, Any], log: int) -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                _read_one(job, place, files[place], random.Random(seed), log)
+                _read_one(job, place, random.Random(seed), log)
             finally:
                 os._exit(0)
         running[pid] = place
@@ -93,12 +94,12 @@ def spawn_readers(job: dict[str, Any], log: int) -> None:
         running.pop(os.wait()[0])
 
 
-def _read_one(job: dict[str, Any], place: int, file: int, dice: random.Random, log: int) -> None:
+def _read_one(job: dict[str, Any], place: int, dice: random.Random, log: int) -> None:
     cgroup = enter_cgroup(dice.randrange(len(job["cgroups"])), job) if job["cgroups"] else NO_CGROUP
     change_name(dice)
     claim(log, job["pool"] + place, cgroup)
     for _ in range(dice.randint(1, 3)):
-        read_from_device(file)
+        read_from_device(job["files"][place])
 
 
 def enter_cgroup(number: int, job: dict[str, Any]) -> int:
