@@ -108,9 +108,10 @@ def _workload(metadata: Metadata) -> str:
 
 
 def _filters(filters: Filters) -> str:
+    is_resolved = set(filters.resolved_device) != set(filters.device)
     named = {
         "device": filters.device,
-        "which is": filters.resolved_device,
+        "which is": filters.resolved_device if is_resolved else (),
         "pid": filters.pid,
         "comm": filters.comm,
         "cgroup": filters.cgroup,

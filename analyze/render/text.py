@@ -153,7 +153,7 @@ def _selection_lines(report: Report) -> list[str]:
         lines.append(f"read once, though given again: {names}{more}")
     notes = report.completeness.note_count
     if notes:
-        lines.append(f"{format_count(notes)} other things went wrong while recording: iorec info")
+        lines.append(f"{format_count(notes)} notes of trouble while recording: see iorec info")
     shown, selection = [], report.selection
     if selection.layer is not None:
         shown.append(f"in the layer {selection.layer}")
