@@ -3,11 +3,12 @@
 #   make demo      record a real workload, print its report, draw its plot
 #   make test      every test
 #   make check     linters, types and the import contract
+#   make soak      one hour in which everything comes and goes, each row checked: SOAK_S, SOAK_SEED
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
 #   make bench     what it costs, beside other tracers, into bench-results/: half an hour alone
 #   make bench-X   one part of it: see PARTS in tests/bench/__main__.py
 #   make bench-docs  its figures into docs/ and README.md
-.PHONY: install demo test check fuzz bench bench-docs packages
+.PHONY: install demo test check soak fuzz bench bench-docs packages
 
 # BCC's Python module is built for the distribution's Python and is no PyPI package.
 PYTHON := /usr/bin/python3
@@ -45,6 +46,9 @@ check: install
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+soak: install
+	.venv/bin/python -m tests.soak
 
 FUZZ_S := 600
 fuzz: install

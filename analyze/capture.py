@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,13 @@ from duckdb import (
 
 from analyze.condition import check_condition, first_line
 from analyze.errors import IorecError
+from analyze.hosts import host_labels, name_on
 from analyze.metadata import Device
-from analyze.rows import literal_path, quoted, rows_query
+from analyze.rows import ORIGIN_COLUMNS, literal_path, quoted, rows_query
+from analyze.schema import SCHEMA
 from analyze.selection import Selection, Window, check_selection, recorded_span, select_window
-from analyze.sources import CaptureFile, find_captures, read_capture_file
+from analyze.shown import layer_condition
+from analyze.sources import CaptureFile, find_captures, read_capture_file, without_repeats
 from analyze.units import format_duration
 
 if TYPE_CHECKING:
@@ -49,20 +53,22 @@ class Capture:
     """Captures opened as one; a context manager.
 
     `connection` holds the view `io`: the rows in the window for which the condition holds, with the
-    columns of the capture format. Within the context manager, a failure to read the files is an
-    IorecError.
+    columns of the capture format, `host` and `capture`, the file. `repeats` are paths to files that
+    were given twice. Within the context manager, a failure to read the files is an IorecError.
     """
 
     def __init__(
         self,
         connection: DuckDBPyConnection,
         files: tuple[CaptureFile, ...],
+        repeats: tuple[Path, ...],
         window: Window,
         selection: Selection,
         resources: ExitStack,
     ) -> None:
         self.connection = connection
         self.files = files
+        self.repeats = repeats
         self.window = window
         self.selection = selection
         self._resources = resources
@@ -101,10 +107,22 @@ class Capture:
         return covered
 
     @property
-    def devices(self) -> tuple[Device, ...]:
-        """The devices of all recordings, each once."""
-        devices = {device.name: device for file in self.files for device in file.metadata.devices}
-        return tuple(devices.values())
+    def has_several_hosts(self) -> bool:
+        """Whether the files are of several machines, or boots of one: names alone tell nothing."""
+        return len({file.host for file in self.files}) > 1
+
+    @property
+    def devices(self) -> dict[str, Device]:
+        """The devices of all recordings by name, which says the host if there are several."""
+        return {
+            name_on(file.host, device.name) if self.has_several_hosts else device.name: device
+            for file in self.files
+            for device in file.metadata.devices
+        }
+
+    def named(self, column: str) -> str:
+        """SQL for a column of device names as they are in `devices`."""
+        return f"host || ':' || {column}" if self.has_several_hosts else column
 
     def sql(
         self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
@@ -132,8 +150,13 @@ class Capture:
         return summarize(self, by, sort=sort, top=top, histogram=histogram)
 
     def duckdb(self) -> DuckDBPyRelation:
-        """The rows as a DuckDB relation, which reads them when asked."""
-        return self.connection.view("io")
+        """The rows as a DuckDB relation, which reads them when asked.
+
+        Of several files, the rows say which: in `host` and `capture`.
+        """
+        origin = ORIGIN_COLUMNS if len(self.files) > 1 else ()
+        columns = ", ".join(f'"{name}"' for name in (*SCHEMA.names, *origin))
+        return self.connection.view("io").select(columns)
 
     def table(self) -> "pa.Table":
         """All rows as an Arrow table, in memory."""
@@ -178,16 +201,22 @@ def open_captures(
     """
     selection = Selection(begin_s, end_s, where, layer)
     check_selection(selection)
-    found = find_captures(paths)
+    found, repeats = without_repeats(find_captures(paths))
     with ExitStack() as resources:
         connection = _connect(found, resources)
-        files = tuple(read_capture_file(connection, path) for path in found)
+        files = _with_hosts([read_capture_file(connection, path) for path in found])
         window = select_window(recorded_span(files), selection)
         _create_views(connection, files, window, selection)
-        capture = Capture(connection, files, window, selection, resources.pop_all())
+        kept = resources.pop_all()
+        capture = Capture(connection, files, tuple(repeats), window, selection, kept)
     if selection != Selection():
         _check_has_rows(capture)
     return capture
+
+
+def _with_hosts(files: Sequence[CaptureFile]) -> tuple[CaptureFile, ...]:
+    labels = host_labels([file.metadata for file in files])
+    return tuple(replace(file, host=label) for file, label in zip(files, labels, strict=True))
 
 
 def _connect(paths: Sequence[Path], resources: ExitStack) -> DuckDBPyConnection:
@@ -221,16 +250,16 @@ def _create_views(
 ) -> None:
     """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
 
-    `bios` are all completed bios, those of devices too of which requests are shown.
+    `bios` are all bios that succeeded, those of devices too of which requests are shown.
     """
     conditions = ["true"]
     if selection.begin_s is not None:
         conditions.append(f"time >= make_timestamp_ns({window.begin_ns})::TIMESTAMPTZ_NS")
     if selection.end_s is not None:
         conditions.append(f"time < make_timestamp_ns({window.end_ns})::TIMESTAMPTZ_NS")
-    rows = rows_query(file.path for file in files)
+    rows = rows_query(file.row_source for file in files)
     window_rows = f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
-    layer = _one_layer_condition(connection, files, selection.layer)
+    layer = layer_condition(connection, files, selection.layer)
     connection.execute(f"CREATE TEMP VIEW shown AS {window_rows} AND {layer}")
     where = selection.where
     if where is not None:
@@ -238,31 +267,8 @@ def _create_views(
     connection.execute(f"CREATE TEMP VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}")
     connection.execute(
         f"CREATE TEMP VIEW bios AS SELECT * FROM ({window_rows}) AS io"
-        f" WHERE layer = 'bio' AND latency_ns IS NOT NULL AND (\n{where or 'true'}\n)"
+        f" WHERE layer = 'bio' AND latency_ns IS NOT NULL AND errno = 0 AND (\n{where or 'true'}\n)"
     )
-
-
-def _one_layer_condition(
-    connection: DuckDBPyConnection, files: Sequence[CaptureFile], layer: str | None
-) -> str:
-    """Two layers see the same I/O: of each device `request` is shown, or `bio` if it has none."""
-    if layer is not None:
-        return f"layer = {quoted(layer)}"
-    ledgers = [entry for file in files for entry in file.metadata.counts.devices]
-    if all(entry.layer == "request" for entry in ledgers):
-        return "true"
-    connection.execute(
-        "CREATE TEMP TABLE with_requests AS SELECT unnest(?::VARCHAR[]) AS device",
-        [[name for name in devices_with_requests(files) if name.isprintable()]],
-    )
-    has_requests = "device IN (SELECT device FROM with_requests)"
-    return f"layer = CASE WHEN {has_requests} THEN 'request' ELSE 'bio' END"
-
-
-def devices_with_requests(files: Sequence[CaptureFile]) -> set[str]:
-    """The devices of which requests were counted."""
-    ledgers = [entry for file in files for entry in file.metadata.counts.devices]
-    return {entry.device for entry in ledgers if entry.layer == "request" and entry.device}
 
 
 def _check_has_rows(capture: Capture) -> None:

@@ -1,103 +1,154 @@
-"""Says whether a capture holds every I/O, and if not, what is missing."""
+"""Says whether a capture holds every I/O: the one account for everything that records or shows."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from analyze.agreement import Agreement, compare_with_diskstats
-from analyze.metadata import Counts, DeviceEvents, Gap
-from analyze.names import escape_for_terminal
+from analyze.hosts import with_host_in_names
+from analyze.metadata import Counts, DeviceEvents, Gap, Metadata
 from analyze.schema import LOSS_CAUSES
-from analyze.sources import CaptureFile
-from analyze.units import format_count
+from analyze.scope import narrow_to_filter
 
-_CAUSE_NAMES = {
-    "ring_full": "ring buffer full",
-    "table_full": "in-flight table full",
-    "missed_start": "start not seen",
-    "missed_completion": "completion not seen",
-    "spool_failed": "writing failed",
-}
-_EVENT_KINDS = ("merges", "splits", "requeues")
-TOO_LOW = "counts, IOPS and throughput are too low"
+if TYPE_CHECKING:
+    from analyze.sources import CaptureFile
+
+_EVENT_KINDS = ("merges", "splits", "requeues", "refused")
 
 
 @dataclass(frozen=True)
 class Completeness:
-    """The ledgers of all captures, added up and checked."""
+    """The ledgers of all captures, added up and checked, of the devices that were asked for.
 
-    is_complete: bool
+    `is_complete` is None if a capture has no ledger: then nothing is known. `failed` and
+    `byte_mismatch` are None where no row was read.
+    """
+
+    is_complete: bool | None
     recorded: int
     recorded_by_layer: dict[str, int]
+    cache_flushes: int  # of the recorded ones, those that devices made for themselves
     lost: int
     lost_by_cause: dict[str, int]  # also when 0
+    missed_by_device: dict[str, int]  # completions that were not seen, where it is known of what
+    identity_lost: int  # rows whose submitter is unknown for lack of room
+    failed: int | None
     in_flight: int
     filtered: int
     began_before: int
     unaccounted: int  # completions that the ledger does not explain: 0 when it closes
     unwritten: int  # of a recovered capture: completions known when the last rows were written
     row_mismatch: int  # rows by which the files differ from their ledgers
+    byte_mismatch: int | None  # bytes by which the rows shown differ from their ledgers
     is_recovered: bool  # the recording was cut off
+    buffer_bytes: int | None  # the largest
+    note_count: int  # kinds of what went wrong beside the recording of I/Os
     gaps: tuple[Gap, ...]  # when I/Os were lost, in time order
     events: tuple[DeviceEvents, ...]  # by device and op, where there were any
     devices: tuple[Agreement, ...]
 
 
-def make_completeness(files: Sequence[CaptureFile]) -> Completeness:
-    """Adds up the ledgers of the captures and checks them."""
-    counts = [file.metadata.counts for file in files]
-    causes: Counter[str] = Counter(dict.fromkeys(LOSS_CAUSES, 0))
-    for count in counts:
-        causes.update(count.lost)
-    layers = [(name, layer) for count in counts for name, layer in count.by_layer.items()]
-    unwritten = sum(_unwritten(file) for file in files)
-    unaccounted = sum(abs(layer.unaccounted) for _, layer in layers) - unwritten
-    recorded: Counter[str] = Counter()
-    for name, layer in layers:
-        recorded[name] += layer.recorded
-    row_mismatch = sum(abs(_missing_rows(file)) for file in files)
-    is_recovered = not all(file.metadata.complete for file in files)
-    devices = compare_with_diskstats([file.metadata for file in files])
+@dataclass(frozen=True)
+class _Account:
+    """One recording's metadata, of the wanted devices, and how many rows it has, if known."""
+
+    metadata: Metadata
+    row_count: int | None
+
+
+def make_completeness_of(metadata: Metadata, row_count: int | None = None) -> Completeness:
+    """Checks the ledger of one recording, and that its rows are as many, if that is known."""
+    return _check([_Account(narrow_to_filter(metadata), row_count)], None, None)
+
+
+def make_completeness(
+    files: Sequence["CaptureFile"], *, failed: int | None = None, byte_mismatch: int | None = None
+) -> Completeness:
+    """Adds up the ledgers of the captures and checks them.
+
+    `failed` and `byte_mismatch` are what only the rows tell, of all of them.
+    """
+    has_several_hosts = len({file.host for file in files}) > 1
+    accounts = []
+    for file in files:
+        metadata = narrow_to_filter(file.metadata)
+        if has_several_hosts:
+            metadata = with_host_in_names(metadata, file.host)
+        accounts.append(_Account(metadata, file.row_count))
+    return _check(accounts, failed, byte_mismatch)
+
+
+def _check(
+    accounts: Sequence[_Account], failed: int | None, byte_mismatch: int | None
+) -> Completeness:
+    captures = [account.metadata for account in accounts]
+    counts = [capture.counts for capture in captures if capture.counts is not None]
+    layers = [layer for count in counts for layer in count.by_layer.values()]
+    causes = _lost_by_cause(counts)
+    unwritten = sum(map(_unwritten, captures))
+    unaccounted = sum(abs(layer.unaccounted) for layer in layers) - unwritten
+    identity_lost = sum(layer.identity_lost for layer in layers)
+    row_mismatch = sum(abs(_missing_rows(account)) for account in accounts)
+    is_recovered = not all(capture.complete for capture in captures)
+    devices = compare_with_diskstats(captures)
     differs = any(device.agrees is False for device in devices)
-    shortcomings = (causes.total(), unaccounted, row_mismatch, is_recovered, differs)
+    lacks = (causes.total(), identity_lost, unaccounted, row_mismatch, byte_mismatch, is_recovered)
+    has_ledger = len(counts) == len(captures)
     return Completeness(
-        is_complete=not any(shortcomings),
-        recorded=recorded.total(),
-        recorded_by_layer=dict(recorded),
+        is_complete=False if differs or any(lacks) else True if has_ledger else None,
+        recorded=sum(layer.recorded for layer in layers),
+        recorded_by_layer=_recorded_by_layer(counts),
+        cache_flushes=_cache_flushes(counts),
         lost=causes.total(),
         lost_by_cause=dict(causes),
+        missed_by_device=_missed_by_device(counts),
+        identity_lost=identity_lost,
+        failed=failed,
         in_flight=sum(count.in_flight_at_stop for count in counts),
         filtered=sum(count.filtered for count in counts),
         began_before=sum(count.began_before for count in counts),
         unaccounted=unaccounted,
         unwritten=unwritten,
         row_mismatch=row_mismatch,
+        byte_mismatch=byte_mismatch,
         is_recovered=is_recovered,
+        buffer_bytes=max((c.recorder.buffer_bytes for c in captures if c.recorder), default=None),
+        note_count=sum(len(capture.notes) for capture in captures),
         gaps=tuple(sorted((g for count in counts for g in count.gaps), key=lambda gap: gap.start)),
         events=_add_up_events(counts),
         devices=devices,
     )
 
 
-def format_completeness(completeness: Completeness) -> str:
-    """The one line that everything which shows a capture prints."""
-    if not completeness.is_complete:
-        return f"INCOMPLETE: {'; '.join(_shortcomings(completeness))}"
-    left_out = (
-        (completeness.filtered, "filtered out"),
-        (completeness.began_before, "began before"),
-    )
-    parts = [
-        f"{_recorded(completeness)} recorded",
-        *(f"{format_count(count)} {what}" for count, what in left_out if count),
-        "0 lost",
-        f"{format_count(completeness.in_flight)} in flight",
-    ]
-    is_checked = any(device.agrees for device in completeness.devices)
-    return f"complete: {', '.join(parts)}" + "; agrees with /proc/diskstats" * is_checked
+def _lost_by_cause(counts: Iterable[Counts]) -> Counter[str]:
+    causes: Counter[str] = Counter(dict.fromkeys(LOSS_CAUSES, 0))
+    for count in counts:
+        causes.update(count.lost)
+    return causes
 
 
-def _add_up_events(counts: Sequence[Counts]) -> tuple[DeviceEvents, ...]:
+def _recorded_by_layer(counts: Iterable[Counts]) -> dict[str, int]:
+    recorded: Counter[str] = Counter()
+    for count in counts:
+        recorded.update({name: layer.recorded for name, layer in count.by_layer.items()})
+    return dict(recorded)
+
+
+def _cache_flushes(counts: Iterable[Counts]) -> int:
+    entries = (entry for count in counts for entry in count.devices)
+    return sum(entry.recorded for entry in entries if entry.op == "flush")
+
+
+def _missed_by_device(counts: Iterable[Counts]) -> dict[str, int]:
+    missed: Counter[str] = Counter()
+    for entry in (entry for count in counts for entry in count.devices):
+        if entry.missed:
+            missed[entry.device or "?"] += entry.missed
+    return dict(missed)
+
+
+def _add_up_events(counts: Iterable[Counts]) -> tuple[DeviceEvents, ...]:
     sums: Counter[tuple[str, str, str]] = Counter()
     for event in (event for count in counts for event in count.events):
         place = event.device or "", event.op
@@ -109,60 +160,15 @@ def _add_up_events(counts: Sequence[Counts]) -> tuple[DeviceEvents, ...]:
     )
 
 
-def _recorded(completeness: Completeness) -> str:
-    """`1,234 I/Os`, or `1,234 requests and 5,678 bios`, which are not to be added up."""
-    by_layer = completeness.recorded_by_layer
-    if list(by_layer) == ["request"]:
-        return f"{format_count(completeness.recorded)} I/Os"
-    parts = (f"{format_count(count)} {escape_for_terminal(n)}s" for n, count in by_layer.items())
-    return " and ".join(parts)
-
-
-def _shortcomings(completeness: Completeness) -> list[str]:
-    in_flight = f"{format_count(completeness.in_flight)} in flight"
-    said = []
-    if completeness.lost:
-        causes = ", ".join(
-            f"{format_count(count)} {_CAUSE_NAMES.get(cause, escape_for_terminal(cause))}"
-            for cause, count in completeness.lost_by_cause.items()
-            if count
-        )
-        total = completeness.recorded + completeness.lost
-        lost = f"{format_count(completeness.lost)} of {format_count(total)} I/Os lost ({causes})"
-        said.append(f"{lost}, {in_flight}")
-    else:
-        recorded = f"{_recorded(completeness)} recorded"
-        said.append(f"{recorded}, 0 known to be lost, {in_flight}")
-    if completeness.is_recovered:
-        at_least = f" (more than {format_count(completeness.unwritten)} I/Os)"
-        said.append(
-            "recovered from a recording that was cut off, so its end is missing"
-            + at_least * bool(completeness.unwritten)
-        )
-    if completeness.unaccounted:
-        said.append(f"{format_count(completeness.unaccounted)} completions are unaccounted for")
-    if completeness.row_mismatch:
-        said.append(f"{format_count(completeness.row_mismatch)} rows too many or too few")
-    differing = [device for device in completeness.devices if device.agrees is False]
-    if differing:
-        said.append(f"differs from /proc/diskstats on {_first_names(differing)}")
-    if completeness.lost:
-        said.append(TOO_LOW)
-    return said
-
-
-def _first_names(devices: Sequence[Agreement]) -> str:
-    names = list(dict.fromkeys(escape_for_terminal(device.device) for device in devices))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _unwritten(file: CaptureFile) -> int:
+def _unwritten(capture: Metadata) -> int:
     """What had completed, but was still on its way to the spool when that was cut off."""
-    if file.metadata.complete:
+    if capture.complete or capture.counts is None:
         return 0
-    return sum(max(layer.unaccounted, 0) for layer in file.metadata.counts.by_layer.values())
+    return sum(max(layer.unaccounted, 0) for layer in capture.counts.by_layer.values())
 
 
-def _missing_rows(file: CaptureFile) -> int:
-    counts = file.metadata.counts
-    return counts.recorded + counts.in_flight_at_stop - file.row_count
+def _missing_rows(account: _Account) -> int:
+    counts = account.metadata.counts
+    if counts is None or account.row_count is None:
+        return 0
+    return counts.recorded + counts.in_flight_at_stop - account.row_count

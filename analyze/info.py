@@ -5,7 +5,8 @@ from pathlib import Path
 
 from analyze.capture import Capture
 from analyze.completeness import Completeness, make_completeness
-from analyze.metadata import Metadata
+from analyze.metadata import Metadata, Recorder
+from analyze.stacks import Level, find_levels
 
 
 @dataclass(frozen=True)
@@ -17,20 +18,22 @@ class CaptureInfo:
     io_count: int
     bytes_per_io: float | None
     duration_ns: int
-    recorder_cpu_ns: int
+    recorder_cpu_ns: int | None
     completeness: Completeness
+    levels: tuple[Level, ...]
     metadata: Metadata
 
 
 @dataclass(frozen=True)
 class Info:
-    """The files of a capture, in the order in which they were given."""
+    """The files of a capture, in the order in which they were given, and paths to them again."""
 
     captures: tuple[CaptureInfo, ...]
+    repeats: tuple[Path, ...]
 
 
 def make_info(capture: Capture) -> Info:
-    """Reads nothing but what was read when the capture was opened."""
+    """Reads nothing but what was read when the capture was opened: no bytes are added up."""
     captures = []
     for file in capture.files:
         metadata = file.metadata
@@ -42,9 +45,14 @@ def make_info(capture: Capture) -> Info:
                 io_count=file.row_count,
                 bytes_per_io=file.size_bytes / file.row_count if file.row_count else None,
                 duration_ns=metadata.stopped_at - metadata.started_at,
-                recorder_cpu_ns=round((recorder.cpu_user_s + recorder.cpu_system_s) * 1e9),
+                recorder_cpu_ns=None if recorder is None else _cpu_ns(recorder),
                 completeness=make_completeness([file]),
+                levels=find_levels([file]),
                 metadata=metadata,
             )
         )
-    return Info(tuple(captures))
+    return Info(tuple(captures), capture.repeats)
+
+
+def _cpu_ns(recorder: Recorder) -> int:
+    return round((recorder.cpu_user_s + recorder.cpu_system_s) * 1e9)

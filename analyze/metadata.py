@@ -54,6 +54,7 @@ class Filters:
     op: tuple[str, ...]
     min_latency_ns: int | None
     include_self: bool
+    resolved_device: tuple[str, ...] = ()  # what globs and mount points in `device` stand for
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,20 @@ class Device:
 
 @dataclass(frozen=True)
 class Gap:
-    """A span of time in which I/Os were lost."""
+    """A span of time in which I/Os were lost, for one of LOSS_CAUSES."""
 
     start: EpochNs
     stop: EpochNs
     lost: int
+    cause: str = "ring_full"
 
 
 @dataclass(frozen=True)
 class DeviceCounts:
-    """The ledger of one device and diskstats group (read, write, discard, flush, other)."""
+    """The ledger of one device and diskstats group (read, write, discard, flush, other).
+
+    The group `flush` are the device's own cache flushes; an fsync's flush is a write of 0 bytes.
+    """
 
     layer: str
     device: str | None
@@ -108,30 +113,40 @@ class DeviceCounts:
     lost_bytes: int
     began_before: int
     began_before_bytes: int
+    missed: int = 0  # of `lost`, those whose completion was not seen
 
 
 @dataclass(frozen=True)
 class DeviceEvents:
-    """What the block layer did with the I/Os of one device and diskstats group."""
+    """What the block layer did with the I/Os of one device and diskstats group.
+
+    A bio that may not wait for a request is refused where none is free, and submitted again.
+    """
 
     device: str | None
     op: str
     merges: int
     splits: int
     requeues: int
+    refused: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerCounts:
-    """What became of every completion that the kernel reported."""
+    """What became of every completion that the kernel reported.
+
+    `identity_lost` of the recorded ones are rows whose submitter is unknown for lack of room.
+    """
 
     completions: int
     recorded: int
     filtered: int
     began_before: int
     continuations: int
+    refused: int = 0
     in_flight_at_stop: int
     lost: dict[str, int]
+    identity_lost: int = 0
 
     @property
     def lost_completions(self) -> int:
@@ -142,10 +157,10 @@ class LayerCounts:
     def unaccounted(self) -> int:
         """Completions that are in no account: 0 if it closes."""
         explained = self.recorded + self.filtered + self.began_before + self.continuations
-        return self.completions - explained - self.lost_completions
+        return self.completions - explained - self.refused - self.lost_completions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Counts(LayerCounts):
     """The ledger: the sums over all layers, each layer, and each device.
 
@@ -167,11 +182,15 @@ class Counts(LayerCounts):
 
 @dataclass(frozen=True)
 class Diskstats:
-    """What /proc/diskstats counted; `edge_ios` of them may lie outside the recording."""
+    """What /proc/diskstats counted; `edge_ios` of them may lie outside the recording.
+
+    `edge_bytes` are theirs; None if that is not known.
+    """
 
     ios: int
     bytes: int
     edge_ios: int
+    edge_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +205,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Note:
-    """What went wrong beside the events while recording went on, in a span of time."""
+    """What went wrong beside the recording of I/Os, which went on; `count` times."""
 
     what: str
     message: str
@@ -197,7 +216,11 @@ class Note:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Everything that a capture says of itself."""
+    """Everything that a capture says of itself.
+
+    `complete` is whether the recording ended in order, so that the end of it is there; whether
+    every I/O is, analyze.completeness says. `counts` is None for rows that nobody accounted for.
+    """
 
     format_version: int
     iorec_version: str
@@ -210,14 +233,15 @@ class Metadata:
     started_at: EpochNs
     stopped_at: EpochNs
     duration_s: float
-    clock: Clock
+    clock: Clock | None
     filters: Filters
     layers: tuple[str, ...]
     devices: tuple[Device, ...]
-    counts: Counts
+    counts: Counts | None
     diskstats: dict[str, dict[str, Diskstats]]
-    recorder: Recorder
+    recorder: Recorder | None
     complete: bool
+    boot_id: str | None = None
     notes: tuple[Note, ...] = ()
 
 

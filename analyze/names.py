@@ -6,8 +6,9 @@ import unicodedata
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 # Letters and symbols that are drawn as nothing: Hangul fillers, the blank Braille pattern.
 _BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
-# The last one is no formula: it makes dropping the first `'` restore every name.
-_NEUTRALISED_STARTS = tuple("=+-@\t\r'")
+# The wide ones start a formula where such are typed. The last one does not: it makes dropping the
+# first `'` restore every name.
+_NEUTRALISED_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20'")
 # What blk_status_to_errno() gives; the numbers are Linux's, on whatever machine they are read.
 _ERRNO_NAMES = {
     5: "EIO",

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analyze.capture import Capture
-from analyze.completeness import Completeness
+from analyze.completeness import Completeness, make_completeness
 from analyze.selection import Selection
-from analyze.stacks import Stack, load_stacks
-from analyze.summary import Summary
+from analyze.shown import shown_ledgers
+from analyze.stacks import Level, Stack, find_levels, load_stacks
+from analyze.summary import Group, Summary
 from analyze.troubles import Troubles, load_failed, load_in_flight
 from analyze.typed_json import EpochNs
 
@@ -29,10 +30,12 @@ class Report:
     """Completeness is that of the whole recordings, the rest that of the window and condition."""
 
     sources: tuple[Source, ...]
+    repeats: tuple[Path, ...]  # of files that are among the sources
     origin: EpochNs  # when the first recording started
     selection: Selection
     completeness: Completeness
     summary: Summary
+    levels: tuple[Level, ...]
     stacks: tuple[Stack, ...]
     in_flight: Troubles
     failed: Troubles
@@ -59,14 +62,36 @@ def make_report(
             )
             for file in capture.files
         ),
+        repeats=capture.repeats,
         origin=EpochNs(capture.origin_ns),
         selection=capture.selection,
-        completeness=capture.completeness(),
+        completeness=_completeness(capture, summary),
         summary=summary,
+        levels=find_levels(capture.files, capture.selection.layer),
         stacks=load_stacks(capture) if _has_bios(capture) else (),
-        in_flight=load_in_flight(capture, summary.total.in_flight),
-        failed=load_failed(capture, summary.total.errors),
+        in_flight=load_in_flight(capture, sum(part.in_flight for part in _parts(summary))),
+        failed=load_failed(capture, sum(part.errors for part in _parts(summary))),
     )
+
+
+def _completeness(capture: Capture, summary: Summary) -> Completeness:
+    """With what the rows tell, if the summary is of all of them."""
+    selection = capture.selection
+    if (selection.begin_s, selection.end_s, selection.where) != (None, None, None):
+        return capture.completeness()
+    ledgers = [shown_ledgers(file.metadata, selection.layer) for file in capture.files]
+    counted = sum(entry.recorded_bytes for entries in ledgers for entry in entries)
+    has_ledgers = all(file.metadata.counts for file in capture.files)
+    return make_completeness(
+        capture.files,
+        failed=sum(part.errors for part in _parts(summary)),
+        byte_mismatch=summary.completed_bytes - counted if has_ledgers else None,
+    )
+
+
+def _parts(summary: Summary) -> tuple[Group, ...]:
+    """The sums of all rows: I/Os and cache flushes."""
+    return (*filter(None, (summary.total, summary.cache_flush_total)),)
 
 
 def _has_bios(capture: Capture) -> bool:

@@ -4,6 +4,7 @@ import glob
 import gzip
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from analyze.schema import SCHEMA
 
@@ -19,32 +20,47 @@ _SQL_TYPES = {
 COLUMN_TYPES = {field.name: _SQL_TYPES[str(field.type)] for field in SCHEMA}
 
 
+# Not in the files: the machine, and the file itself.
+ORIGIN_COLUMNS = ("host", "capture")
+
+_FILE_COLUMN = "capture"
+_IS_EMPTY_FLUSH = "op = 'write' AND bytes = 0 AND contains(flags, 'preflush')"
+_AS_SINCE_VERSION_2 = f"""* REPLACE (
+    CASE WHEN op = 'flush' THEN 'cache_flush' WHEN {_IS_EMPTY_FLUSH} THEN 'flush' ELSE op END AS op,
+    CASE WHEN {_IS_EMPTY_FLUSH} THEN NULL ELSE "offset" END AS "offset")"""
+
+
+class RowSource(NamedTuple):
+    """A file, the version of its format and the name of its machine."""
+
+    path: Path
+    format_version: int
+    host: str
+
+
 def is_csv(path: Path) -> bool:
     """Whether the name says that the file is CSV, compressed or not."""
     return path.name.endswith(CSV_SUFFIXES)
 
 
-def rows_query(paths: Iterable[Path]) -> str:
-    """A query for the rows of all files, with the columns of the capture format.
+def rows_query(sources: Iterable[RowSource]) -> str:
+    """A query for the rows of all files: the columns of the newest format, and ORIGIN_COLUMNS.
 
-    Columns that a file does not have are null.
+    Columns that a file does not have are null. Rows of earlier versions get the meaning of the
+    newest one.
     """
-    columns = ", ".join(f'"{name}"' for name in COLUMN_TYPES)
+    columns = ", ".join(f'"{name}"' for name in (*COLUMN_TYPES, *ORIGIN_COLUMNS))
     typed = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in COLUMN_TYPES.items())
-    sources = [f"SELECT {typed} WHERE false"]
-    in_csv = {path: is_csv(path) for path in paths}
-    if not all(in_csv.values()):
-        sources.append(f"FROM {parquet_source(p for p in in_csv if not in_csv[p])}")
-    alike: dict[tuple[int, str], list[Path]] = {}
-    for path in in_csv:
-        if in_csv[path]:
-            # DuckDB tells gzip by the name, but not behind a question mark.
-            compression = "gzip" if path.suffix == ".gz" else "none"
-            alike.setdefault((len(csv_header(path)), compression), []).append(path)
-    for (count, compression), files in alike.items():
-        values = ", ".join(_csv_value(name) for name in list(COLUMN_TYPES)[:count])
-        sources.append(f"SELECT {values} FROM {_csv_source(files, count, compression)}")
-    return f"SELECT {columns} FROM ({' UNION ALL BY NAME '.join(sources)})"
+    origin = ", ".join(f"NULL::VARCHAR AS {name}" for name in ORIGIN_COLUMNS)
+    parts = [f"SELECT {typed}, {origin} WHERE false"]
+    alike: dict[tuple[int, str, str], list[Path]] = {}
+    for path, version, host in sources:
+        alike.setdefault((version, host, _form(path)), []).append(path)
+    for (version, host, _), paths in alike.items():
+        values = _AS_SINCE_VERSION_2 if version < 2 else "*"
+        rows = _csv_rows(paths) if is_csv(paths[0]) else f"FROM {parquet_source(paths)}"
+        parts.append(f"SELECT {values}, {quoted(host)} AS host FROM ({rows})")
+    return f"SELECT {columns} FROM ({' UNION ALL BY NAME '.join(parts)})"
 
 
 def csv_header(path: Path) -> list[str]:
@@ -56,7 +72,10 @@ def csv_header(path: Path) -> list[str]:
 
 def parquet_source(paths: Iterable[Path]) -> str:
     """A SQL table of the Parquet files."""
-    return f"read_parquet([{_path_list(paths)}], hive_partitioning = false, union_by_name = true)"
+    return (
+        f"read_parquet([{_path_list(paths)}], hive_partitioning = false, union_by_name = true,"
+        f" filename = '{_FILE_COLUMN}')"
+    )
 
 
 def literal_path(path: Path) -> str:
@@ -69,12 +88,21 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _csv_source(paths: Iterable[Path], column_count: int, compression: str) -> str:
-    columns = list(COLUMN_TYPES.items())[:column_count]
+def _form(path: Path) -> str:
+    """What files that one query can read have in common."""
+    return f"{path.suffix} {len(csv_header(path))}" if is_csv(path) else "parquet"
+
+
+def _csv_rows(paths: list[Path]) -> str:
+    # DuckDB tells gzip by the name, but not behind a question mark.
+    compression = "gzip" if paths[0].suffix == ".gz" else "none"
+    columns = list(COLUMN_TYPES.items())[: len(csv_header(paths[0]))]
     types = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in columns)
+    values = ", ".join(_csv_value(name) for name, _ in columns)
     return (
-        f"read_csv([{_path_list(paths)}], columns = {{{types}}}, auto_detect = false,"
-        f" compression = {quoted(compression)},"
+        f"SELECT {values}, {_FILE_COLUMN} FROM read_csv([{_path_list(paths)}],"
+        f" columns = {{{types}}}, auto_detect = false, compression = {quoted(compression)},"
+        f" filename = '{_FILE_COLUMN}',"
         """ header = true, delim = ',', quote = '"', escape = '"', nullstr = '')"""
     )
 

@@ -5,7 +5,9 @@ import pyarrow as pa
 # Version history
 #   1  first version: one row per finished or in-flight I/O, metadata under the key `iorec`;
 #      later additions, null in captures without them: the columns from `bios` on
-FORMAT_VERSION = 1
+#   2  an empty preflush (of an fsync) is `flush` without an offset, no longer a `write` of 0 bytes
+#      at 0; the device's own cache flush, which it causes, is `cache_flush`, no longer `flush`
+FORMAT_VERSION = 2
 
 METADATA_KEY = b"iorec"
 

@@ -16,6 +16,7 @@ from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 from analyze.rows import (
     COLUMN_TYPES,
     CSV_SUFFIXES,
+    RowSource,
     csv_header,
     is_csv,
     literal_path,
@@ -23,6 +24,7 @@ from analyze.rows import (
     rows_query,
 )
 from analyze.schema import ADDED_COLUMNS, METADATA_KEY
+from analyze.undescribed import describe_rows
 
 # A capture of a billion I/Os needs a tenth of this.
 _MAX_FOOTER_BYTES = 32 << 20
@@ -30,22 +32,29 @@ _MAX_FOOTER_BYTES = 32 << 20
 # 2**60 rows would keep a query busy for ever.
 _MAX_ROWS_PER_BYTE = 100
 _MAGIC = b"PAR1"
+_NO_HOST = ""
 _OTHER_FILE = "give a file that iorec record wrote: .parquet, .csv or .csv.gz"
 _FRESH_COPY = "get a fresh copy of the file, or record once more"
 
 
 @dataclass(frozen=True)
 class CaptureFile:
-    """A capture on disk."""
+    """A capture on disk; `host` names its machine, and no other one of the files opened with it."""
 
     path: Path
     size_bytes: int
     row_count: int
     metadata: Metadata
+    host: str
+
+    @property
+    def row_source(self) -> RowSource:
+        """Where its rows are."""
+        return RowSource(self.path, self.metadata.format_version, self.host)
 
 
 def find_captures(paths: Sequence[str | Path]) -> list[Path]:
-    """The files that the paths stand for: files, globs and folders; each once, in this order.
+    """The files that the paths stand for: files, globs and folders, in this order.
 
     Each has the outer form of a capture; what cannot be one raises IorecError.
     """
@@ -55,19 +64,31 @@ def find_captures(paths: Sequence[str | Path]) -> list[Path]:
     for file in found:
         _check_readable(file)
         _check_form(file)
-    return list(dict.fromkeys(found))
+    return found
+
+
+def without_repeats(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Each file once, and the paths to a file that another one leads to."""
+    first: dict[tuple[int, int], Path] = {}
+    repeats = []
+    for path in paths:
+        status = path.stat()
+        if first.setdefault((status.st_dev, status.st_ino), path) is not path:
+            repeats.append(path)
+    return list(first.values()), repeats
 
 
 def read_capture_file(connection: duckdb.DuckDBPyConnection, path: Path) -> CaptureFile:
-    """Reads what the file says of itself and checks its columns."""
+    """Reads what the file says of itself and checks its columns; the host is yet to be named."""
     size_bytes = path.stat().st_size
     try:
         if is_csv(path):
-            metadata = _read_sidecar(path)
+            metadata = _read_sidecar(path) or describe_rows(connection, path)
         else:
             metadata = _read_parquet_metadata(connection, path)
             _check_parquet_columns(connection, path)
-        query = f"SELECT count(*) FROM ({rows_query([path])})"
+        source = RowSource(path, metadata.format_version, _NO_HOST)
+        query = f"SELECT count(*) FROM ({rows_query([source])})"
         [(row_count,)] = connection.execute(query).fetchall()
     except duckdb.Error as error:
         raise IorecError(
@@ -77,7 +98,7 @@ def read_capture_file(connection: duckdb.DuckDBPyConnection, path: Path) -> Capt
         raise IorecError(
             f"cannot read {path}: it claims {row_count:,} rows in {size_bytes:,} bytes", _FRESH_COPY
         )
-    return CaptureFile(path, size_bytes, row_count, metadata)
+    return CaptureFile(path, size_bytes, row_count, metadata, _NO_HOST)
 
 
 def _expand(path: Path) -> Iterable[Path]:
@@ -187,11 +208,14 @@ def _check_parquet_columns(connection: duckdb.DuckDBPyConnection, path: Path) ->
             raise IorecError(f"cannot read {path}: its column {name} {found}", _FRESH_COPY)
 
 
-def _read_sidecar(path: Path) -> Metadata:
+def _read_sidecar(path: Path) -> Metadata | None:
+    """What describes a CSV file; None if nothing does."""
     sidecar = _sidecar(path)
     try:
         with sidecar.open("rb") as file:
             data = file.read(MAX_METADATA_BYTES + 1)
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise IorecError(
             f"cannot read {path}: cannot read {sidecar}, which describes it: {error.strerror}",

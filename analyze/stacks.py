@@ -1,10 +1,23 @@
 """Relates the bios of stacked devices (device-mapper, md) to those of the devices below."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from analyze.hosts import name_on
+from analyze.shown import shown_ledgers
+from analyze.sources import CaptureFile
+
 if TYPE_CHECKING:
     from analyze.capture import Capture
+
+
+@dataclass(frozen=True)
+class Level:
+    """A device and those below it whose I/Os were recorded too: sums count an I/O on each."""
+
+    device: str
+    below: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -41,19 +54,39 @@ class Stack:
     legs: tuple[Leg, ...]
 
 
+def find_levels(files: Sequence[CaptureFile], layer: str | None = None) -> tuple[Level, ...]:
+    """Loop, device-mapper and md devices that were recorded with what they stand on, by name."""
+    levels: dict[str, dict[str, None]] = {}
+    has_several_hosts = len({file.host for file in files}) > 1
+    for file in files:
+        disks = {p.name: disk.name for disk in file.metadata.devices for p in disk.partitions}
+        ledgers = shown_ledgers(file.metadata, layer)
+        recorded = {entry.device for entry in ledgers if entry.recorded}
+        for device in file.metadata.devices:
+            below = {disks.get(name, name): None for name in device.stands_on}
+            if device.name in recorded and not recorded.isdisjoint(below):
+                names = [device.name, *(name for name in below if name in recorded)]
+                if has_several_hosts:
+                    names = [name_on(file.host, name) for name in names]
+                levels.setdefault(names[0], {}).update(dict.fromkeys(names[1:]))
+    return tuple(Level(device, tuple(below)) for device, below in sorted(levels.items()))
+
+
 def load_stacks(capture: "Capture") -> tuple[Stack, ...]:
-    """Of the completed bios in the window that meet the condition, by device."""
+    """Of the bios that succeeded in the window that meet the condition, by device."""
+    above_name, name = capture.named("above"), capture.named("device")
     legs: dict[str, list[tuple[str, int, int, int]]] = {}
     for above, *leg in capture.sql(
-        "SELECT above, device, count(*), sum(bytes)::BIGINT, sum(latency_ns)::BIGINT FROM bios"
-        " WHERE above IS NOT NULL GROUP BY ALL ORDER BY avg(latency_ns) DESC, device"
+        f"SELECT {above_name}, {name} AS name, count(*), sum(bytes)::BIGINT,"
+        " sum(latency_ns)::BIGINT FROM bios WHERE above IS NOT NULL"
+        " GROUP BY ALL ORDER BY avg(latency_ns) DESC, name"
     ).fetchall():
         legs.setdefault(above, []).append((leg[0], leg[1], leg[2], leg[3]))
     own = capture.sql(
-        "SELECT device, count(*), sum(bytes)::BIGINT, sum(latency_ns)::BIGINT,"
+        f"SELECT {name} AS name, count(*), sum(bytes)::BIGINT, sum(latency_ns)::BIGINT,"
         " sum(latency_ns - queue_ns)::BIGINT FROM bios"
-        " WHERE device IN (SELECT above FROM bios) OR queue_ns IS NOT NULL"
-        " GROUP BY device ORDER BY device"
+        f" WHERE {name} IN (SELECT {above_name} FROM bios) OR queue_ns IS NOT NULL"
+        " GROUP BY name ORDER BY name"
     ).fetchall()
     return tuple(
         Stack(

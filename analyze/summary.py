@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analyze.errors import IorecError
-from analyze.summary_query import GROUPINGS, SORTS, fine_query, groups_query
+from analyze.summary_query import (
+    GROUPINGS,
+    OF_ONE_HOST,
+    SORTS,
+    fine_query,
+    groups_query,
+    part_query,
+)
 
 if TYPE_CHECKING:
     from analyze.capture import Capture
@@ -28,7 +35,7 @@ class HistogramBin:
 
 @dataclass(frozen=True)
 class Latency:
-    """Latency of the I/Os that completed; all None, and a sum of 0, if none did.
+    """Latency of the I/Os that succeeded; all None, and a sum of 0, if none did.
 
     A percentile lies within 0.3 % of that of numpy.percentile, the others are exact.
     """
@@ -47,20 +54,26 @@ class Latency:
 class Group:
     """The I/Os that share a key; a key column is None where it is unknown.
 
-    Rates are per second of recording in the window, `time_share` is of the latency of all groups,
-    `queue_share` is the part of the latency spent before the I/O went to the device.
+    Bytes are without those of failed I/Os. Rates are per second of recording in the window.
+    `time_ns` is the latency of all I/Os, failed ones too, and `time_share` the part of it in that
+    of all groups, None for cache flushes. `queue_share` is the part of the latency spent before the
+    I/O went to the device.
     """
 
     key: Key
     ios: int
     reads: int
     writes: int
+    flushes: int
     read_bytes: int
     write_bytes: int
+    discarded_bytes: int
+    zeroed_bytes: int
     in_flight: int
     errors: int
     ios_per_s: float | None
     bytes_per_s: float | None
+    time_ns: int
     time_share: float | None
     queue_share: float | None
     latency: Latency
@@ -69,7 +82,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """Groups from the largest to the smallest; `group_count` counts those left out too."""
+    """Groups from the largest to the smallest; `group_count` counts those left out too.
+
+    What devices flush from their caches is waited for by an I/O that is in a group already, so it
+    is in neither the groups nor the total, but by the same key in groups of its own.
+    """
 
     by: tuple[str, ...]
     key_columns: tuple[str, ...]
@@ -78,6 +95,9 @@ class Summary:
     group_count: int
     groups: tuple[Group, ...]
     total: Group
+    cache_flushes: tuple[Group, ...]
+    cache_flush_total: Group | None
+    completed_bytes: int  # of every I/O that ended, failed ones too
 
 
 def summarize(
@@ -92,12 +112,62 @@ def summarize(
 
     Raises IorecError for an unknown grouping or order, and for more groups than fit into memory.
     """
-    keys = _key_columns(by)
+    keys = _key_columns(by, has_several_hosts=capture.has_several_hosts)
     if sort not in SORTS:
         raise _unknown("sort by", sort, SORTS)
     capture.sql(f"CREATE OR REPLACE TEMP TABLE fine AS {fine_query(keys)}")
+    [(completed_bytes,)] = capture.sql(
+        "SELECT coalesce(sum(bytes), 0) FROM fine WHERE bucket IS NOT NULL"
+    ).fetchall()
+    total, groups, group_count = _load_part(
+        capture, part_query(cache_flushes=False), keys, by, sort, top, histogram=histogram
+    )
+    flush_total, flushes, _ = _load_part(
+        capture, part_query(cache_flushes=True), keys, by, sort, top, histogram=histogram
+    )
+    seconds_ns = capture.covered_ns
+    return Summary(
+        by=tuple(by),
+        key_columns=tuple(keys),
+        sort=sort,
+        duration_ns=seconds_ns,
+        group_count=group_count,
+        groups=tuple(_make_group(row, keys, total["time_ns"], seconds_ns) for row in groups),
+        total=_make_group(total, (), total["time_ns"], seconds_ns),
+        cache_flushes=tuple(_make_group(row, keys, 0, seconds_ns) for row in flushes),
+        cache_flush_total=_make_group(flush_total, (), 0, seconds_ns) if flushes else None,
+        completed_bytes=completed_bytes,
+    )
+
+
+def _key_columns(by: Sequence[str], *, has_several_hosts: bool) -> list[str]:
+    """The columns of the key, the host before names that are those of one host only."""
+    for grouping in by:
+        if grouping not in GROUPINGS:
+            raise _unknown("group by", grouping, GROUPINGS)
+    columns = [column for grouping in by for column in GROUPINGS[grouping]]
+    if has_several_hosts and not OF_ONE_HOST.isdisjoint(columns):
+        columns.insert(0, "host")
+    return list(dict.fromkeys(columns))
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> IorecError:
+    return IorecError(f"cannot {what} {name!r}", f"choose from: {', '.join(known)}", exit_code=2)
+
+
+def _load_part(
+    capture: "Capture",
+    part: str,
+    keys: Sequence[str],
+    by: Sequence[str],
+    sort: str,
+    top: int | None,
+    *,
+    histogram: bool,
+) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
+    """The sums of a part of `fine`, those of its largest groups, and how many groups there are."""
     [(group_count,)] = capture.sql(
-        f"SELECT count(*) FROM (SELECT DISTINCT {', '.join(keys)} FROM fine)"
+        f"SELECT count(*) FROM (SELECT DISTINCT {', '.join(keys)} FROM ({part}))"
     ).fetchall()
     wanted = group_count if top is None else min(top, group_count)
     if wanted > _MAX_GROUPS:
@@ -105,29 +175,9 @@ def summarize(
             f"there are {group_count:,} groups by {' and '.join(by)}",
             f"show the largest of them with --top, {_MAX_GROUPS:,} at most",
         )
-    [total] = _records(capture, groups_query((), sort, 1, histogram=histogram))
-    rows = _records(capture, groups_query(keys, sort, wanted, histogram=histogram))
-    return Summary(
-        by=tuple(by),
-        key_columns=tuple(keys),
-        sort=sort,
-        duration_ns=capture.covered_ns,
-        group_count=group_count,
-        groups=tuple(_make_group(row, keys, total, capture.covered_ns) for row in rows),
-        total=_make_group(total, (), total, capture.covered_ns),
-    )
-
-
-def _key_columns(by: Sequence[str]) -> list[str]:
-    for grouping in by:
-        if grouping not in GROUPINGS:
-            raise _unknown("group by", grouping, GROUPINGS)
-    columns = [column for grouping in by for column in GROUPINGS[grouping]]
-    return list(dict.fromkeys(columns))
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> IorecError:
-    return IorecError(f"cannot {what} {name!r}", f"choose from: {', '.join(known)}", exit_code=2)
+    [total] = _records(capture, groups_query(part, (), sort, 1, histogram=histogram))
+    rows = _records(capture, groups_query(part, keys, sort, wanted, histogram=histogram))
+    return total, rows, group_count
 
 
 def _records(capture: "Capture", query: str) -> list[dict[str, Any]]:
@@ -136,21 +186,16 @@ def _records(capture: "Capture", query: str) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
-def _make_group(
-    row: dict[str, Any], keys: Sequence[str], total: dict[str, Any], duration_ns: int
-) -> Group:
+def _make_group(row: dict[str, Any], keys: Sequence[str], total_ns: int, duration_ns: int) -> Group:
+    counts = ("ios", "reads", "writes", "flushes", "in_flight", "errors")
+    sizes = ("read_bytes", "write_bytes", "discarded_bytes", "zeroed_bytes")
     return Group(
         key={key: row[key] for key in keys},
-        ios=row["ios"],
-        reads=row["reads"],
-        writes=row["writes"],
-        read_bytes=row["read_bytes"],
-        write_bytes=row["write_bytes"],
-        in_flight=row["ios"] - row["done"],
-        errors=row["errors"],
+        **{name: row[name] for name in (*counts, *sizes)},
         ios_per_s=_ratio(row["ios"] * _SECOND_NS, duration_ns),
         bytes_per_s=_ratio(row["moved_bytes"] * _SECOND_NS, duration_ns),
-        time_share=_ratio(row["latency_sum_ns"], total["latency_sum_ns"]),
+        time_ns=row["time_ns"],
+        time_share=_ratio(row["time_ns"], total_ns),
         queue_share=_queue_share(row["queue_sum_ns"], row["device_sum_ns"]),
         latency=Latency(
             sum_ns=row["latency_sum_ns"],

@@ -20,10 +20,16 @@ GROUPINGS = {
     "errno": ("errno",),
     "size": ("size_class_bytes",),
     "layer": ("layer",),
+    "host": ("host",),
+    "capture": ("capture",),
 }
+# Numbers and names of things that each machine, or boot of one, has its own of.
+OF_ONE_HOST = frozenset(
+    {"pid", "tid", "device", "above", "partition", "cgroup", "file", "owner", "cpu"}
+)
 # What groups can be sorted by, the largest first.
 SORTS = {
-    "time": "latency_sum_ns",
+    "time": "time_ns",
     "ios": "ios",
     "reads": "reads",
     "writes": "writes",
@@ -55,48 +61,70 @@ _PERCENTILES = {"p50_ns": 0.5, "p95_ns": 0.95, "p99_ns": 0.99, "p999_ns": 0.999}
 # The middle of such a bucket is within 0.28 % of every latency in it. They count from 1 us, so
 # that a bar of a log2 histogram in us is made of whole ones.
 _BUCKETS_PER_DOUBLING = 128
+_FAILED = -(2**15)  # the bucket of all failed I/Os: a key of their own would take longer
 _BUCKET = (
-    "floor(log2(CASE WHEN latency_ns < 1 THEN 1 ELSE latency_ns END / 1e3)"
-    f" * {_BUCKETS_PER_DOUBLING})::SMALLINT"
+    f"CASE WHEN errno <> 0 THEN {_FAILED} ELSE"
+    " floor(log2(CASE WHEN latency_ns < 1 THEN 0.99 ELSE latency_ns END / 1e3)"
+    f" * {_BUCKETS_PER_DOUBLING}) END::SMALLINT"
 )
 _DOUBLINGS = 54  # of 1 us up to 2**63 ns
 
-# Each FILTER costs about a second in 100 M rows, so what depends on the op, or on the I/O being
-# complete, is told apart when the few rows of `fine` are summed up.
+# Each FILTER costs about a second in 100 M rows, so what depends on the op, or on how the I/O
+# ended, is told apart when the few rows of `fine` are summed up.
 _FINE_SUMS = """
-    count(*) AS ios, count(*) FILTER (errno <> 0) AS errors, sum(bytes) AS bytes,
+    count(*) AS ios, sum(bytes) AS bytes,
     min(latency_ns) AS min_ns, max(latency_ns) AS max_ns, sum(latency_ns) AS latency_sum_ns,
     sum(queue_ns) AS queue_sum_ns, sum(latency_ns - queue_ns) AS device_sum_ns
 """
 _IS_WRITE = "op IN ('write', 'zone_append')"
+# The wait for a cache flush is part of that for the flush or write which caused it.
+_IS_CACHE_FLUSH = "op IS NOT DISTINCT FROM 'cache_flush'"
+_IS_GOOD = f"bucket <> {_FAILED}"
+_SIZED_OPS = {
+    "read_bytes": "op = 'read'",
+    "write_bytes": _IS_WRITE,
+    "discarded_bytes": "op IN ('discard', 'secure_erase')",
+    "zeroed_bytes": "op = 'write_zeroes'",
+}
+_SIZES = ", ".join(
+    f"coalesce(sum(bytes) FILTER ({ops} AND bucket IS DISTINCT FROM {_FAILED}), 0) AS {name}"
+    for name, ops in _SIZED_OPS.items()
+)
 _GROUP_SUMS = f"""
     coalesce(sum(ios), 0)::BIGINT AS ios,
-    coalesce(sum(ios) FILTER (bucket IS NOT NULL), 0)::BIGINT AS done,
+    coalesce(sum(ios) FILTER (bucket IS NULL), 0)::BIGINT AS in_flight,
+    coalesce(sum(ios) FILTER ({_IS_GOOD}), 0)::BIGINT AS good,
+    coalesce(sum(ios) FILTER (bucket = {_FAILED}), 0)::BIGINT AS errors,
     coalesce(sum(ios) FILTER (op = 'read'), 0)::BIGINT AS reads,
     coalesce(sum(ios) FILTER ({_IS_WRITE}), 0)::BIGINT AS writes,
-    coalesce(sum(bytes) FILTER (op = 'read'), 0) AS read_bytes,
-    coalesce(sum(bytes) FILTER ({_IS_WRITE}), 0) AS write_bytes,
-    coalesce(sum(errors), 0)::BIGINT AS errors,
-    min(min_ns) AS min_ns, max(max_ns) AS max_ns,
-    coalesce(sum(latency_sum_ns), 0) AS latency_sum_ns,
+    coalesce(sum(ios) FILTER (op = 'flush'), 0)::BIGINT AS flushes,
+    {_SIZES},
+    coalesce(sum(latency_sum_ns), 0) AS time_ns,
+    coalesce(sum(latency_sum_ns) FILTER ({_IS_GOOD}), 0) AS latency_sum_ns,
+    min(min_ns) FILTER ({_IS_GOOD}) AS min_ns, max(max_ns) FILTER ({_IS_GOOD}) AS max_ns,
     read_bytes + write_bytes AS moved_bytes,
-    sum(latency_sum_ns) / sum(ios) FILTER (bucket IS NOT NULL) AS avg_ns,
-    sum(queue_sum_ns) FILTER (bucket IS NOT NULL) AS queue_sum_ns,
-    sum(device_sum_ns) AS device_sum_ns
+    sum(latency_sum_ns) FILTER ({_IS_GOOD}) / sum(ios) FILTER ({_IS_GOOD}) AS avg_ns,
+    sum(queue_sum_ns) FILTER ({_IS_GOOD}) AS queue_sum_ns,
+    sum(device_sum_ns) FILTER ({_IS_GOOD}) AS device_sum_ns
 """
 
 
 def fine_query(keys: Sequence[str]) -> str:
     """Sums of the rows of `io` by key, op and latency bucket, null for I/Os in flight."""
     columns = [f"{_KEY_VALUES.get(key, key)} AS {key}" for key in keys if key != "op"]
-    columns += ["op", f"{_BUCKET} AS bucket", _FINE_SUMS]
-    return f"SELECT {', '.join(columns)} FROM io GROUP BY ALL"
+    columns += ["op", f"{_BUCKET} AS bucket"]
+    return f"SELECT {', '.join([*columns, _FINE_SUMS])} FROM io GROUP BY ALL"
 
 
-def groups_query(keys: Sequence[str], sort: str, limit: int, *, histogram: bool) -> str:
-    """The largest groups of the table `fine`, in order; without keys the one row of everything.
+def part_query(*, cache_flushes: bool) -> str:
+    """Those rows of the table `fine` that are cache flushes, or the others."""
+    return f"SELECT * FROM fine WHERE {'' if cache_flushes else 'NOT '}({_IS_CACHE_FLUSH})"
 
-    `done` counts the completed I/Os, and `histogram` lists them by doubling of their latency:
+
+def groups_query(part: str, keys: Sequence[str], sort: str, limit: int, *, histogram: bool) -> str:
+    """The largest groups of a part of `fine`, in order; without keys the one row of all of it.
+
+    `good` counts the I/Os that succeeded, and `histogram` lists them by doubling of their latency:
     below 2 us, below 4 us and so on.
     """
     key_list = "".join(f"{key}, " for key in keys)
@@ -106,14 +134,16 @@ def groups_query(keys: Sequence[str], sort: str, limit: int, *, histogram: bool)
     same_key = " AND ".join(
         ["true", *(f"top.{key} IS NOT DISTINCT FROM part.{key}" for key in keys)]
     )
-    percentiles = ", ".join(f"{_percentile(part)} AS {name}" for name, part in _PERCENTILES.items())
+    percentiles = ", ".join(
+        f"{_percentile(fraction)} AS {name}" for name, fraction in _PERCENTILES.items()
+    )
     return f"""
-        WITH top AS (
-            SELECT {key_list} {_GROUP_SUMS} FROM fine GROUP BY ALL {choice}
+        WITH part AS ({part}), top AS (
+            SELECT {key_list} {_GROUP_SUMS} FROM part GROUP BY ALL {choice}
         ), buckets AS (
             SELECT {key_list} bucket, sum(ios) AS bucket_ios, min(min_ns) AS low_ns,
                 max(max_ns) AS high_ns
-            FROM fine AS part SEMI JOIN top ON {same_key} WHERE bucket IS NOT NULL GROUP BY ALL
+            FROM part SEMI JOIN top ON {same_key} WHERE {_IS_GOOD} GROUP BY ALL
         ), ranked AS (
             SELECT *, sum(bucket_ios) OVER (
                 {f"PARTITION BY {', '.join(keys)}" if keys else ""} ORDER BY bucket
@@ -128,7 +158,7 @@ def groups_query(keys: Sequence[str], sort: str, limit: int, *, histogram: bool)
 
 def _percentile(fraction: float) -> str:
     """Interpolated between the two nearest ranks, as numpy.percentile does by default."""
-    rank = f"((done - 1) * {fraction})"
+    rank = f"((good - 1) * {fraction})"
     below, above = _value_at(f"floor({rank})"), _value_at(f"ceil({rank})")
     return f"{below} + ({above} - {below}) * max({rank} - floor({rank}))"
 

@@ -50,8 +50,9 @@ def _load_troubles(capture: "Capture", condition: str, count: int) -> Troubles:
     if count == 0:
         return Troubles(0, ())
     result = capture.sql(
-        'SELECT epoch_ns(time) AS time_ns, op, device, "offset", bytes, pid, tid, comm, latency_ns,'
-        f" errno FROM io WHERE {condition} ORDER BY time LIMIT {_SHOWN}"
+        f"SELECT epoch_ns(time) AS time_ns, op, {capture.named('device')} AS device,"
+        ' "offset", bytes, pid, tid, comm, latency_ns, errno'
+        f" FROM io WHERE {condition} ORDER BY time LIMIT {_SHOWN}"
     )
     names = [column[0] for column in result.description or ()]
     rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]

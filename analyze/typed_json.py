@@ -1,5 +1,6 @@
 """Turns JSON objects from strangers into frozen dataclasses, checking every field's type."""
 
+import functools
 import re
 import types
 import typing
@@ -38,7 +39,7 @@ def parse_object(cls: type[T], value: dict[str, Any], path: str = "") -> T:
     Fields that the dataclass does not have are left out; a missing one that has no default raises
     FieldError.
     """
-    hints = typing.get_type_hints(cls)
+    hints = field_types(cls)  # type: ignore[arg-type]
     optional = {
         field.name
         for field in fields(cls)  # type: ignore[arg-type]
@@ -49,26 +50,36 @@ def parse_object(cls: type[T], value: dict[str, Any], path: str = "") -> T:
         raise FieldError(f"{_join(path, missing[0])} is missing")
     return cls(
         **{
-            name: _parse(hint, value[name], _join(path, name))
+            name: parse_value(hint, value[name], _join(path, name))
             for name, hint in hints.items()
             if name in value
         }
     )
 
 
-def _parse(hint: Any, value: Any, path: str) -> Any:
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """The annotations of a dataclass."""
+    return typing.get_type_hints(cls)
+
+
+def parse_value(hint: Any, value: Any, path: str) -> Any:
     """`value` as the annotated type `hint`, checked through and through."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
-        return None if value is None else _parse(arguments[0], value, path)
+        return None if value is None else parse_value(arguments[0], value, path)
     if isinstance(hint, type) and is_dataclass(hint):
         return parse_object(hint, _checked(value, dict, path), path)
     if origin is tuple:
         items = _checked(value, list, path)
-        return tuple(_parse(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(items))
+        return tuple(
+            parse_value(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(items)
+        )
     if origin is dict:
         entries = _checked(value, dict, path)
-        return {key: _parse(arguments[1], item, _join(path, key)) for key, item in entries.items()}
+        return {
+            key: parse_value(arguments[1], item, _join(path, key)) for key, item in entries.items()
+        }
     if hint is EpochNs:
         return _parse_time(_checked(value, str, path), path)
     if hint is float:

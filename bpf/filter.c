@@ -16,7 +16,17 @@ BPF_HASH(filter_pid, u32, u8, 1024);
 struct comm_key {
 	char comm[16];
 };
-BPF_HASH(filter_comm, struct comm_key, u8, 1024);
+BPF_HASH(filter_comm, struct comm_key, u8, 64);
+#endif
+#ifdef COMM_GLOBS
+/* All ways to match a glob, followed at once: see iorec/comm_glob.py. 1 KiB each. */
+struct comm_glob {
+	u32 masks[256];		/* of each byte: in the low half the states that it takes to the next
+				 * one, in the high half those that it keeps */
+	u32 first_state;
+};
+#define LAST_STATE (1U << 15)
+BPF_ARRAY(comm_globs, struct comm_glob, COMM_GLOBS);
 #endif
 #ifdef FILTER_CGROUPS
 BPF_CGROUP_ARRAY(filter_cgroup, FILTER_CGROUPS);
@@ -42,6 +52,43 @@ static inline bool is_wanted_op(u32 cmd_flags)
 #endif
 }
 
+#ifdef COMM_GLOBS
+static inline bool matches_glob(const struct comm_glob *glob, const char *comm)
+{
+	u32 state = glob->first_state, mask;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 15; i++) {
+		mask = glob->masks[(u8)comm[i]];
+		state = (state & mask & 0xffff) << 1 | (state & mask >> 16);
+	}
+	return state & LAST_STATE;
+}
+#endif
+
+static inline bool is_wanted_comm(const char *comm)
+{
+#ifdef COMM_GLOBS
+	struct comm_glob *glob;
+	u32 i;
+
+#pragma unroll
+	for (i = 0; i < COMM_GLOBS; i++) {
+		u32 index = i;
+
+		glob = comm_globs.lookup(&index);
+		if (glob && matches_glob(glob, comm))
+			return true;
+	}
+#endif
+#ifdef FILTER_COMM
+	return filter_comm.lookup((struct comm_key *)comm);
+#else
+	return true;
+#endif
+}
+
 /* Nobody in particular submits a flush that the kernel makes for several writes. */
 #if defined(FILTER_PID) || defined(FILTER_COMM) || defined(FILTER_CGROUPS)
 #define IS_UNKNOWN_SUBMITTER_WANTED false
@@ -59,10 +106,8 @@ static inline bool is_wanted_submitter(const struct identity *who)
 	if (!filter_pid.lookup((u32 *)&who->pid))
 		return false;
 #endif
-#ifdef FILTER_COMM
-	if (!filter_comm.lookup((struct comm_key *)&who->comm))
+	if (!is_wanted_comm(who->comm))
 		return false;
-#endif
 #ifdef FILTER_CGROUPS
 	int i;
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The way of an I/O from its submission into a record, in every layer. Stands behind owner.c. */
 
-BPF_RINGBUF_OUTPUT(records, RING_PAGES);
-
 /*
  * A request has at most as many bios as its queue allows segments: 2048 on SCSI, less on most, more
  * on nbd only. The kernel allows 32 tail calls in a row, thus 33 * 128 bios.
@@ -27,22 +25,21 @@ static inline void trace_complete(u64 latency_ns, u32 bytes, u16 error)
 }
 
 /* Puts an I/O into the table; NULL if there is no room. */
-static inline struct slot *submit(struct program_counters *mine, u32 layer, u64 key,
-				  struct bio *bio, u32 dev, u8 partno, u32 cmd_flags)
+static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, u64 key,
+				  struct bio *bio, u32 dev, u8 partno, u32 cmd_flags, u32 bytes)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	struct identity who = {.cgroup = bpf_get_current_cgroup_id(), .pid = id >> 32, .tid = id};
 	struct slot *slot;
 
 	mine->runs++;
-	slot = claim(key, &mine->stale);
-	if (!slot) {
-		mine->table_full++;
+	slot = claim(key, mine, first_lane);
+	if (!slot)
 		return NULL;
-	}
 	bpf_get_current_comm(&who.comm, sizeof(who.comm));
-	slot->lane = layer * CPUS + bpf_get_smp_processor_id();
-	slot->cmd_flags = cmd_flags;
+	slot->source = layer * CPUS + bpf_get_smp_processor_id();
+	slot->cmd_flags = effective_flags(cmd_flags, bytes);
+	slot->bytes = bytes;
 	slot->dev = dev;
 	slot->partno = partno;
 	slot->issue_ns = 0;
@@ -50,14 +47,14 @@ static inline struct slot *submit(struct program_counters *mine, u32 layer, u64 
 	slot->error = 0;
 	slot->bios_or_above = slot->is_part ? slot->bios_or_above : 0;
 	slot->is_part = false;
-	slot->is_filtered = !is_wanted_device(dev, partno) || !is_wanted_op(cmd_flags) ||
+	slot->is_filtered = !is_wanted_device(dev, partno) || !is_wanted_op(slot->cmd_flags) ||
 			    !is_wanted_submitter(&who);
 	if (!slot->is_filtered) {
 		if (bio) {
 			who.charged_cgroup = charged_cgroup(bio);
 			set_file(&who, bio, &mine->scratch);
 		}
-		slot->identity = identity_number(mine, slot->lane, &who);
+		slot->identity = identity_number(mine, slot->source, &who);
 	}
 	slot->start_ns = bpf_ktime_get_ns();
 	trace_submit(who.comm, dev, cmd_flags);
@@ -82,20 +79,55 @@ static inline u64 wakeup(u64 number)
 
 	if (!settings || settings->wake_bytes == IS_AWAKE)
 		return BPF_RB_NO_WAKEUP;
-	if (!(settings->has_identities && settings->wakes_for_identities) &&
-	    (number % LOOK_EVERY || backlog_bytes() < settings->wake_bytes))
+	if (number % LOOK_EVERY || backlog_bytes() < settings->wake_bytes)
 		return BPF_RB_NO_WAKEUP;
 	settings->wake_bytes = IS_AWAKE;
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-/* Takes a finished I/O out of the table and records it. */
-static inline void finish(struct complete_counters *mine, u32 lane, struct slot *slot, u32 bytes)
+/*
+ * Whether a bio that was not to wait came back because it would have had to. Who sent it (io_uring)
+ * sends it again: it is neither traffic nor a failure.
+ */
+static inline bool is_refused(const struct slot *slot)
 {
+	return slot->error == BLK_STS_AGAIN && slot->cmd_flags & REQ_NOWAIT &&
+	       layer_of(slot) == BIO_LAYER;
+}
+
+/* Counts a finished I/O that gets no record. */
+static inline void note_unrecorded(struct lane *mine, u32 first_lane, const struct slot *slot,
+				   u32 bytes, u64 now)
+{
+	struct tally *tally = tally_of(layer_of(slot), slot->dev, slot->cmd_flags);
+
+	if (is_refused(slot)) {
+		mine->refused++;
+		if (tally)
+			count(tally->refused, 1);
+	} else if (is_filtered(slot, now)) {
+		mine->filtered++;
+		if (tally) {
+			count(tally->filtered, 1);
+			count(tally->filtered_bytes, bytes);
+		}
+	} else {
+		mine->ring_full++;
+		note_gap(mine, first_lane, now, now);
+		if (tally) {
+			count(tally->ring_full, 1);
+			count(tally->ring_full_bytes, bytes);
+		}
+	}
+}
+
+/* Takes a finished I/O out of the table and records it. */
+static inline void finish(struct lane *mine, u32 first_lane, struct entry entry, u32 bytes)
+{
+	struct slot *slot = slot_of(entry);
 	u64 now = bpf_ktime_get_ns();
-	bool is_wanted = !is_filtered(slot, now);
+	bool is_wanted = !is_filtered(slot, now) && !is_refused(slot);
 	struct record *record = is_wanted ? records.ringbuf_reserve(sizeof(*record)) : NULL;
-	struct tally *tally;
 
 	trace_complete(now - slot->start_ns, bytes, slot->error);
 	if (record) {
@@ -108,41 +140,26 @@ static inline void finish(struct complete_counters *mine, u32 lane, struct slot 
 		record->cmd_flags = slot->cmd_flags;
 		record->identity = slot->identity;
 		record->bios_or_above = slot->bios_or_above;
-		record->lane = slot->lane;
+		record->source = slot->source;
 		record->error = slot->error;
 		record->partno = slot->partno;
 		mine->recorded++;
 		records.ringbuf_submit(record, wakeup(mine->recorded));
-		slot->key = 0;
-		return;
-	}
-	tally = tally_of(lane, layer_of(slot), slot->dev, slot->cmd_flags & REQ_OP_MASK);
-	slot->key = 0;
-	if (!is_wanted) {
-		mine->filtered++;
-		if (tally) {
-			tally->filtered++;
-			tally->filtered_bytes += bytes;
-		}
 	} else {
-		mine->ring_full++;
-		note_gap(mine, lane, now);
-		if (tally) {
-			tally->ring_full++;
-			tally->ring_full_bytes += bytes;
-		}
+		note_unrecorded(mine, first_lane, slot, bytes, now);
 	}
+	set_key(entry, 0);
 }
 
 /* A bio may be what a request is found by, too (before 6.5): the lowest bit tells the two apart. */
-static inline struct slot *find_bio(struct bio *bio, u64 *key, u64 *scratch)
+static inline struct entry find_bio(struct bio *bio, u64 *key, u64 *scratch)
 {
 	*key = plain(bio, scratch) | 1;
 	return find(*key);
 }
 
 /* The bio of which this one was split off (bio_chain), if it is one of those in flight. */
-static inline struct slot *find_whole(struct bio *bio, u64 *key, u64 *scratch)
+static inline struct entry find_whole(struct bio *bio, u64 *key, u64 *scratch)
 {
 	*key = plain(bio->bi_private, scratch) | 1;
 	return find(*key);
@@ -152,26 +169,27 @@ static inline struct slot *find_whole(struct bio *bio, u64 *key, u64 *scratch)
  * A bio that is no I/O, as it was not queued: either it is the front that was split off another
  * one, or it is about to be queued. Returns its slot if it is an I/O after all, else NULL.
  */
-static inline struct slot *note_part(struct program_counters *mine, struct bio *bio, bool is_split,
-				     u32 above)
+static inline struct slot *note_part(struct lane *mine, u32 first_lane, struct bio *bio,
+				     bool is_split, u32 above)
 {
 	u64 key, whole_key;
-	struct slot *slot = find_bio(bio, &key, &mine->scratch), *whole;
+	struct entry entry = find_bio(bio, &key, &mine->scratch), whole;
+	struct slot *slot;
 
-	if (slot)
-		return slot->is_part ? NULL : slot;
-	slot = claim(key, &mine->stale);
-	if (!slot) {
-		mine->table_full++;
+	if (entry.bucket)
+		return slot_of(entry)->is_part ? NULL : slot_of(entry);
+	slot = claim(key, mine, first_lane);
+	if (!slot)
 		return NULL;
-	}
 	slot->is_part = true;
 	slot->bios_or_above = above;
-	slot->start_ns = 0;
-	whole = is_split ? find_whole(bio, &whole_key, &mine->scratch) : NULL;
-	if (whole) {
-		slot->start_ns = whole_key;
-		__sync_fetch_and_add(&whole->done_bytes_or_parts, 1);
+	slot->whole_key = 0;
+	if (!is_split)
+		return NULL;
+	whole = find_whole(bio, &whole_key, &mine->scratch);
+	if (whole.bucket) {
+		slot->whole_key = whole_key;
+		count(slot_of(whole)->done_bytes_or_parts, 1);
 	}
 	return NULL;
 }
@@ -180,19 +198,19 @@ static inline struct slot *note_part(struct program_counters *mine, struct bio *
  * The bio is too large for its device. The kernel splits off its front, as a bio that ends without
  * having been queued, and goes on with the rest; device-mapper puts the whole back instead.
  */
-int on_split(u64 *ctx)
+int bio_split(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[SPLIT_BIO_ARGUMENT];
-	struct counters *mine = counters_if_recording();
+	struct lane *mine = enter(ctx, BIO_SPLIT_LANE);
 	struct tally *tally;
 
 	if (!mine)
 		return 0;
-	tally = other_tally_of(REQUEST_LAYER, dev_of_bio(bio), bio->bi_opf);
+	tally = tally_of(REQUEST_LAYER, dev_of_bio(bio), effective_flags(bio->bi_opf, bio->bi_size));
 	if (tally)
-		__sync_fetch_and_add(&tally->splits, 1);
+		count(tally->splits, 1);
 #ifdef RECORDS_BIOS
-	note_part(&mine->split, bio, true, 0);
+	note_part(mine, BIO_SPLIT_LANE, bio, true, 0);
 #endif
 	return 0;
 }

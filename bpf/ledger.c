@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Counts what becomes of every I/O, and names the lanes of the programs that count.
+ * Counts what becomes of every I/O, and gives each program that counts a lane of its own.
  *
  * In front of this file stands a generated header: the kernel structs that are read here, each
  * member at its offset in the running kernel, and the HAVE_ macros. Behind it stand table.c,
  * filter.c, device.c, owner.c, io.c and the files of the layers that are recorded. The recorder
- * adds, as -D flags: CPUS, LAYERS, BUCKETS, RING_PAGES, IDENTITIES, SECOND_MARK, the tracepoints'
- * argument numbers, and the filters.
+ * adds, as -D flags: CPUS, LAYERS, LANES, the first lane of each program, BUCKETS, RING_PAGES,
+ * COPY_MARK, the tracepoints' argument numbers, and the filters.
  */
 #include "records.h"
 
@@ -14,37 +14,34 @@
 
 /* One switch for all programs, so that they start and stop as one. */
 BPF_F_TABLE("array", u32, struct control, control, 1, MMAPABLE);
-BPF_F_TABLE("array", u32, struct counters, counters, CPUS, MMAPABLE);
 /*
- * The kernel skips a program that is running on the CPU already (05b24ff9b2cf, 6.1), so a
- * completion that interrupts another one would be missed. A second program takes it: the same one,
- * loaded twice. Each of these programs has a lane of its own on each CPU, those that take what
- * interrupts behind the others.
+ * The kernel skips a program that is running on the CPU already (05b24ff9b2cf, 6.1): one that an
+ * interrupt interrupts, or that is preempted, which tracepoints can be since f7d327654b88 and
+ * a46023d5616e (7.0). So each program that this can happen to is loaded several times, as copies
+ * that differ in COPY_MARK alone. All are called for each event, in turn, and the first that runs
+ * takes the event. Each copy has a lane of its own on each CPU.
  */
-#define REQUEST_LANE 0
-#define BIO_LANE (2 * CPUS)
-#define BIO_OF_REQUEST_LANE (4 * CPUS)
-#ifdef RECORDS_BIOS
-#define LANES (6 * CPUS)
-#else
-#define LANES (2 * CPUS)
-#endif
-BPF_F_TABLE("array", u32, struct complete_counters, completions, LANES, MMAPABLE);
-/* For each lane some 50 devices with their operations. */
+BPF_F_TABLE("array", u32, struct lane, lanes, LANES * CPUS, MMAPABLE);
+BPF_F_TABLE("array", u32, struct turns, turns, LANES * CPUS, 0);
+/* For each CPU some 50 devices with their operations. Added to atomically. */
 #define TALLY_BUCKETS 32
-/* What is no completion is rare, and counted by several programs, with atomic additions. */
-#define OTHER_LANE LANES
-BPF_F_TABLE("array", u32, struct tally_bucket, tallies, (LANES + CPUS) * TALLY_BUCKETS,
-	    MMAPABLE);
-/* For each lane a ring of gaps; two are at least GAP_NS apart, so 256 last for 2.5 s. */
-#define GAPS 256
+BPF_F_TABLE("array", u32, struct tally_bucket, tallies, CPUS * TALLY_BUCKETS, MMAPABLE);
+/* For each lane a ring of gaps; two are at least GAP_NS apart, so 128 last for 1.3 s. */
+#define GAPS 128
 #define GAP_NS 10000000ULL
-BPF_F_TABLE("array", u32, struct gap, gaps, LANES * GAPS, MMAPABLE);
+BPF_F_TABLE("array", u32, struct gap, gaps, LANES * CPUS * GAPS, MMAPABLE);
 
 static inline u64 hash(u64 value)
 {
 	/* 2^64 divided by the golden ratio: requests lie at equal distances, which this spreads. */
 	return value * 0x9e3779b97f4a7c15ULL;
+}
+
+/* A typed pointer cannot be hashed; one read back from a map is a plain number. */
+static inline u64 plain(const void *pointer, volatile u64 *scratch)
+{
+	*scratch = (u64)pointer;
+	return *scratch;
 }
 
 static inline struct control *recorder(void)
@@ -61,45 +58,82 @@ static inline bool recording(void)
 	return settings && settings->is_recording;
 }
 
-/* The counters of this CPU; NULL while not recording. */
-static inline struct counters *counters_if_recording(void)
-{
-	u32 cpu = bpf_get_smp_processor_id();
-
-	return recording() ? counters.lookup(&cpu) : NULL;
-}
-
-/* Whether this is the second program: the loader puts 0 or 1 in place of the mark. */
-static inline u64 is_second(void)
+/* Which copy of its program this is; the loader puts the number in place of the mark. */
+#define IS_LAST_COPY 8
+#define HAS_COPIES 16
+static inline u64 copy_mark(void)
 {
 	u64 answer;
 
-	asm volatile("%0 = %1" : "=r"(answer) : "i"(SECOND_MARK));
+	asm volatile("%0 = %1" : "=r"(answer) : "i"(COPY_MARK));
 	return answer;
 }
 
-/* The lane behind `base` of this program and CPU; NULL if there is nothing to do. */
-static inline struct complete_counters *enter_lane(u32 base, u32 *lane)
+static inline u32 copy_number(void)
 {
-	struct complete_counters *mine;
-
-	*lane = base + bpf_get_smp_processor_id();
-	mine = recording() ? completions.lookup(lane) : NULL;
-	if (!mine)
-		return NULL;
-	if (is_second()) {
-		if (!mine->is_running)
-			return NULL;
-		*lane += CPUS;
-		return completions.lookup(lane);
-	}
-	mine->is_running = true;
-	return mine;
+	return copy_mark() & (MOST_COPIES - 1);
 }
 
-static inline void leave_lane(struct complete_counters *mine)
+static inline bool note_turn(struct turns *turn, u64 context)
 {
-	mine->is_running = false;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < MOST_TURNS; i++) {
+#ifdef HAVE_CMPXCHG
+		if (!__sync_val_compare_and_swap(&turn->contexts[i], 0, context))
+			return true;
+#else
+		/* What comes between has taken its own place out again (without preemption). */
+		if (!turn->contexts[i]) {
+			turn->contexts[i] = context;
+			return true;
+		}
+#endif
+	}
+	/* Left by copies that were themselves skipped. */
+	turn->contexts[hash(context) >> 62] = context;
+	return true;
+}
+
+/*
+ * Whether this copy is the first that runs for an event. The event's context is known by where its
+ * arguments lie, on a stack of its own; the last copy takes the context out again.
+ */
+static inline bool takes_turn(const void *ctx, u32 first_lane)
+{
+	u32 index = first_lane * CPUS + bpf_get_smp_processor_id();
+	struct turns *turn = turns.lookup(&index);
+	u64 context;
+	int i;
+
+	if (!turn)
+		return false;
+	context = plain(ctx, &turn->scratch[copy_number()]);
+#pragma unroll
+	for (i = 0; i < MOST_TURNS; i++) {
+		if (turn->contexts[i] != context)
+			continue;
+		if (copy_mark() & IS_LAST_COPY)
+			turn->contexts[i] = 0;
+		return copy_number() == 0;
+	}
+	return copy_mark() & IS_LAST_COPY || note_turn(turn, context);
+}
+
+/* The lane of this copy of a program, to be left by leave(); NULL if there is nothing to do. */
+static inline struct lane *enter(const void *ctx, u32 first_lane)
+{
+	u32 index = (first_lane + copy_number()) * CPUS + bpf_get_smp_processor_id();
+	struct lane *mine = recording() ? lanes.lookup(&index) : NULL;
+
+	if (!mine || !(copy_mark() & HAS_COPIES) || mine->done_bios)
+		return mine;
+	if (!takes_turn(ctx, first_lane))
+		return NULL;
+	if (copy_number())
+		mine->turns++;
+	return mine;
 }
 
 /* 1 or 0, in such a way that neither the compiler nor the verifier makes a branch of it. */
@@ -114,10 +148,10 @@ static inline u64 is_zero(u64 value)
 }
 
 /* NULL if 8 others share the bucket. Without branches (see find_in_loop() in table.c). */
-static inline struct tally *tally_of(u32 lane, u32 layer, u32 dev, u32 op)
+static inline struct tally *tally_of(u32 layer, u32 dev, u32 cmd_flags)
 {
-	u64 key = 1ULL << 63 | (u64)layer << 40 | (u64)dev << 8 | op;
-	u32 index = lane * TALLY_BUCKETS + (hash(key) >> 32) % TALLY_BUCKETS;
+	u64 key = 1ULL << 63 | (u64)layer << 40 | (u64)dev << 8 | (cmd_flags & REQ_OP_MASK);
+	u32 index = bpf_get_smp_processor_id() * TALLY_BUCKETS + (hash(key) >> 32) % TALLY_BUCKETS;
 	struct tally_bucket *bucket = tallies.lookup(&index);
 	u64 place = 0, is_fit;
 	struct tally *tally;
@@ -145,33 +179,46 @@ static inline struct tally *tally_of(u32 lane, u32 layer, u32 dev, u32 op)
 #endif
 }
 
-static inline struct tally *other_tally_of(u32 layer, u32 dev, u32 cmd_flags)
+#define count(field, number) __sync_fetch_and_add(&(field), number)
+
+/*
+ * The flags with the operation that a person would name. An empty write that asks for a flush is
+ * how an fsync reaches the block layer; the flush that the disk is then asked for is its own.
+ */
+static inline u32 effective_flags(u32 cmd_flags, u32 bytes)
 {
-	return tally_of(OTHER_LANE + bpf_get_smp_processor_id(), layer, dev,
-			cmd_flags & REQ_OP_MASK);
+	u32 op = cmd_flags & REQ_OP_MASK;
+
+	if (op == REQ_OP_FLUSH)
+		return cmd_flags - REQ_OP_FLUSH + OP_CACHE_FLUSH;
+	if (op == REQ_OP_WRITE && cmd_flags & REQ_PREFLUSH && !bytes)
+		return cmd_flags - REQ_OP_WRITE + REQ_OP_FLUSH;
+	return cmd_flags;
 }
 
 /* The completion of an I/O that is not in the table. */
-static inline void note_unmatched(struct complete_counters *mine, u32 lane, u32 layer, u32 dev,
-				  u32 cmd_flags, u32 bytes)
+static inline void note_unmatched(struct lane *mine, u32 layer, u32 dev, u32 cmd_flags, u32 bytes)
 {
-	struct tally *tally = tally_of(lane, layer, dev, cmd_flags & REQ_OP_MASK);
+	struct tally *tally = tally_of(layer, dev, effective_flags(cmd_flags, bytes));
 
 	mine->unmatched++;
 	if (tally) {
-		tally->unmatched++;
-		tally->unmatched_bytes += bytes;
+		count(tally->unmatched, 1);
+		count(tally->unmatched_bytes, bytes);
 	}
 }
 
-static inline void note_gap(struct complete_counters *mine, u32 lane, u64 now)
+/* Extends the lane's newest gap, or begins one. */
+static inline void note_gap(struct lane *mine, u32 first_lane, u64 first_ns, u64 last_ns)
 {
-	u32 base = lane * GAPS;
+	u32 base = ((first_lane + copy_number()) * CPUS + bpf_get_smp_processor_id()) * GAPS;
 	u32 index = base + mine->gaps % GAPS;
 	struct gap *gap = gaps.lookup(&index);
 
-	if (gap && mine->gaps && now - gap->last_ns < GAP_NS) {
-		gap->last_ns = now;
+	if (gap && mine->gaps && last_ns - gap->last_ns < GAP_NS) {
+		if (first_ns < gap->first_ns)
+			gap->first_ns = first_ns;
+		gap->last_ns = last_ns;
 		gap->lost++;
 		return;
 	}
@@ -179,8 +226,8 @@ static inline void note_gap(struct complete_counters *mine, u32 lane, u64 now)
 	gap = gaps.lookup(&index);
 	if (!gap)
 		return;
-	gap->first_ns = now;
-	gap->last_ns = now;
+	gap->first_ns = first_ns;
+	gap->last_ns = last_ns;
 	gap->lost = 1;
 	mine->gaps++;
 }

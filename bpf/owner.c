@@ -1,43 +1,71 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Who submits an I/O, and for whom. Stands behind device.c. */
 
-/* For each layer and CPU a ring of the newest identities; the recorder reads them at every drain. */
-BPF_F_TABLE("array", u32, struct identity, identities, LAYERS * CPUS * IDENTITIES, MMAPABLE);
-/* And the identities seen last; a miss costs a new identity, no more. */
+BPF_RINGBUF_OUTPUT(records, RING_PAGES);
+
+/* For each layer and CPU the identities seen last. */
 #define CACHED_IDENTITIES 1024
 BPF_F_TABLE("array", u32, struct cached_identity, cached_identities,
 	    LAYERS * CPUS * CACHED_IDENTITIES, 0);
 
-/* The number of an identity in its lane. */
-static inline u32 identity_number(struct program_counters *mine, u32 lane,
-				  const struct identity *who)
+/* Each copy of a program numbers those that it announces itself. */
+#define COPY_SHIFT 30
+
+/* Returns the identity's number, or LOST_IDENTITY if there was no room to say it. */
+static inline u32 announce(struct lane *mine, u32 source, const struct identity *who,
+			   struct control *settings)
+{
+	struct announcement *row;
+	u64 flags = BPF_RB_NO_WAKEUP;
+	u32 number;
+
+	if (mine->identities + 1 >= 1ULL << COPY_SHIFT)
+		return LOST_IDENTITY;
+	row = records.ringbuf_reserve(sizeof(*row));
+	if (!row)
+		return LOST_IDENTITY;
+	mine->identities++;
+	number = copy_number() << COPY_SHIFT | (u32)mine->identities;
+	row->identity = *who;
+	row->record_bytes = sizeof(struct record);
+	row->number = number;
+	row->source = source;
+	settings->has_identities = true;
+	if (settings->wakes_for_identities && settings->wake_bytes != IS_AWAKE) {
+		settings->wake_bytes = IS_AWAKE;
+		flags = BPF_RB_FORCE_WAKEUP;
+	}
+	records.ringbuf_submit(row, flags);
+	return number;
+}
+
+static inline u32 identity_number(struct lane *mine, u32 source, const struct identity *who)
 {
 	u32 spread = hash(who->inode << 32 ^ who->inode_dev ^ who->tid) >> 32;
-	u32 index = lane * CACHED_IDENTITIES + spread % CACHED_IDENTITIES;
-	struct cached_identity *cached = cached_identities.lookup(&index);
-	struct control *settings;
-	struct identity *row;
+	u32 index = source * CACHED_IDENTITIES + spread % CACHED_IDENTITIES, number;
+	struct control *settings = recorder();
+	struct cached_identity *cached;
 	const u64 *a, *b;
 
+	if (!settings)
+		return LOST_IDENTITY;
+	/* The first copy's: another one may have interrupted it while it writes there. */
+	cached = copy_number() ? NULL : cached_identities.lookup(&index);
 	if (!cached)
-		return NO_IDENTITY;
+		return announce(mine, source, who, settings);
 	a = (const u64 *)&cached->identity;
 	b = (const u64 *)who;
-	if (cached->number && a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] &&
-	    a[4] == b[4] && a[5] == b[5] && a[6] == b[6])
+	if (cached->number && cached->epoch == (u32)settings->epoch && a[0] == b[0] &&
+	    a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5] &&
+	    a[6] == b[6])
 		return cached->number;
-	index = lane * IDENTITIES + (mine->identities + 1) % IDENTITIES;
-	row = identities.lookup(&index);
-	if (!row)
-		return NO_IDENTITY;
-	*row = *who;
-	mine->identities++;
-	settings = recorder();
-	if (settings)
-		settings->has_identities = true;
+	number = announce(mine, source, who, settings);
+	if (number == LOST_IDENTITY)
+		return number;
 	cached->identity = *who;
-	cached->number = mine->identities;
-	return cached->number;
+	cached->number = number;
+	cached->epoch = settings->epoch;
+	return number;
 }
 
 /* The cgroup that an I/O is charged to: of writeback that of the writer, not of the kworker. */

@@ -2,11 +2,13 @@
 /* What the kernel programs share with the recorder; iorec/records.py holds the same layouts. */
 
 #define NO_ISSUE (~0ULL)
-#define NO_IDENTITY 0
 
-/* A layer sees an I/O from one pair of tracepoints; its number is part of a lane's (bpf/ledger.c). */
+/* A layer sees an I/O from one pair of tracepoints; its number is part of an I/O's source. */
 #define REQUEST_LAYER 0
 #define BIO_LAYER 1
+
+/* What a disk flushes its cache for: an operation of its own, unlike REQ_OP_FLUSH of a submitter. */
+#define OP_CACHE_FLUSH 62
 
 /* What the recorder wants of the programs. */
 struct control {
@@ -14,6 +16,7 @@ struct control {
 	u64 wake_bytes;		/* wake it when so much is in the ring buffer; IS_AWAKE: never */
 	u64 wakes_for_identities;	/* and when there are new ones */
 	u64 has_identities;	/* since it cleared this */
+	u64 epoch;		/* identities announced in an earlier one are announced again */
 };
 
 #define IS_AWAKE (~0ULL)
@@ -26,28 +29,28 @@ struct record {
 	u64 sector;
 	u32 bytes;
 	u32 dev;		/* whole disk: major << 20 | minor */
-	u32 cmd_flags;		/* REQ_OP_ and REQ_ flags as submitted */
-	u32 identity;		/* number in the lane's identities, or NO_IDENTITY */
+	u32 cmd_flags;		/* REQ_OP_ (see effective_flags()) and REQ_ flags as submitted */
+	u32 identity;		/* its number among those of the source, NO_IDENTITY or LOST_IDENTITY */
 	u32 bios_or_above;	/* request: bios it carries; bio: the stacked device it is from, or 0 */
-	u16 lane;		/* layer * CPUS + submitting CPU */
+	u16 source;		/* layer * CPUS + submitting CPU */
 	u8 error;		/* blk_status_t; of requests on kernels before 5.16, errno */
 	u8 partno;
 };
 
 /* An I/O in flight: one cache line, so that two never share one. */
 struct slot {
-	u64 key;		/* address of the request, or of the bio plus 1; 0: free */
-	u64 start_ns;		/* of a part: the key of the whole, or 0 */
+	u64 start_ns;
+	u64 whole_key;		/* of a part: the key of the whole, or 0 */
 	u64 issue_ns;		/* 0: not handed to the driver, or the device below, yet */
 	u64 sector;
 	u32 bytes;
-	u32 done_bytes_or_parts;	/* request: bytes of partial completions so far; bio: how many
-					 * parts of it must end besides itself */
 	u32 dev;
 	u32 cmd_flags;
 	u32 identity;
+	u32 done_bytes_or_parts;	/* request: bytes of partial completions so far; bio: how many
+					 * parts of it must end besides itself */
 	u32 bios_or_above;
-	u16 lane;
+	u16 source;
 	u8 error;
 	u8 partno;
 	u8 is_filtered;
@@ -57,11 +60,13 @@ struct slot {
 
 #define SLOTS_PER_BUCKET 8
 
+/* The keys are apart from the slots: all eight of them are one cache line. */
 struct bucket {
+	u64 keys[SLOTS_PER_BUCKET];	/* address of the request, or of the bio plus 1; 0: free */
 	struct slot slots[SLOTS_PER_BUCKET];
 };
 
-/* Who submits, and for whom: written once for each that a CPU sees in a layer. */
+/* Who submits, and for whom. */
 struct identity {
 	u64 cgroup;
 	u64 charged_cgroup;	/* 0: unknown */
@@ -73,52 +78,62 @@ struct identity {
 	char comm[16];
 };
 
+/* No submitter; one whose announcement found no room. */
+#define NO_IDENTITY 0
+#define LOST_IDENTITY (~0U)
+
+/*
+ * Tells the recorder an identity's number. It goes through the ring buffer ahead of the first I/O
+ * that uses it, so that the ring's order and losses are its own, and takes the room of two records:
+ * where the second one's header would be, there is what a header begins with.
+ */
+struct announcement {
+	struct identity identity;
+	u64 record_bytes;	/* sizeof(struct record) */
+	u32 number;		/* never used twice for a source */
+	u16 source;
+	u16 padding[25];
+};
+
+/* The newest identities that a lane announced; a miss costs an announcement, no more. */
 struct cached_identity {
 	struct identity identity;
 	u32 number;
-	u32 padding;
+	u32 epoch;
 };
 
 /*
- * Counters of one program on one CPU. Programs may interrupt each other, so each has its own, in a
- * cache line; a program never runs twice at once on one CPU.
+ * Counters of a lane: of one copy of one program on one CPU. Nothing else runs there at the same
+ * time, whatever interrupts or preempts it, so that nothing here needs an atomic operation.
  */
-struct program_counters {
+struct lane {
 	u64 scratch;
-	u64 runs;
-	u64 table_full;
-	u64 stale;		/* the request's or bio's earlier use was not seen to complete */
-	u64 identities;		/* the number of the newest identity */
-	u64 events;		/* requests merged away, requeues */
-	u64 padding[2];
-};
-
-struct counters {
-	struct program_counters start;
-	struct program_counters issue;
-	struct program_counters merge;
-	struct program_counters requeue;
-	struct program_counters split;
-	struct program_counters remap;
-	struct program_counters bio_queue;
-};
-
-/* Counters of one lane: the completions of a layer on a CPU, or those that interrupt them. */
-struct complete_counters {
-	u64 is_running;
-	u64 scratch;
-	u64 runs;
+	u64 turns;		/* events that a copy took because those before it were running */
+	u64 runs;		/* I/Os begun, or completions reported */
 	u64 recorded;
 	u64 ring_full;
 	u64 filtered;
 	u64 unmatched;		/* not in the table: began before the recording, or not seen to start */
 	u64 continuations;	/* one part of an I/O: of a flush sequence, partial, or split off */
+	u64 refused;		/* as it was not to wait, and would have had to */
+	u64 table_full;
+	u64 stale;		/* the request's or bio's earlier use was not seen to complete */
+	u64 identities;		/* announced */
+	u64 events;		/* requests merged away, requeues */
 	u64 gaps;		/* the number of the newest gap */
 	u64 done_bios;		/* of the request that is being completed, by an earlier call */
-	u64 padding[6];
+	u64 padding;
 };
 
-/* I/Os of one layer, device and operation that got no record, counted in one lane. */
+/* The contexts whose event a copy of a program has taken, on one CPU, and room for each copy. */
+#define MOST_COPIES 4
+#define MOST_TURNS 4
+struct turns {
+	u64 scratch[MOST_COPIES];
+	u64 contexts[MOST_TURNS];	/* 0: free */
+};
+
+/* I/Os of one layer, device and operation that got no record, counted on one CPU. */
 struct tally {
 	u64 key;		/* layer << 40 | dev << 8 | op, plus 1 << 63; 0: free */
 	u64 filtered;
@@ -132,7 +147,8 @@ struct tally {
 	u64 merges;		/* these are counted for REQUEST_LAYER, whatever is recorded */
 	u64 splits;
 	u64 requeues;
-	u64 padding[4];
+	u64 refused;
+	u64 padding[3];
 };
 
 #define TALLIES_PER_BUCKET 8
@@ -141,7 +157,7 @@ struct tally_bucket {
 	struct tally tallies[TALLIES_PER_BUCKET];
 };
 
-/* A span in which records found no room in one lane. */
+/* A span in which one lane lost I/Os: records that found no room, or completions not seen. */
 struct gap {
 	u64 first_ns;
 	u64 last_ns;

@@ -3,24 +3,23 @@
 
 #ifdef HAVE_BLOCK_IO_START
 
-int on_start(u64 *ctx)
+int rq_start(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[0];
-	struct counters *mine = counters_if_recording();
+	struct lane *mine = enter(ctx, RQ_START_LANE);
 	struct slot *slot;
 
 	if (!mine)
 		return 0;
-	slot = submit(&mine->start, REQUEST_LAYER, plain(rq, &mine->start.scratch), rq->bio,
-		      dev_of_disk(disk_of_request(rq)), partno_of_bio(rq->bio), rq->cmd_flags);
-	if (!slot)
-		return 0;
-	slot->bytes = rq->__data_len;
-	slot->sector = rq->__sector;
+	slot = submit(mine, RQ_START_LANE, REQUEST_LAYER, plain(rq, &mine->scratch), rq->bio,
+		      dev_of_disk(disk_of_request(rq)), partno_of_bio(rq->bio), rq->cmd_flags,
+		      rq->__data_len);
+	if (slot)
+		slot->sector = rq->__sector;
 	return 0;
 }
 
-static inline struct slot *find_request(struct request *rq, u64 *scratch)
+static inline struct entry find_request(struct request *rq, u64 *scratch)
 {
 	return find(plain(rq, scratch));
 }
@@ -31,55 +30,55 @@ static inline struct slot *find_request(struct request *rq, u64 *scratch)
  * Before 6.5 no tracepoint shows the request in its submitter's context. The one that shows the bio
  * for which a request was just allocated does: the I/O is found by its bio until it is issued.
  */
-int on_start(u64 *ctx)
+int rq_start(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[GETRQ_BIO_ARGUMENT];
-	struct counters *mine = counters_if_recording();
+	struct lane *mine = enter(ctx, RQ_START_LANE);
 	struct slot *slot;
 
 	if (!mine)
 		return 0;
-	slot = submit(&mine->start, REQUEST_LAYER, plain(bio, &mine->start.scratch), bio,
-		      dev_of_bio(bio), partno_of_bio(bio), bio->bi_opf);
-	if (!slot)
-		return 0;
-	slot->bytes = 0;
-	slot->sector = 0;
+	slot = submit(mine, RQ_START_LANE, REQUEST_LAYER, plain(bio, &mine->scratch), bio,
+		      dev_of_bio(bio), partno_of_bio(bio), bio->bi_opf, bio->bi_size);
+	if (slot)
+		slot->sector = bio->bi_sector;
 	return 0;
 }
 
 /* A front merge changes the first bio, a back merge the last one. */
-static inline struct slot *find_request(struct request *rq, u64 *scratch)
+static inline struct entry find_by_bio(struct request *rq, u64 *scratch)
 {
-	struct slot *slot = find(plain(rq, scratch));
+	struct entry entry = find(plain(rq->bio, scratch));
 
-	if (!slot)
-		slot = find(plain(rq->bio, scratch));
-	if (!slot)
-		slot = find(plain(rq->biotail, scratch));
-	return slot;
+	return entry.bucket ? entry : find(plain(rq->biotail, scratch));
 }
 
-static inline struct slot *rekey(struct slot *old, u64 key, struct program_counters *mine)
+static inline struct entry find_request(struct request *rq, u64 *scratch)
 {
-	struct slot *slot = claim(key, &mine->stale);
+	struct entry entry = find(plain(rq, scratch));
 
-	if (!slot) {
-		mine->table_full++;
-	} else {
+	return entry.bucket ? entry : find_by_bio(rq, scratch);
+}
+
+static inline struct slot *rekey(struct entry entry, u64 key, struct lane *mine)
+{
+	struct slot *slot = claim(key, mine, RQ_ISSUE_LANE), *old = slot_of(entry);
+
+	if (slot) {
 		slot->start_ns = old->start_ns;
 		slot->issue_ns = old->issue_ns;
 		slot->done_bytes_or_parts = old->done_bytes_or_parts;
 		slot->dev = old->dev;
 		slot->cmd_flags = old->cmd_flags;
 		slot->identity = old->identity;
-		slot->lane = old->lane;
+		slot->source = old->source;
 		slot->error = old->error;
 		slot->partno = old->partno;
 		slot->bios_or_above = 0;
 		slot->is_filtered = old->is_filtered;
+		slot->is_part = false;
 	}
-	old->key = 0;
+	set_key(entry, 0);
 	return slot;
 }
 
@@ -95,23 +94,22 @@ static inline bool begins_at_issue(u32 op)
 #endif
 }
 
-static inline struct slot *begin_at_issue(struct request *rq, u64 key, struct program_counters *mine)
+static inline struct slot *begin_at_issue(struct request *rq, u64 key, struct lane *mine)
 {
-	struct slot *slot = claim(key, &mine->stale);
+	struct slot *slot = claim(key, mine, RQ_ISSUE_LANE);
 
-	if (!slot) {
-		mine->table_full++;
+	if (!slot)
 		return NULL;
-	}
 	slot->start_ns = bpf_ktime_get_ns();
 	slot->done_bytes_or_parts = 0;
 	slot->dev = dev_of_disk(disk_of_request(rq));
-	slot->cmd_flags = rq->cmd_flags;
+	slot->cmd_flags = effective_flags(rq->cmd_flags, rq->__data_len);
 	slot->identity = NO_IDENTITY;
-	slot->lane = REQUEST_LAYER * CPUS + bpf_get_smp_processor_id();
+	slot->source = REQUEST_LAYER * CPUS + bpf_get_smp_processor_id();
 	slot->error = 0;
 	slot->partno = 0;
 	slot->bios_or_above = 0;
+	slot->is_part = false;
 	slot->is_filtered = !IS_UNKNOWN_SUBMITTER_WANTED || !is_wanted_device(slot->dev, 0) ||
 			    !is_wanted_op(slot->cmd_flags);
 	return slot;
@@ -151,26 +149,44 @@ static inline u32 count_bios(struct request *rq)
 	return steps * BIOS_PER_STEP + rest;
 }
 
-int on_issue(u64 *ctx)
+/*
+ * The slot of the request that is being issued; NULL if its start was not seen. What was issued
+ * before, and not put back, is an earlier use of the request whose completion was not seen: the
+ * request must not go on with its start.
+ */
+static inline struct slot *slot_at_issue(struct request *rq, u64 key, struct lane *mine)
+{
+	struct entry entry = find(key);
+
+	if (entry.bucket && slot_of(entry)->issue_ns) {
+		note_stale(slot_of(entry), mine, RQ_ISSUE_LANE);
+		set_key(entry, 0);
+		entry.bucket = NULL;
+	}
+	if (entry.bucket)
+		return slot_of(entry);
+#ifndef HAVE_BLOCK_IO_START
+	entry = find_by_bio(rq, &mine->scratch);
+	if (entry.bucket)
+		return rekey(entry, key, mine);
+#endif
+	if (begins_at_issue(rq->cmd_flags & REQ_OP_MASK))
+		return begin_at_issue(rq, key, mine);
+	return NULL;
+}
+
+int rq_issue(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[ISSUE_REQUEST_ARGUMENT];
-	struct counters *mine = counters_if_recording();
+	struct lane *mine = enter(ctx, RQ_ISSUE_LANE);
 	struct slot *slot;
 	u32 bios;
-	u64 key;
 
 	if (!mine)
 		return 0;
 	/* First, or the verifier would look at its loop once for each place of the slot. */
 	bios = count_bios(rq);
-	key = plain(rq, &mine->issue.scratch);
-	slot = find_request(rq, &mine->issue.scratch);
-	if (!slot && begins_at_issue(rq->cmd_flags & REQ_OP_MASK))
-		slot = begin_at_issue(rq, key, &mine->issue);
-#ifndef HAVE_BLOCK_IO_START
-	else if (slot && slot->key != key)
-		slot = rekey(slot, key, &mine->issue);
-#endif
+	slot = slot_at_issue(rq, plain(rq, &mine->scratch), mine);
 	if (!slot)
 		return 0;
 	slot->issue_ns = bpf_ktime_get_ns();
@@ -185,66 +201,67 @@ int on_issue(u64 *ctx)
 	return 0;
 }
 
-int on_requeue(u64 *ctx)
+int rq_requeue(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[REQUEUE_REQUEST_ARGUMENT];
-	struct counters *mine = counters_if_recording();
+	struct lane *mine = enter(ctx, RQ_REQUEUE_LANE);
 	struct tally *tally;
-	struct slot *slot;
+	struct entry entry;
 
 	if (!mine)
 		return 0;
-	mine->requeue.events++;
-	tally = other_tally_of(REQUEST_LAYER, dev_of_disk(disk_of_request(rq)), rq->cmd_flags);
+	mine->events++;
+	tally = tally_of(REQUEST_LAYER, dev_of_disk(disk_of_request(rq)),
+			 effective_flags(rq->cmd_flags, rq->__data_len));
 	if (tally)
-		__sync_fetch_and_add(&tally->requeues, 1);
-	slot = find_request(rq, &mine->requeue.scratch);
-	if (slot)
-		slot->issue_ns = 0;
+		count(tally->requeues, 1);
+	entry = find_request(rq, &mine->scratch);
+	if (entry.bucket)
+		slot_of(entry)->issue_ns = 0;
 	return 0;
 }
 
 static inline void note_merge(u32 dev, u32 cmd_flags)
 {
-	struct tally *tally = other_tally_of(REQUEST_LAYER, dev, cmd_flags);
+	struct tally *tally = tally_of(REQUEST_LAYER, dev, cmd_flags);
 
 	if (tally)
-		__sync_fetch_and_add(&tally->merges, 1);
+		count(tally->merges, 1);
 }
 
-int on_back_merge(u64 *ctx)
+int back_merge(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[BACK_MERGE_BIO_ARGUMENT];
 
-	if (recording())
+	if (enter(ctx, BACK_MERGE_LANE))
 		note_merge(dev_of_bio(bio), bio->bi_opf);
 	return 0;
 }
 
-int on_front_merge(u64 *ctx)
+int front_merge(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[FRONT_MERGE_BIO_ARGUMENT];
 
-	if (recording())
+	if (enter(ctx, FRONT_MERGE_LANE))
 		note_merge(dev_of_bio(bio), bio->bi_opf);
 	return 0;
 }
 
 /* The request has become part of another one and is freed without a completion. */
-int on_merge(u64 *ctx)
+int rq_merge(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[MERGE_REQUEST_ARGUMENT];
-	struct counters *mine = counters_if_recording();
-	struct slot *slot;
+	struct lane *mine = enter(ctx, RQ_MERGE_LANE);
+	struct entry entry;
 
 	if (!mine)
 		return 0;
 	note_merge(dev_of_disk(disk_of_request(rq)), rq->cmd_flags);
-	slot = find_request(rq, &mine->merge.scratch);
-	if (!slot)
+	entry = find_request(rq, &mine->scratch);
+	if (!entry.bucket)
 		return 0;
-	mine->merge.events++;
-	slot->key = 0;
+	mine->events++;
+	set_key(entry, 0);
 	return 0;
 }
 
@@ -260,45 +277,39 @@ static inline bool is_continuation(struct request *rq, u32 nr_bytes, u32 left)
 	return rq->rq_flags & RQF_FLUSH_SEQ || nr_bytes < left;
 }
 
-static inline void complete(u64 *ctx, struct complete_counters *mine, u32 lane)
+int rq_complete(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[0];
+	struct lane *mine = enter(ctx, RQ_COMPLETE_LANE);
 	u32 nr_bytes = ctx[2], left = rq->__data_len;
 #ifdef HAVE_BLK_STATUS
 	u8 error = ctx[1];
 #else
 	u8 error = -(int)ctx[1];
 #endif
+	struct entry entry;
 	struct slot *slot;
 
+	if (!mine)
+		return 0;
 	mine->runs++;
-	slot = find_request(rq, &mine->scratch);
+	entry = find_request(rq, &mine->scratch);
+	slot = entry.bucket ? slot_of(entry) : NULL;
 	if (slot && error && !slot->error)
 		slot->error = error;
 	if (is_continuation(rq, nr_bytes, left)) {
 		mine->continuations++;
 		if (slot)
 			slot->done_bytes_or_parts += nr_bytes;
-		return;
+		return 0;
 	}
 	if (!slot) {
-		note_unmatched(mine, lane, REQUEST_LAYER, dev_of_disk(disk_of_request(rq)),
+		note_unmatched(mine, REQUEST_LAYER, dev_of_disk(disk_of_request(rq)),
 			       rq->cmd_flags, nr_bytes);
-		return;
+		return 0;
 	}
 	if (!slot->issue_ns && !slot->done_bytes_or_parts)
 		slot->sector = rq->__sector;
-	finish(mine, lane, slot, slot->done_bytes_or_parts + left);
-}
-
-int on_complete(u64 *ctx)
-{
-	u32 lane;
-	struct complete_counters *mine = enter_lane(REQUEST_LANE, &lane);
-
-	if (!mine)
-		return 0;
-	complete(ctx, mine, lane);
-	leave_lane(mine);
+	finish(mine, RQ_COMPLETE_LANE, entry, slot->done_bytes_or_parts + left);
 	return 0;
 }

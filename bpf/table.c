@@ -8,11 +8,20 @@
  */
 BPF_F_TABLE("array", u32, struct bucket, in_flight, BUCKETS, MMAPABLE);
 
-/* A typed pointer cannot be hashed; one read back from a map is a plain number. */
-static inline u64 plain(const void *pointer, volatile u64 *scratch)
+/* Where an I/O is in the table; `bucket` is NULL if it is not there. */
+struct entry {
+	struct bucket *bucket;
+	u64 place;
+};
+
+static inline struct slot *slot_of(struct entry entry)
 {
-	*scratch = (u64)pointer;
-	return *scratch;
+	return &entry.bucket->slots[entry.place & (SLOTS_PER_BUCKET - 1)];
+}
+
+static inline void set_key(struct entry entry, u64 key)
+{
+	entry.bucket->keys[entry.place & (SLOTS_PER_BUCKET - 1)] = key;
 }
 
 static inline struct bucket *bucket_of(u64 key)
@@ -22,89 +31,100 @@ static inline struct bucket *bucket_of(u64 key)
 	return in_flight.lookup(&index);
 }
 
-static inline struct slot *find(u64 key)
+static inline struct entry find(u64 key)
 {
-	struct bucket *bucket = bucket_of(key);
+	struct entry entry = {key ? bucket_of(key) : NULL, 0};
 	int i;
 
-	if (!bucket || !key)
-		return NULL;
+	if (!entry.bucket)
+		return entry;
 #pragma unroll
-	for (i = 0; i < SLOTS_PER_BUCKET; i++)
-		if (bucket->slots[i].key == key)
-			return &bucket->slots[i];
-	return NULL;
+	for (i = 0; i < SLOTS_PER_BUCKET; i++) {
+		if (entry.bucket->keys[i] == key) {
+			entry.place = i;
+			return entry;
+		}
+	}
+	entry.bucket = NULL;
+	return entry;
 }
 
 /* find() without branches, of which the verifier allows 8192 in all rounds of a loop together. */
-static inline struct slot *find_in_loop(u64 key)
+static inline struct entry find_in_loop(u64 key)
 {
-	struct bucket *bucket = bucket_of(key);
-	u64 place = 0, is_same;
+	struct entry entry = {bucket_of(key), 0};
+	u64 is_same;
 	int i;
 
-	if (!bucket)
-		return NULL;
+	if (!entry.bucket)
+		return entry;
 #pragma unroll
 	for (i = 0; i < SLOTS_PER_BUCKET; i++) {
-		is_same = is_zero(bucket->slots[i].key ^ key);
-		place += is_same * i;
+		is_same = is_zero(entry.bucket->keys[i] ^ key);
+		entry.place += is_same * i;
 	}
-	asm volatile("" : "+r"(place));
-	place &= SLOTS_PER_BUCKET - 1;
-	return bucket->slots[place].key == key ? &bucket->slots[place] : NULL;
+	asm volatile("" : "+r"(entry.place));
+	entry.place &= SLOTS_PER_BUCKET - 1;
+	if (entry.bucket->keys[entry.place] != key)
+		entry.bucket = NULL;
+	return entry;
 }
 
 static inline u32 layer_of(const struct slot *slot)
 {
-	return slot->lane / CPUS;
+	return slot->source / CPUS;
 }
 
 /* The I/O that held the slot is over, but its completion was not seen. */
-static inline void note_stale(const struct slot *slot, u64 *stale)
+static inline void note_stale(const struct slot *slot, struct lane *mine, u32 first_lane)
 {
 	struct tally *tally;
 
 	if (slot->is_part)
 		return;
-	tally = other_tally_of(layer_of(slot), slot->dev, slot->cmd_flags);
-	if (!slot->is_filtered)
-		*stale += 1;
+	tally = tally_of(layer_of(slot), slot->dev, slot->cmd_flags);
+	if (!slot->is_filtered) {
+		mine->stale++;
+		note_gap(mine, first_lane, slot->start_ns, bpf_ktime_get_ns());
+	}
 	if (!tally)
 		return;
 	if (slot->is_filtered) {
-		__sync_fetch_and_add(&tally->filtered, 1);
-		__sync_fetch_and_add(&tally->filtered_bytes, slot->bytes);
+		count(tally->filtered, 1);
+		count(tally->filtered_bytes, slot->bytes);
 	} else {
-		__sync_fetch_and_add(&tally->stale, 1);
-		__sync_fetch_and_add(&tally->stale_bytes, slot->bytes);
+		count(tally->stale, 1);
+		count(tally->stale_bytes, slot->bytes);
 	}
 }
 
-/* Takes a free slot; NULL if all of the key's slots are taken. */
-static inline struct slot *claim(u64 key, u64 *stale)
+/* Takes a slot for the key, also from an I/O that was not seen to end; NULL if all are taken. */
+static inline struct slot *claim(u64 key, struct lane *mine, u32 first_lane)
 {
-	struct bucket *bucket = bucket_of(key);
+	struct entry entry = find(key);
+	struct bucket *bucket;
 	int i;
 
+	if (entry.bucket) {
+		note_stale(slot_of(entry), mine, first_lane);
+		return slot_of(entry);
+	}
+	bucket = bucket_of(key);
 	if (!bucket)
 		return NULL;
 #pragma unroll
 	for (i = 0; i < SLOTS_PER_BUCKET; i++) {
-		struct slot *slot = &bucket->slots[i];
-		u64 owner;
 #ifdef HAVE_CMPXCHG
-		owner = __sync_val_compare_and_swap(&slot->key, 0, key);
+		if (!__sync_val_compare_and_swap(&bucket->keys[i], 0, key))
+			return &bucket->slots[i];
 #else
 		/* Two CPUs may take the same slot; the one overwritten is counted as unmatched. */
-		owner = slot->key;
-		if (!owner)
-			slot->key = key;
+		if (!bucket->keys[i]) {
+			bucket->keys[i] = key;
+			return &bucket->slots[i];
+		}
 #endif
-		if (owner == key)
-			note_stale(slot, stale);
-		if (!owner || owner == key)
-			return slot;
 	}
+	mine->table_full++;
 	return NULL;
 }

@@ -4,6 +4,7 @@ Nothing here calls pa.array() or to_numpy(): where pandas is installed they impo
 0.3 s of CPU when the first rows are written.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ def strings_to_arrow(values: list[str]) -> pa.StringArray:
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
     buffers = pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))
     return pa.StringArray.from_buffers(len(values), *buffers)
+
+
+def names_to_arrow(values: Sequence[str | None], places: NDArray[np.int32]) -> pa.DictionaryArray:
+    """A dictionary array of the value at each place; None is null."""
+    codes: dict[str, int] = {}
+    code_of = [-1 if value is None else codes.setdefault(value, len(codes)) for value in values]
+    taken = np.array(code_of, np.int32).take(places)
+    return pa.DictionaryArray.from_arrays(to_arrow(taken, taken < 0), strings_to_arrow(list(codes)))
 
 
 def distinct(values: NDArray[Any]) -> tuple[list[int], NDArray[np.int32]]:

@@ -1,14 +1,15 @@
 """Takes the messages of an Arrow stream off a file without believing a length in them."""
 
 import io
+import os
 import struct
 from typing import BinaryIO
 
-from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES
 from analyze.schema import SCHEMA
 
-# Each is many times what a recording needs: 65,536 rows take 5 MiB.
+# Each is more than a recording needs: 65,536 rows take 5 MiB, the names of a stream 8 MiB
+# (iorec/stream_names.py). Earlier spools are one stream, whose names may take 24 MiB.
 _MOST_HEADER_BYTES = MAX_METADATA_BYTES + (64 << 10)
 _MOST_BODY_BYTES = 24 << 20
 _MOST_NAMES_BYTES = 24 << 20
@@ -17,12 +18,16 @@ _CONTINUATION = 0xFFFFFFFF
 # Arrow's format/Schema.fbs and Message.fbs; before V5 there is another way to say compressed.
 _METADATA_V5 = 4
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
+_CUSTOM_METADATA = 4
+
+_BAD_MESSAGE = (ValueError, IndexError, struct.error)
 
 
 class CheckedStream(io.RawIOBase):
     """The stream for Arrow to read, up to the first message that is cut off or claims too much."""
 
     def __init__(self, file: BinaryIO) -> None:
+        self.has_ended = False  # with the mark that ends a stream
         self._file = file
         self._message = memoryview(b"")
         self._names_bytes = 0
@@ -36,21 +41,18 @@ class CheckedStream(io.RawIOBase):
         if not self._message:
             try:
                 self._message = memoryview(self._read_message())
-            except (ValueError, IndexError, struct.error):
+            except _BAD_MESSAGE:
                 return b""
         taken, self._message = self._message[:size], self._message[size:]
         return bytes(taken)
 
     def _read_message(self) -> bytes:
-        """A whole message; ValueError, IndexError or struct.error if there is no good one."""
-        prefix = self._file.read(8)
-        continuation, header_bytes = struct.unpack("<II", prefix)
-        if continuation != _CONTINUATION or header_bytes > _MOST_HEADER_BYTES:
-            raise ValueError
-        header = self._file.read(header_bytes)
+        """A whole message, nothing at the end mark; one of _BAD_MESSAGE if it is not a good one."""
+        prefix, header = _read_header(self._file)
+        if not header:
+            self.has_ended = True
+            return b""
         kind, batch, body_bytes = _parse_message(header)
-        if body_bytes > _MOST_BODY_BYTES:
-            raise ValueError
         body = self._file.read(body_bytes)
         unpacked_bytes = _unpacked_bytes(header, batch, body) if batch else 0
         if len(body) < body_bytes or unpacked_bytes > _MOST_BODY_BYTES:
@@ -65,13 +67,44 @@ class CheckedStream(io.RawIOBase):
             return
         self._dictionaries += 1
         self._names_bytes += unpacked_bytes
-        if self._dictionaries > len(SCHEMA):
+        if self._dictionaries > len(SCHEMA) or self._names_bytes > _MOST_NAMES_BYTES:
             raise ValueError
-        if self._names_bytes > _MOST_NAMES_BYTES:
-            raise IorecError(
-                f"the names in the spool take more than {_MOST_NAMES_BYTES >> 20} MiB",
-                "record for a shorter time, or fewer processes with -p, -c or --cgroup",
-            )
+
+
+def has_end_of_batch(file: BinaryIO) -> bool:
+    """Whether a slice with metadata follows; the file stays where it is.
+
+    Only headers are looked at, across the ends of streams.
+    """
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    try:
+        while True:
+            _, header = _read_header(file)
+            if not header:
+                continue
+            kind, _, body_bytes = _parse_message(header)
+            if file.seek(body_bytes, os.SEEK_CUR) > size:
+                return False
+            if kind == _RECORD_BATCH and _field(header, _target(header, 0), _CUSTOM_METADATA):
+                return True
+    except _BAD_MESSAGE:
+        return False
+    finally:
+        file.seek(place)
+
+
+def _read_header(file: BinaryIO) -> tuple[bytes, bytes]:
+    """What stands before a message, and its header, which the mark that ends a stream lacks."""
+    prefix = file.read(8)
+    continuation, header_bytes = struct.unpack("<II", prefix)
+    if continuation != _CONTINUATION or header_bytes > _MOST_HEADER_BYTES:
+        raise ValueError
+    header = file.read(header_bytes)
+    if len(header) < header_bytes:
+        raise ValueError
+    return prefix, header
 
 
 def _parse_message(header: bytes) -> tuple[int, int, int]:
@@ -92,6 +125,8 @@ def _parse_message(header: bytes) -> tuple[int, int, int]:
         batch = _target(header, _field(header, batch, 1))
     length_place = _field(header, message, 3)
     body_bytes = struct.unpack_from("<Q", header, length_place)[0] if length_place else 0
+    if body_bytes > _MOST_BODY_BYTES:
+        raise ValueError
     return kind, batch, body_bytes
 
 

@@ -92,16 +92,25 @@ def _print_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _common(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
+            "-V", "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+@app.command("help", hidden=True)
+def _help(command: Annotated[str | None, typer.Argument()] = None) -> None:
+    """Print the help of a command, or of all."""
+    app([*filter(None, [command]), "--help"], prog_name="iorec", standalone_mode=False)
 
 
 def _print_error(error: Exception) -> int:
@@ -127,7 +136,3 @@ def _explained(error: Exception) -> IorecError:
         f"unexpected {type(error).__name__}: {error}",
         "this is a defect of iorec: run it again with -v and report what it prints",
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -6,33 +6,42 @@ import os
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from analyze.errors import IorecError
-from analyze.metadata import parse_metadata
+from analyze.metadata import MAX_METADATA_BYTES, parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
+from iorec.metadata_json import Metadata, to_json
 from iorec.output import Folder, sidecar_name
-from iorec.spool import Batch, Metadata, held_bytes, read_spool
+from iorec.spool import Batch, held_bytes, read_spool
 
 # Enough for the encodings to pay off; sorting a group takes some 30 MiB.
 _ROWS_PER_GROUP = 1 << 17
-# What the batches of a group may take before they are made one: a quiet machine's have few rows.
-_MOST_HELD_BYTES = 32 << 20
-# A name takes its room once for each of them.
-_ROWS_AS_TEXT = 1 << 14
+# What the batches of a group may take before they are made one: a quiet machine's have few rows,
+# and batches that have names in common hold each their own copy.
+_MOST_HELD_BYTES = 16 << 20
+# As text a name takes its room once for each row.
+_MOST_TEXT_BYTES = 4 << 20
+_ROW_TEXT_BYTES = 256  # of a row without names, at the most
+# More than the names of a group: beyond it Parquet would have each name once for each row, too.
+_MOST_DICTIONARY_BYTES = 256 << 20
 
-_ENCODINGS = {
-    "time": "DELTA_BINARY_PACKED",
-    "latency_ns": "DELTA_BINARY_PACKED",
-    "queue_ns": "DELTA_BINARY_PACKED",
-    "offset": "BYTE_STREAM_SPLIT",
-}
-_DICTIONARY_ENCODED = [name for name in SCHEMA.names if name not in _ENCODINGS]
+# PLAIN, as their values differ from row to row. DELTA_BINARY_PACKED and BYTE_STREAM_SPLIT would
+# save a tenth of the bytes, but fastparquet reads the first wrongly from steps of 2**30 on, which
+# is a second without I/O, and neither it nor Spark 4.0 reads the second.
+_PLAIN = ("time", "latency_ns", "queue_ns", "offset")
+_DICTIONARY_ENCODED = [name for name in SCHEMA.names if name not in _PLAIN]
+# The least and greatest of long names would make the footer more than a reader takes.
+_WITH_STATISTICS = [
+    name for name in SCHEMA.names if name not in ("cgroup", "charged_cgroup", "file")
+]
 
-_FORMULA_START = r"^[=+\-@\t\r]"
+_FORMULA_START = r"^[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
 
 
 def convert(
@@ -58,16 +67,25 @@ def convert(
         else:
             _write_csv(sink, rows, is_compressed=suffix.endswith(".gz"))
             with folder.writing(sidecar_name(name), is_forced=is_forced) as sidecar:
-                sidecar.write(json.dumps(rows.metadata(), indent=2).encode() + b"\n")
+                sidecar.write(_indented(rows.described))
     return rows.metadata()
 
 
+def _indented(described: bytes) -> bytes:
+    """For people to read, unless that would be too much for a reader."""
+    indented = json.dumps(json.loads(described), indent=2).encode() + b"\n"
+    return indented if len(indented) <= MAX_METADATA_BYTES else described
+
+
 class _SpoolRows:
-    """The rows of a spool in groups, each in time order; `described` stands after the last one."""
+    """The rows of a spool in groups, each in time order; `described` stands after the last one.
+
+    A group ends with its number of rows, or when its names take too much memory.
+    """
 
     def __init__(self, spool: BinaryIO, on_rows: Callable[[int], None], last: Batch | None) -> None:
         self.described = b""
-        self._last = [(last[0], json.dumps(last[1]).encode())] if last else []
+        self._last = [(last[0], to_json(last[1]))] if last else []
         self._spool = spool
         self._on_rows = on_rows
 
@@ -85,12 +103,12 @@ class _SpoolRows:
                 continue
             batches.append(batch)
             pending += len(batch)
-            held += _bounded_bytes(batch)
+            held += held_bytes(batch)
             is_full = pending >= _ROWS_PER_GROUP
             if held > _MOST_HELD_BYTES and not is_full:
                 batches = _table(batches).combine_chunks().to_batches()
                 held = sum(map(held_bytes, batches))
-                is_full = held > _MOST_HELD_BYTES / 2
+                is_full = held > _MOST_HELD_BYTES * 3 / 4
             if is_full:
                 yield _in_time_order(batches)
                 written += pending
@@ -99,21 +117,11 @@ class _SpoolRows:
                 pa.default_memory_pool().release_unused()
         if not self.described:
             raise IorecError(
-                "the spool holds nothing: the recording was cut off before its first second",
+                "the spool holds nothing: it was cut off in its first second, or it is damaged",
                 "record once more",
             )
         parse_metadata(self.described, "the spool")
         yield _in_time_order(batches)
-
-
-def _bounded_bytes(batch: pa.RecordBatch) -> int:
-    size = held_bytes(batch)
-    if size > _MOST_HELD_BYTES:
-        raise IorecError(
-            f"{len(batch):,} rows of the spool take {size >> 20:,} MiB",
-            "it is damaged, or no recording of iorec",
-        )
-    return size
 
 
 def _in_time_order(batches: list[pa.RecordBatch]) -> pa.Table:
@@ -132,7 +140,8 @@ def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
         compression="zstd",
         compression_level=1,
         use_dictionary=_DICTIONARY_ENCODED,
-        column_encoding=_ENCODINGS,
+        dictionary_pagesize_limit=_MOST_DICTIONARY_BYTES,
+        write_statistics=_WITH_STATISTICS,
     ) as writer:
         for table in rows:
             writer.write_table(table, row_group_size=_ROWS_PER_GROUP * 2)
@@ -146,11 +155,34 @@ def _write_csv(sink: BinaryIO, rows: _SpoolRows, *, is_compressed: bool) -> None
     schema = pa.schema([_csv_field(SCHEMA.field(name)) for name in SCHEMA.names])
     with pyarrow.csv.CSVWriter(stream, schema) as writer:
         for table in rows:
-            for start in range(0, len(table), _ROWS_AS_TEXT):
-                part = table.slice(start, _ROWS_AS_TEXT)
+            safe = pa.table([_neutralised(column) for column in table.columns], SCHEMA)
+            for part in _text_slices(safe):
                 columns = [_csv_column(column) for column in part.columns]
                 writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     stream.close()
+
+
+def _text_slices(table: pa.Table) -> Iterator[pa.Table]:
+    """Slices that take little memory as text, of one row at least."""
+    sizes = np.full(len(table), _ROW_TEXT_BYTES, np.int64)
+    for column in table.columns:
+        if pa.types.is_dictionary(column.type):
+            sizes += _name_lengths(column)
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(table):
+        most = ends[start] - sizes[start] + _MOST_TEXT_BYTES
+        stop = max(int(np.searchsorted(ends, most, "right")), start + 1)
+        yield table.slice(start, stop - start)
+        start = stop
+
+
+def _name_lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    lengths = [
+        pc.binary_length(chunk.dictionary).take(chunk.indices).fill_null(0)
+        for chunk in column.chunks
+    ]
+    return np.concatenate([np.empty(0, np.int64), *map(np.asarray, lengths)])
 
 
 def _csv_field(field: pa.Field) -> pa.Field:
@@ -163,12 +195,22 @@ def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
     if pa.types.is_dictionary(column.type):
         return pa.chunked_array(
-            [_neutralise(chunk.dictionary).take(chunk.indices) for chunk in column.chunks],
-            pa.string(),
+            [chunk.dictionary.take(chunk.indices) for chunk in column.chunks], pa.string()
         )
     return column
 
 
-def _neutralise(names: pa.Array) -> pa.Array:
+def _neutralised(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A name that a spreadsheet would run as a formula gets a quote in front."""
-    return pc.replace_substring_regex(names, f"({_FORMULA_START}|^')", r"'\1")
+    if not pa.types.is_dictionary(column.type):
+        return column
+    return pa.chunked_array(
+        [
+            pa.DictionaryArray.from_arrays(
+                chunk.indices,
+                pc.replace_substring_regex(chunk.dictionary, f"({_FORMULA_START}|^')", r"'\1"),
+            )
+            for chunk in column.chunks
+        ],
+        column.type,
+    )

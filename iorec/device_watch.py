@@ -7,6 +7,7 @@ from pathlib import Path
 
 from iorec.device_inventory import Description, describe_device, describe_devices, gone_device
 from iorec.devices import dev_of_numbers, disk_name, disk_of_dev, numbers_of_dev
+from iorec.loops import LoopFiles, loop_backing
 from iorec.notes import Notes
 from iorec.uevents import DiskEvent, DiskEvents
 
@@ -19,7 +20,7 @@ _UNSURE_REFRESHES = 2
 
 
 class DeviceWatch:
-    """The machine's disks from the moment in which it was made.
+    """The machine's disks from the moment in which it was made, best with every privilege.
 
     The kernel gives the number of a disk that went to the next one, under another name. What cannot
     be told apart then, the I/Os around that moment, is called by its number.
@@ -37,6 +38,9 @@ class DeviceWatch:
         self._listed: dict[str, Description] = {}
         self._changed: dict[str, int] = {}
         self._looked_s = time.monotonic()
+        self._loop_files: LoopFiles = {}
+        with notes.guard(_PART):
+            self._loop_files = loop_backing()
         with notes.guard(_PART):
             for description in describe_devices():
                 self._listed[description["name"]] = description
@@ -51,6 +55,8 @@ class DeviceWatch:
             if self._events is not None:
                 events, has_missed = self._events.read()
                 self.take(events)
+                if events:
+                    self._loop_files = loop_backing()
         if has_missed:
             self._checked.clear()
             with self._notes.guard(_PART):
@@ -84,6 +90,10 @@ class DeviceWatch:
         if name is None or dev in self._unsure:
             name = numbers_of_dev(dev)
         return name, _partition_name(name, partno) if partno else None
+
+    def loop_on(self, dev: int, inode: int) -> str | None:
+        """The loop device that stands on a file, or with inode 0 on a block device."""
+        return self._loop_files.get((dev, inode))
 
     def account_name(self, dev: int) -> str | None:
         """The name for what was counted over the whole time: numbers if that were several disks."""

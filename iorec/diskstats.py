@@ -4,7 +4,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from iorec.devices import SECTOR_BYTES, disk_name
+from iorec.devices import SECTOR_BYTES, dev_of_numbers, disk_name
 
 # Positions in /sys/block/*/stat, which has the numbers of /proc/diskstats without a name among them
 # (Documentation/admin-guide/iostats.rst, three fields less).
@@ -49,6 +49,20 @@ def read_diskstats(disks: Path = Path("/sys/block")) -> DiskStats:
             groups = _read_groups(folder) if is_counted else {}
             stats[name] = DiskCounters(identity, groups)
     return stats
+
+
+def read_idle_disks() -> set[int]:
+    """The numbers (dev_t) of the disks with requests of which the kernel counts none in flight.
+
+    It counts those that were handed to the driver, but for flushes (blk_mq_in_flight_rw).
+    """
+    idle = set()
+    for folder in Path("/sys/block").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            has_count = (folder / "mq").exists() and _is_counted(folder)
+            if has_count and not sum(map(int, (folder / "inflight").read_text().split())):
+                idle.add(dev_of_numbers((folder / "dev").read_text()))
+    return idle
 
 
 def _is_counted(folder: Path) -> bool:

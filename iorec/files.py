@@ -3,15 +3,9 @@
 from array import array
 from collections import OrderedDict
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from iorec.arrow import distinct
 from iorec.devices import block_device_path, numbers_of_dev
 from iorec.escape import escape_name
 from iorec.file_paths import PART, FilePaths
-from iorec.name_column import NameColumn
 from iorec.path_finder import Inode
 
 # What the files may take whose paths are remembered; those used longest ago are forgotten first.
@@ -19,15 +13,14 @@ _MOST_BYTES = 32 << 20
 _BYTES_PER_FILE = 400  # without its path, as measured
 # Of files beyond that, 12 bytes each, the oldest have no name at all.
 _MOST_NUMBERS = 1 << 20
-_NO_FILE = -1
+NO_FILE = -1
 
 
 class Files:
     """The files of a recording, by number in the order in which they were first seen."""
 
-    def __init__(self, paths: FilePaths, names: NameColumn) -> None:
+    def __init__(self, paths: FilePaths) -> None:
         self._paths = paths
-        self._column = names
         self._numbers: dict[Inode, int] = {}
         self._known: OrderedDict[int, tuple[Inode, bytes | None]] = OrderedDict()
         self._held_bytes = 0
@@ -41,7 +34,7 @@ class Files:
         A number is never that of another file later; a file that was forgotten gets a new one.
         """
         if not dev:
-            return _NO_FILE
+            return NO_FILE
         key = dev, inode, generation
         number = self._numbers.get(key)
         if number is None:
@@ -87,13 +80,6 @@ class Files:
         if not inode:
             return _block_device(dev, path)
         return f"{numbers_of_dev(dev)}:{inode}" if path is None else escape_name(path)
-
-    def encode(self, numbers: NDArray[np.int32]) -> pa.DictionaryArray:
-        """The names of files as a column."""
-        self.read_answers()
-        found, places = distinct(numbers)
-        codes = [self._column.code(self.name(number)) for number in found]
-        return self._column.encode(np.array(codes, np.int32).take(places))
 
     def _remember(self, number: int, inode: Inode, path: bytes | None) -> None:
         """And forgets others for it."""

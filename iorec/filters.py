@@ -1,21 +1,29 @@
 """Resolves what the user wants recorded to what the kernel programs compare."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from analyze.errors import IorecError
+from analyze.units import format_duration
 from iorec.cgroups import cgroup_root
-from iorec.devices import dev_of_numbers
+from iorec.comm_glob import LONGEST_NAME, glob_masks, is_glob
+from iorec.filter_devices import device_key, resolve_device
 from iorec.kernel_names import KernelNames
 from iorec.plan import LAYERS, KernelFilter
+
+_MOST_DEVICES, _MOST_COMMS = 1024, 64  # of bpf/filter.c
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What the user asked for, as typed; an empty tuple asks for everything."""
+    """What the user asked for, as typed; an empty tuple asks for everything.
+
+    `resolved_device` has the names of the disks and partitions that `device` stands for.
+    """
 
     device: tuple[str, ...] = ()
     pid: tuple[int, ...] = ()
@@ -24,18 +32,52 @@ class Filters:
     op: tuple[str, ...] = ()
     min_latency_ns: int | None = None
     include_self: bool = False
+    resolved_device: tuple[str, ...] = ()
 
     def as_metadata(self) -> dict[str, Any]:
         """The filters as the capture's metadata lists them."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
 
+def filter_options(filters: Mapping[str, Any]) -> str:
+    """The options of filters as the metadata list them: `-d sda -c 'postgres*'`."""
+    min_latency_ns = filters["min_latency_ns"]
+    named = (
+        ("-d", filters["device"]),
+        ("-p", filters["pid"]),
+        ("-c", filters["comm"]),
+        ("--cgroup", filters["cgroup"]),
+        ("--op", filters["op"]),
+        ("--min-latency", [format_duration(min_latency_ns)] if min_latency_ns else []),
+    )
+    return " ".join(f"{name} {shlex.quote(str(v))}" for name, values in named for v in values)
+
+
+def with_resolved_devices(filters: Filters) -> Filters:
+    """Finds the devices as they are now; IorecError for what names none."""
+    found = {name for wanted in filters.device for name in resolve_device(wanted)}
+    if len(found) > _MOST_DEVICES:
+        raise IorecError(
+            f"{', '.join(filters.device)} stands for {len(found):,} devices",
+            f"leave -d out, or name at most {_MOST_DEVICES:,}",
+        )
+    return replace(filters, resolved_device=tuple(sorted(found)))
+
+
 def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
-    """Raises IorecError for a device, pid, cgroup or operation that does not exist."""
+    """Raises IorecError for a name, pid, cgroup or operation that cannot exist."""
+    for name in filters.comm:
+        if is_glob(name):
+            glob_masks(name)
+        else:
+            _check_comm(name)
+    if len(filters.comm) > _MOST_COMMS:
+        raise IorecError("too many -c", f"give at most {_MOST_COMMS}, or a glob", exit_code=2)
     return KernelFilter(
-        devices=tuple(_device(name) for name in filters.device),
+        devices=tuple(map(device_key, filters.resolved_device)),
         pids=tuple(_pid(pid) for pid in filters.pid),
-        comms=filters.comm,
+        comms=tuple(name for name in filters.comm if not is_glob(name)),
+        comm_globs=tuple(name for name in filters.comm if is_glob(name)),
         cgroup_folders=tuple(str(_cgroup(path)) for path in filters.cgroup),
         ops=tuple(number for name in filters.op for number in _op(name, names)),
         min_latency_ns=filters.min_latency_ns,
@@ -51,17 +93,16 @@ def resolve_layers(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(layer for layer in LAYERS if layer in wanted)
 
 
-def _device(name: str) -> tuple[int, int | None]:
-    real = os.path.realpath(name) if name.startswith("/") else name
-    folder = Path("/sys/class/block") / real.removeprefix("/dev/").replace("/", "!")
-    try:
-        if not (folder / "partition").exists():
-            return dev_of_numbers((folder / "dev").read_text()), None
-        disk = folder.resolve().parent
-        return dev_of_numbers((disk / "dev").read_text()), int((folder / "partition").read_text())
-    except OSError as error:
-        known = ", ".join(_sorted_names(Path("/sys/block")))
-        raise IorecError(f"no block device {name}", f"there are: {known}") from error
+def _check_comm(name: str) -> None:
+    size = len(name.encode(errors="surrogateescape"))
+    if size <= LONGEST_NAME:
+        return
+    kept = name.encode(errors="surrogateescape")[:LONGEST_NAME].decode(errors="ignore")
+    raise IorecError(
+        f"no thread's name is {name!r}: the kernel keeps {LONGEST_NAME} bytes of it, not {size}",
+        f"give what it keeps, or a glob: -c {shlex.quote(kept)}, -c {shlex.quote(f'{kept[:-1]}*')}",
+        exit_code=2,
+    )
 
 
 def _pid(pid: int) -> int:
@@ -100,7 +141,3 @@ def _op(name: str, names: KernelNames) -> list[int]:
         known = ", ".join(dict.fromkeys(op for op in names.ops.values() if op != "last"))
         raise IorecError(f"no operation {name}", f"there are: {known}", exit_code=2)
     return numbers
-
-
-def _sorted_names(folder: Path) -> Sequence[str]:
-    return sorted(path.name.replace("!", "/") for path in folder.iterdir())

@@ -1,13 +1,22 @@
-"""Collects the spans of time in which records found no room in the ring."""
+"""Collects the spans of time in which I/Os were lost."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
 
 from iorec.probes import Probes
 
-Span = tuple[int, int, int]  # first and last ns of monotonic time, I/Os lost
-
 _MOST_SPANS = 1000
-_SHORTEST_PAUSE_NS = 10_000_000  # of bpf/request.c: nearer losses are one gap there too
+_SHORTEST_PAUSE_NS = 10_000_000  # GAP_NS of bpf/ledger.c: nearer losses are one gap there too
+
+
+class Span(NamedTuple):
+    """The first and the last ns of monotonic time at which I/Os were lost, and how many."""
+
+    first_ns: int
+    last_ns: int
+    lost: int
 
 
 class Gaps:
@@ -15,23 +24,33 @@ class Gaps:
 
     def __init__(self, probes: Probes) -> None:
         self._probes = probes
-        self._read: list[int] = probes.completions["gaps"].tolist()
-        self._ended: list[Span] = []
+        self._read = probes.lanes["gaps"].copy()
+        self._causes = {
+            lane: "ring_full" if program.endswith("_complete") else "missed_completion"
+            for program, lanes in probes.lanes_of.items()
+            for lane in lanes
+        }
+        self._ended: dict[str, list[Span]] = {cause: [] for cause in self._causes.values()}
 
-    def read(self) -> list[Span]:
-        """All spans in time order. To be called each second: the kernel keeps the newest ones."""
-        newest_spans: list[Span] = []
-        for lane, newest in enumerate(self._probes.completions["gaps"].tolist()):
-            rows = self._probes.gaps[lane]
-            first = max(self._read[lane], newest - len(rows)) + 1
-            for number in range(first, newest + 1):
+    def read(self) -> dict[str, list[Span]]:
+        """All spans in time order, by the cause of loss.
+
+        To be called each second: the kernel keeps the newest ones of each lane.
+        """
+        newest_spans: dict[str, list[Span]] = {cause: [] for cause in self._ended}
+        newest = self._probes.lanes["gaps"]
+        for lane, cpu in np.argwhere(newest > self._read).tolist():
+            last, rows = int(newest[lane, cpu]), self._probes.gaps[lane, cpu]
+            cause = self._causes[lane]
+            for number in range(max(int(self._read[lane, cpu]), last - len(rows)) + 1, last + 1):
                 row = rows[number % len(rows)]
-                span = int(row["first_ns"]), int(row["last_ns"]), int(row["lost"])
-                (self._ended if number < newest else newest_spans).append(span)
-            # The newest one may still grow.
-            self._read[lane] = max(self._read[lane], newest - 1)
-        self._ended = _merge(self._ended)
-        return _merge([*self._ended, *newest_spans])
+                span = Span(int(row["first_ns"]), int(row["last_ns"]), int(row["lost"]))
+                (self._ended if number < last else newest_spans)[cause].append(span)
+            self._read[lane, cpu] = last - 1  # the newest one may still grow
+        self._ended = {cause: _merge(spans) for cause, spans in self._ended.items()}
+        return {
+            cause: _merge([*spans, *newest_spans[cause]]) for cause, spans in self._ended.items()
+        }
 
 
 def _merge(spans: Iterable[Span]) -> list[Span]:
@@ -39,11 +58,11 @@ def _merge(spans: Iterable[Span]) -> list[Span]:
     while True:
         merged: list[Span] = []
         for first, last, lost in sorted(spans):
-            if merged and first - merged[-1][1] < pause_ns:
+            if merged and first - merged[-1].last_ns < pause_ns:
                 before = merged.pop()
-                merged.append((before[0], max(before[1], last), before[2] + lost))
+                merged.append(Span(before.first_ns, max(before.last_ns, last), before.lost + lost))
             else:
-                merged.append((first, last, lost))
+                merged.append(Span(first, last, lost))
         if len(merged) <= _MOST_SPANS:
             return merged
         pause_ns *= 2

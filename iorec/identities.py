@@ -1,99 +1,109 @@
 """Resolves the numbers by which kernel records name their submitters."""
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from iorec.arrow import to_arrow
+from iorec.arrow import distinct
 from iorec.cgroups import CgroupNames
 from iorec.escape import escape_name
-from iorec.files import Files
-from iorec.name_column import NameColumn
-from iorec.plan import IDENTITIES_PER_CPU
-from iorec.probes import Probes
-from iorec.records import NO_IDENTITY
+from iorec.files import NO_FILE, Files
 
-_REMEMBERED = 4 * IDENTITIES_PER_CPU
-_ANNOUNCERS = ("start", "bio_queue")  # the program that announces them, of each layer
+# Some 300 bytes each. Beyond that the kernel is asked to announce anew those that are still in use.
+_MOST_IDENTITIES = 100_000
+
+
+class Identity(NamedTuple):
+    """Who submitted an I/O, and for whom; of an unknown one every field is None."""
+
+    pid: int | None = None
+    tid: int | None = None
+    comm: str | None = None
+    cgroup: str | None = None
+    charged_cgroup: str | None = None
+    inode: int | None = None
+    inode_dev: int = 0
+    file_number: int = NO_FILE
+
+
+UNKNOWN = Identity()
 
 
 class Identities:
-    """The identities that the kernel programs announced, by lane (layer and CPU) and number.
+    """The identities that the kernel programs announced.
 
-    Keeps the newest of each lane, four times as many as the kernel does: an I/O longer in flight
-    than that has an unknown submitter.
+    A number is never used twice for a source (layer and CPU), so none can be taken for another.
     """
 
-    def __init__(
-        self,
-        probes: Probes,
-        files: Files,
-        cgroup_paths: CgroupNames,
-        comms: NameColumn,
-        cgroups: NameColumn,
-        charged: NameColumn,
-    ) -> None:
-        shape = (len(probes.identities), _REMEMBERED)
-        self._probes = probes
-        self._read = np.zeros(shape[0], np.int64)
-        self._numbers = np.zeros(shape, np.int64)
-        self._pids = np.zeros(shape, np.int32)
-        self._tids = np.zeros(shape, np.int32)
-        self._comms = np.zeros(shape, np.int32)
-        self._cgroups = np.zeros(shape, np.int32)
-        self._charged = np.zeros(shape, np.int32)
-        self._inodes = np.zeros(shape, np.int64)
-        self._file_numbers = np.zeros(shape, np.int32)
+    def __init__(self, files: Files, cgroups: CgroupNames) -> None:
+        self._known: dict[int, Identity] = {}  # by key, see keys_of()
         self._files = files
-        self._comm_names, self._cgroup_names, self._charged_names = comms, cgroups, charged
-        self._cgroup_paths = cgroup_paths
+        self._cgroups = cgroups
+        self._comms: dict[bytes, str] = {}
+        self._outdated: list[int] = []
 
-    def read_new(self) -> None:
-        self._cgroup_paths.refresh()
-        counters = self._probes.counters
-        newest = np.concatenate([counters[name]["identities"] for name in _ANNOUNCERS])
-        newest = newest[: len(self._read)].astype(np.int64)
-        for lane in np.flatnonzero(newest > self._read).tolist():
-            last = int(newest[lane])
-            first = max(int(self._read[lane]), last - IDENTITIES_PER_CPU) + 1
-            for number in range(first, last + 1):
-                self._remember(
-                    lane, number, self._probes.identities[lane, number % IDENTITIES_PER_CPU]
-                )
-            self._read[lane] = last
+    def read(self, announcements: NDArray[np.void]) -> None:
+        """Takes in what was drained, before the records that were."""
+        if not len(announcements):
+            return
+        self._cgroups.refresh()
+        rows = announcements["identity"].tolist()
+        keys = keys_of(announcements["source"], announcements["number"]).tolist()
+        for key, row in zip(keys, rows, strict=True):
+            cgroup, charged, inode, inode_dev, generation, pid, tid, comm = row
+            self._known[key] = Identity(
+                pid,
+                tid,
+                self._comm(bytes(comm)),
+                self._cgroups.resolve(cgroup, tid),
+                self._cgroups.resolve(charged) if charged else None,
+                inode or None,
+                inode_dev,
+                self._files.number(inode_dev, inode, generation),
+            )
         self._files.ask()
 
-    def _remember(self, lane: int, number: int, row: np.void) -> None:
-        place = lane, number % _REMEMBERED
-        comm = bytes(row["comm"]).partition(b"\0")[0]
-        self._numbers[place] = number
-        self._pids[place], self._tids[place] = row["pid"], row["tid"]
-        self._comms[place] = self._comm_names.code(escape_name(comm))
-        path = self._cgroup_paths.resolve(int(row["cgroup"]), int(row["tid"]))
-        self._cgroups[place] = self._cgroup_names.code(path)
-        self._inodes[place] = row["inode"]
-        self._file_numbers[place] = self._files.number(
-            int(row["inode_dev"]), int(row["inode"]), int(row["generation"])
-        )
-        charged = int(row["charged_cgroup"])
-        self._charged[place] = self._charged_names.code(
-            self._cgroup_paths.resolve(charged) if charged else None
-        )
+    def resolve(self, records: NDArray[np.void]) -> tuple[list[Identity], NDArray[np.int32]]:
+        """The identities of records, each once, and where among them that of each record is."""
+        keys, places = distinct(keys_of(records["source"], records["identity"]))
+        return [self._known.get(key, UNKNOWN) for key in keys], places
 
-    def columns(self, records: NDArray[np.void]) -> dict[str, pa.Array]:
-        numbers = records["identity"].astype(np.int64)
-        place = records["lane"] * np.int64(_REMEMBERED) + numbers % _REMEMBERED
-        is_unknown = (numbers == NO_IDENTITY) | (self._numbers.take(place) != numbers)
-        comms, cgroups = self._comms.take(place), self._cgroups.take(place)
-        charged, files = self._charged.take(place), self._file_numbers.take(place)
-        comms[is_unknown] = cgroups[is_unknown] = charged[is_unknown] = files[is_unknown] = -1
-        inodes = self._inodes.take(place)
-        return {
-            "pid": to_arrow(self._pids.take(place), is_unknown),
-            "tid": to_arrow(self._tids.take(place), is_unknown),
-            "comm": self._comm_names.encode(comms),
-            "cgroup": self._cgroup_names.encode(cgroups),
-            "charged_cgroup": self._charged_names.encode(charged),
-            "inode": to_arrow(inodes, is_unknown | (inodes == 0)),
-            "file": self._files.encode(files),
-        }
+    @property
+    def has_too_many(self) -> bool:
+        """Whether it is time to begin a new epoch."""
+        return not self._outdated and len(self._known) > _MOST_IDENTITIES
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether there are some of an earlier epoch."""
+        return bool(self._outdated)
+
+    def begin_epoch(self) -> None:
+        """Notes that the kernel announces anew what is still in use from now on."""
+        self._outdated = list(self._known)
+
+    def forget_outdated(self, in_use: Iterable[int]) -> None:
+        """Forgets those of earlier epochs but the keys of I/Os that are still in flight.
+
+        Of all other I/Os that use them the records must have been resolved.
+        """
+        kept = {key: self._known[key] for key in in_use if key in self._known}
+        for key in self._outdated:
+            del self._known[key]
+        self._known |= kept
+        self._outdated = []
+
+    def _comm(self, raw: bytes) -> str:
+        if raw not in self._comms:
+            if len(self._comms) >= _MOST_IDENTITIES:
+                self._comms.clear()
+            self._comms[raw] = escape_name(raw.partition(b"\0")[0])
+        return self._comms[raw]
+
+
+def keys_of(sources: NDArray[np.uint16], numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """What tells identities of all sources apart."""
+    keys: NDArray[np.uint64] = sources.astype(np.uint64) << np.uint64(32) | numbers
+    return keys

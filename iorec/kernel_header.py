@@ -1,6 +1,7 @@
 """Generates the C header that fits the programs in bpf/ to the running kernel."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from iorec.btf import KernelTypes, Member
 
@@ -93,6 +94,18 @@ def has_blk_status(kernel: KernelTypes) -> bool:
     return kernel.tracepoint_arguments("block_rq_complete")[1] == "u8"
 
 
+def is_preemptible(kernel: KernelTypes) -> bool:
+    """Whether a task may be preempted in the middle of a tracepoint's programs.
+
+    Since Linux commit a46023d5616e ("tracing: Guard __DECLARE_TRACE() use of __DO_TRACE_CALL() with
+    SRCU-fast") (in v7.0), tracepoints are guarded by `tracepoint_srcu`; a variable of that name
+    served another purpose before v6.13, when a tracepoint had no member `ext`.
+    """
+    if kernel.member("tracepoint", "ext") is None:
+        return False
+    return b" tracepoint_srcu\n" in Path("/proc/kallsyms").read_bytes()
+
+
 def _struct_definition(name: str, members: Iterable[Member]) -> list[str]:
     lines = [f"struct {name} {{"]
     end = 0
@@ -115,7 +128,7 @@ def _features(kernel: KernelTypes, structs: dict[str, dict[str, Member]]) -> lis
 
 
 def _constants(kernel: KernelTypes) -> dict[str, str]:
-    ops = req_ops(kernel)
+    ops, flags = req_ops(kernel), kernel.enum("req_flag_bits")
     passthrough = [value for name, value in ops.items() if name.endswith(("_IN", "_OUT"))]
     flush_seq = request_flag_bits(kernel).get("__RQF_FLUSH_SEQ", _FLUSH_SEQ_BIT_OF_MACROS)
     arguments = {
@@ -137,7 +150,10 @@ def _constants(kernel: KernelTypes) -> dict[str, str]:
         "S_IFBLK": "0x6000",
         "FIRST_PASSTHROUGH_OP": str(min(passthrough)),
         "RQF_FLUSH_SEQ": f"(1U << {flush_seq})",
+        "REQ_PREFLUSH": f"(1U << {flags['__REQ_PREFLUSH']})",
+        "REQ_NOWAIT": f"(1U << {flags['__REQ_NOWAIT']})",
         "BLK_STS_IOERR": "10",
+        "BLK_STS_AGAIN": "12",
         # The queue was the first argument until 5.11, and in stable kernels before 5.10.137.
         **{
             macro: str(kernel.tracepoint_arguments(tracepoint).index(c_type))

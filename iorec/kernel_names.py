@@ -4,7 +4,7 @@ import errno
 from dataclasses import dataclass
 
 from iorec.btf import KernelTypes
-from iorec.kernel_header import has_blk_status, req_ops, request_flag_bits
+from iorec.kernel_header import has_blk_status, is_preemptible, req_ops, request_flag_bits
 
 # blk_errors in block/blk-core.c. The statuses from 14 on moved down by one when
 # BLK_STS_ZONE_RESOURCE went in 6.10 (the series that brought zone write plugging).
@@ -34,6 +34,9 @@ _LATE_STATUS_ERRNO = [
 ]
 
 
+OP_CACHE_FLUSH = 62  # of bpf/records.h
+
+
 @dataclass(frozen=True)
 class KernelNames:
     """What the running kernel calls its operations, flags and errors."""
@@ -41,6 +44,7 @@ class KernelNames:
     ops: dict[int, str]
     flags: dict[int, str]  # by bit
     errnos: dict[str, tuple[int, ...]]  # of each layer, by what a record holds as its error
+    is_preemptible: bool  # a tracepoint's programs
 
     def op(self, cmd_flags: int) -> str:
         """The operation's name; `driver` for passthrough, `op_N` if the kernel has no name."""
@@ -56,7 +60,9 @@ def read_kernel_names() -> KernelNames:
     with KernelTypes() as kernel:
         has_status = has_blk_status(kernel)
         ops = {value: _op_name(name) for name, value in req_ops(kernel).items()}
+        ops[OP_CACHE_FLUSH] = "cache_flush"
         bits = kernel.enum("req_flag_bits")
+        preemptible = is_preemptible(kernel)
         has_plugging = "__RQF_ZONE_WRITE_PLUGGING" in request_flag_bits(kernel)
     flags: dict[int, str] = {}
     for name, bit in sorted(bits.items(), key=lambda item: item[1]):
@@ -66,7 +72,7 @@ def read_kernel_names() -> KernelNames:
     table = [*_STATUS_ERRNO, *zone_resource, *_LATE_STATUS_ERRNO]
     statuses = (*table, *[errno.EIO] * (256 - len(table)))
     of_requests = statuses if has_status else tuple(range(256))
-    return KernelNames(ops, flags, {"request": of_requests, "bio": statuses})
+    return KernelNames(ops, flags, {"request": of_requests, "bio": statuses}, preemptible)
 
 
 def _op_name(name: str) -> str:

@@ -18,21 +18,17 @@ from iorec.probes import Probes
 _Place = tuple[str, int, int]  # layer, device number, op
 _PLACE_KEYS = ("layer", "device", "op")
 
-_EVENTS = ("merges", "splits", "requeues")
+_EVENTS = ("merges", "splits", "requeues", "refused")
 # The kernel's name of a tally and the ledger's.
 _TALLY_KINDS = {
-    f"{theirs}{unit}": f"{ours}{unit}"
-    for theirs, ours in {
-        "filtered": "filtered",
-        "ring_full": "lost",
-        "stale": "lost",
-        "unmatched": "began_before",
-    }.items()
-    for unit in ("", "_bytes")
-} | {name: name for name in _EVENTS}
+    "filtered": ("filtered",),
+    "ring_full": ("lost",),
+    "stale": ("lost", "missed"),
+    "unmatched": ("began_before",),
+}
 _COUNTED = tuple(
     f"{kind}{unit}"
-    for kind in ("recorded", "filtered", "lost", "began_before")
+    for kind in ("recorded", "filtered", "lost", "missed", "began_before")
     for unit in ("", "_bytes")
 )
 
@@ -43,25 +39,29 @@ class _Programs:
 
     start: str
     complete: tuple[str, ...]
-    completers: tuple[int, ...]  # lanes of a CPU; every second one takes what interrupts another
-    claiming: tuple[str, ...]  # by their counters
+    claiming: tuple[str, ...]
 
 
 _PROGRAMS = {
-    "request": _Programs("on_start", ("on_complete",), (0, 1), ("start", "issue")),
+    "request": _Programs("rq_start", ("rq_complete",), ("rq_start", "rq_issue")),
     "bio": _Programs(
-        "on_bio_queue",
-        ("on_bio_complete", "on_complete_bios"),
-        (2, 3, 4, 5),
-        ("bio_queue", "split", "remap"),
+        "bio_queue",
+        ("bio_complete", "bios_complete"),
+        ("bio_queue", "bio_split", "bio_remap"),
     ),
 }
 
 
 def diskstats_group(op: str) -> str:
-    """Where /proc/diskstats counts an operation; `other`: nowhere (passthrough)."""
-    if op in ("read", "discard", "flush"):
+    """Where /proc/diskstats counts an operation; `other`: nowhere (passthrough).
+
+    A flush that somebody submits is a write of 0 bytes there; a disk's flush of its cache, which
+    that causes, a flush.
+    """
+    if op in ("read", "discard"):
         return op
+    if op == "cache_flush":
+        return "flush"
     return "other" if op == "driver" else "write"
 
 
@@ -69,8 +69,7 @@ def diskstats_group(op: str) -> str:
 class Snapshot:
     """Where the kernel's counters stood at one moment."""
 
-    counters: NDArray[np.void]
-    completions: NDArray[np.void]
+    lanes: NDArray[np.void]
     tallies: NDArray[np.void]
     missed: dict[str, int]
 
@@ -78,8 +77,7 @@ class Snapshot:
 def take_snapshot(probes: Probes) -> Snapshot:
     """Copies the kernel's counters."""
     return Snapshot(
-        probes.counters.copy(),
-        probes.completions.copy(),
+        probes.lanes.copy(),
         probes.tallies.copy(),
         probes.missed_runs(),
     )
@@ -97,6 +95,7 @@ class Ledger:
         self,
         start: Snapshot,
         layers: Sequence[str],
+        lanes_of: Mapping[str, range],
         names: KernelNames,
         devices: DeviceWatch,
         gaps: Gaps,
@@ -105,6 +104,7 @@ class Ledger:
     ) -> None:
         self._start = start
         self._layers = layers
+        self._lanes_of = lanes_of
         self._names = names
         self._devices = devices
         self._gaps = gaps
@@ -114,12 +114,13 @@ class Ledger:
         self._by_place: dict[_Place, dict[str, int]] = defaultdict(lambda: defaultdict(int))
 
     def add(self, kind: str, records: NDArray[np.void], sign: int = 1) -> None:
-        """Books drained records as `recorded`, `filtered` (beyond --count) or `spool_failed`.
+        """Books drained records as `recorded`, `filtered` (beyond --count) or lost.
 
-        A `sign` of -1 takes a booking back.
+        What is lost is `spool_failed`, or `missed_completion`: known to be over, but not how. A
+        `sign` of -1 takes a booking back.
         """
-        column = "lost" if kind == "spool_failed" else kind
-        layers = records["lane"] // len(self._start.counters)
+        columns = {"spool_failed": ("lost",), "missed_completion": ("lost", "missed")}
+        layers = records["source"] // self._start.lanes.shape[1]
         keys = layers.astype(np.uint64) << np.uint64(40) | records["cmd_flags"] & np.uint64(0xFF)
         keys |= records["dev"].astype(np.uint64) << np.uint64(8)
         values, places = distinct(keys)
@@ -127,8 +128,14 @@ class Ledger:
         for key, count, size in zip(values, ios, sizes, strict=True):
             place = _place(key)
             self._totals[kind, place[0]] += sign * int(count)
-            self._by_place[place][column] += sign * int(count)
-            self._by_place[place][f"{column}_bytes"] += sign * int(size)
+            for column in columns.get(kind, (kind,)):
+                self._by_place[place][column] += sign * int(count)
+                self._by_place[place][f"{column}_bytes"] += sign * int(size)
+
+    def add_identity_lost(self, rows: Mapping[str, int], sign: int = 1) -> None:
+        """Books the rows of each layer whose submitter is unknown as its announcement is lost."""
+        for layer, count in rows.items():
+            self._totals["identity_lost", layer] += sign * count
 
     def counts(
         self, now: Snapshot, in_flight_at_stop: Mapping[str, int] | None = None
@@ -142,15 +149,15 @@ class Ledger:
         return {
             **_sum(list(layers.values())),
             "layers": layers,
-            "merged": int(_grown(self._start, now, "merge", "events")),
-            "requeued": int(_grown(self._start, now, "requeue", "events")),
+            "merged": self._grown(now, ("rq_merge",), "events"),
+            "requeued": self._grown(now, ("rq_requeue",), "events"),
             "in_flight_at_start": self._in_flight_at_start,
             "devices": _entries(by_place, _COUNTED, _PLACE_KEYS),
             "events": _entries(by_place, _EVENTS, ("device", "op")),
         }
 
-    def gaps(self) -> list[Span]:
-        """The spans in which records found no room."""
+    def gaps(self) -> dict[str, list[Span]]:
+        """The spans in which I/Os were lost, by cause."""
         return self._gaps.read()
 
     def _layer_counts(self, layer: str, now: Snapshot, in_flight_at_stop: int) -> dict[str, Any]:
@@ -158,40 +165,42 @@ class Ledger:
         been missed: the table was full, or the kernel skipped the program.
         """
         programs = _PROGRAMS[layer]
-        cpus = len(now.counters)
 
-        def completed(name: str, completers: Sequence[int] = programs.completers) -> int:
-            grown = now.completions[name] - self._start.completions[name]
-            return int(grown.reshape(-1, cpus)[list(completers)].sum())
+        def completed(name: str) -> int:
+            return self._grown(now, programs.complete, name)
 
-        def total(name: str) -> int:
-            return sum(_grown(self._start, now, section, name) for section in programs.claiming)
-
-        def missed(program: str) -> int:
-            return now.missed.get(program, 0) - self._start.missed.get(program, 0)
+        def missed(*names: str) -> int:
+            """Events that no copy of these programs took."""
+            skipped = sum(now.missed.get(p, 0) - self._start.missed.get(p, 0) for p in names)
+            return max(0, skipped - self._grown(now, names, "turns"))
 
         unmatched = completed("unmatched")
-        table_full = min(unmatched, total("table_full"))
+        table_full = min(unmatched, self._grown(now, programs.claiming, "table_full"))
         missed_start = min(unmatched - table_full, missed(programs.start))
-        # What a first program missed and the second one took is not lost.
-        taken = completed("runs", programs.completers[1::2])
+        stale = self._grown(now, programs.claiming, "stale")
+        seen_over = self._totals["missed_completion", layer]
         return {
             "completions": completed("runs") + self._carried.get(layer, 0),
             "recorded": self._totals["recorded", layer],
             "filtered": completed("filtered") + self._totals["filtered", layer],
             "began_before": unmatched - table_full - missed_start,
             "continuations": completed("continuations"),
+            "refused": completed("refused"),
+            "identity_lost": self._totals["identity_lost", layer],
             "in_flight_at_stop": in_flight_at_stop,
             "lost": {
                 "ring_full": completed("ring_full"),
                 "table_full": table_full,
                 "missed_start": missed_start,
-                "missed_completion": max(
-                    total("stale"), sum(map(missed, programs.complete)) - taken
-                ),
+                "missed_completion": max(stale + seen_over, missed(*programs.complete)),
                 "spool_failed": self._totals["spool_failed", layer],
             },
         }
+
+    def _grown(self, now: Snapshot, programs: Sequence[str], name: str) -> int:
+        """By how much a counter of some programs has grown, on all CPUs."""
+        lanes = [lane for program in programs for lane in self._lanes_of.get(program, ())]
+        return int((now.lanes[lanes][name] - self._start.lanes[lanes][name]).sum())
 
     def _sums_by_place(self, now: Snapshot) -> dict[tuple[str, str, str], dict[str, int]]:
         """By layer, device and diskstats group."""
@@ -208,13 +217,14 @@ class Ledger:
         rows, starts = now.tallies[is_used], self._start.tallies[is_used]
         for row, before in zip(rows, starts, strict=True):
             counted: dict[str, int] = defaultdict(int)
-            for theirs, ours in _TALLY_KINDS.items():
-                counted[ours] += int(row[theirs]) - int(before[theirs])
+            for theirs, kinds in _TALLY_KINDS.items():
+                for unit in ("", "_bytes"):
+                    grown = int(row[f"{theirs}{unit}"]) - int(before[f"{theirs}{unit}"])
+                    for ours in kinds:
+                        counted[f"{ours}{unit}"] += grown
+            for event in _EVENTS:
+                counted[event] += int(row[event]) - int(before[event])
             yield _place(int(row["key"]) & ~(1 << 63)), counted
-
-
-def _grown(start: Snapshot, now: Snapshot, program: str, name: str) -> int:
-    return int((now.counters[program][name] - start.counters[program][name]).sum())
 
 
 def _place(key: int) -> _Place:
@@ -254,7 +264,7 @@ def _entries(
 
 def pending_completions(counts: dict[str, Any]) -> dict[str, int]:
     """Completions of each layer that are reported, but neither drained nor booked otherwise."""
-    booked = ("recorded", "filtered", "began_before", "continuations")
+    booked = ("recorded", "filtered", "began_before", "continuations", "refused")
     pending = {}
     for name, layer in counts["layers"].items():
         lost = layer["lost"]

@@ -16,6 +16,9 @@ from typing import Any
 from analyze.errors import IorecError
 from iorec.plan import KernelFilter, Plan
 from iorec.programs import MAPS, load_programs
+from iorec.signals import SignalWaiter
+
+_MOST_FDS = 253  # SCM_MAX_FD of include/net/scm.h
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,11 @@ class Loading:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "iorec.loader", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the recorder
             )
-        assert self._process.stdin is not None
-        with self._process.stdin as pipe:
-            pipe.write(json.dumps(asdict(plan)).encode())
+        self._channel.sendall(json.dumps(asdict(plan)).encode())
+        self._channel.shutdown(socket.SHUT_WR)
 
     def __enter__(self) -> "Loading":
         return self
@@ -58,9 +61,10 @@ class Loading:
             self._process.kill()
         self._process.wait()
 
-    def finish(self) -> Loaded:
+    def finish(self, signals: SignalWaiter) -> Loaded:
         """Waits for the process; raises IorecError for whatever kept it from loading."""
-        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, 64)
+        signals.wait_for(self._channel.fileno())
+        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
         if not message:
             raise IorecError(
                 f"the process that loads the kernel programs ended with {self._process.wait()}",
@@ -74,7 +78,11 @@ class Loading:
         named = dict(zip(answer["names"], fds, strict=True))
         return Loaded(
             maps={name: named[f"map {name}"] for name in MAPS},
-            programs={name: named[f"program {name}"] for name in self._plan.programs},
+            programs={
+                name.removeprefix("program "): fd
+                for name, fd in named.items()
+                if name.startswith("program ")
+            },
             links={
                 name.removeprefix("link "): fd
                 for name, fd in named.items()
@@ -86,7 +94,7 @@ class Loading:
 
 def _main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as channel:
-        document = json.load(sys.stdin)
+        document = json.load(channel.makefile())
         plan = Plan(**{**document, "kernel_filter": KernelFilter(**document["kernel_filter"])})
         answer: dict[str, Any]
         try:

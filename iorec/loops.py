@@ -15,6 +15,9 @@ _INFO = struct.Struct("=QQQ")
 _INFO_BYTES = 232
 
 
+LoopFiles = dict[tuple[int, int], str]
+
+
 def disks_below(folder: Path, *, may_open: bool) -> list[str]:
     """The disks that hold the file of a loop device, by its folder in sysfs; none in memory.
 
@@ -32,7 +35,7 @@ def disks_below(folder: Path, *, may_open: bool) -> list[str]:
     return []
 
 
-def loop_backing() -> dict[tuple[int, int], str]:
+def loop_backing() -> LoopFiles:
     """The loop device of each backing file, by the kernel's dev_t of its file system and inode.
 
     That of a block device is its own number and 0. Several loop devices on one file are left out:

@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from iorec.device_inventory import Description
 from iorec.diskstats import StatPair, diskstats_delta
 from iorec.escape import escape_name
 from iorec.filters import Filters
+from iorec.gaps import Span
+from iorec.metadata_json import Metadata
 from iorec.notes import Notes
-from iorec.spool import Metadata
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def build_metadata(
     clocks: tuple[ClockPair, ClockPair],
     clock_steps: list[tuple[int, int]],
     counts: dict[str, Any],
-    gaps: list[tuple[int, int, int]],
+    gaps: Mapping[str, Sequence[Span]],
     stats: tuple[StatPair, StatPair] | None,
     exit_status: int | None,
     devices: list[Description],
@@ -54,7 +56,10 @@ def build_metadata(
 
     workload = {"argv": _as_text(facts.workload), "exit_status": exit_status}
     counts["gaps"] = [
-        {"start": time_at(first), "stop": time_at(last), "lost": lost} for first, last, lost in gaps
+        {"start": time_at(span.first_ns), "stop": time_at(span.last_ns), "lost": span.lost}
+        | {"cause": cause}
+        for cause, spans in gaps.items()
+        for span in spans
     ]
     steps = [{"time": time_at(moment), "step_ns": step} for moment, step in clock_steps]
     return {
@@ -77,8 +82,17 @@ def build_metadata(
         "diskstats": diskstats_delta(*stats) if stats else {},
         "recorder": _recorder(facts, notes),
         "complete": stats is not None,
+        "boot_id": _boot_id(),
         "notes": notes.as_metadata(start.monotonic_ns, time_at),
     }
+
+
+def _boot_id() -> str | None:
+    """Differs from boot to boot, also of one machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
 
 
 def _as_text(value: Any) -> Any:

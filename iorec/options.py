@@ -48,5 +48,10 @@ Layer = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing rounded.")]
 Verbose = Annotated[
     bool,
-    typer.Option("-v", "--verbose", callback=_log_details, help="Show tracebacks of errors."),
+    typer.Option(
+        "-v",
+        "--verbose",
+        callback=_log_details,
+        help="Show tracebacks of errors; record also traces in the kernel.",
+    ),
 ]

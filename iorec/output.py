@@ -1,10 +1,13 @@
 """Opens a capture's files safely: new, private, owned by the user behind sudo, named when whole."""
 
+import contextlib
+import errno
 import fcntl
 import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +19,20 @@ from iorec.workload import User
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 PART_SUFFIX = ".part"
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EROFS: "have the file system made writable",
+    errno.EIO: "look for errors of the disk in the kernel's log",
+}
+
+
+def advice(cause: str) -> str:
+    """What to do first after a failure to write: what the system's error in its text asks for."""
+    found = [remedy for number, remedy in _ADVICE.items() if os.strerror(number) in cause]
+    return found[0] if found else "see that the folder can be written"
 
 
 def capture_suffix(path: Path) -> str:
@@ -38,7 +55,7 @@ class Folder:
     file that is swapped while recording is never written through.
     """
 
-    path: Path
+    _path: Path
     _fd: int
     _owner: User | None
 
@@ -58,6 +75,42 @@ class Folder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    @property
+    def path(self) -> Path:
+        """Where the folder is now: as it was given, if that still leads to it."""
+        try:
+            is_there = os.path.samestat(self._path.stat(), os.fstat(self._fd))
+        except OSError:
+            is_there = False
+        if is_there or self.is_deleted:
+            return self._path
+        return Path(self.descriptor_path).readlink()
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether no file can be made in it any more."""
+        return os.fstat(self._fd).st_nlink == 0
+
+    def instead(self) -> Iterator["Folder"]:
+        """New folders for what was to be in this one: in the current and in the temporary one.
+
+        The caller closes or discards them.
+        """
+        for find in (os.getcwd, tempfile.gettempdir):
+            try:
+                path = Path(tempfile.mkdtemp(prefix="iorec-", dir=find()))
+                if self._owner is not None:
+                    os.chown(path, self._owner.uid, self._owner.gid)
+            except OSError:
+                continue
+            yield Folder.open(path, self._owner)
+
+    def discard(self) -> None:
+        """Closes a folder that nothing came into, and removes it."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
         os.close(self._fd)
 
     @property
@@ -92,14 +145,20 @@ class Folder:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, 0o600, dir_fd=self._fd)
+            if self._owner is not None:
+                os.fchown(fd, self._owner.uid, self._owner.gid)
         except OSError as error:
             raise IorecError(
                 f"cannot create {self.path / name}: {error.strerror}",
-                "give another place with -o",
+                f"{advice(str(error))}, or give another place with -o",
             ) from error
-        if self._owner is not None:
-            os.fchown(fd, self._owner.uid, self._owner.gid)
         return os.fdopen(fd, "w+b", buffering=1 << 20)
+
+    def create_spool(self, name: str) -> BinaryIO:
+        """A new file that nobody recovers while it is written."""
+        part = self.create(name)
+        fcntl.flock(part, fcntl.LOCK_EX)
+        return part
 
     @contextmanager
     def writing(self, name: str, *, is_forced: bool) -> Iterator[BinaryIO]:
@@ -172,14 +231,18 @@ class Folder:
 
 def check_free(folder: Folder, name: str, *, is_forced: bool) -> None:
     """Refuses names that are taken, unless they may be overwritten."""
-    is_csv = name.endswith((".csv", ".csv.gz"))
-    for taken in (name, sidecar_name(name)) if is_csv else (name,):
+    for taken in names_of_capture(name):
         if folder.is_folder(taken):
             raise IorecError(f"{folder.path / taken} is a folder", "give another name with -o")
         if folder.exists(taken) and not is_forced:
             raise IorecError(
                 f"{folder.path / taken} exists", "overwrite it with -f/--force or give another name"
             )
+
+
+def names_of_capture(name: str) -> tuple[str, ...]:
+    """The files of a capture."""
+    return (name, sidecar_name(name)) if name.endswith((".csv", ".csv.gz")) else (name,)
 
 
 def sidecar_name(name: str) -> str:

@@ -2,33 +2,32 @@
 
 from dataclasses import dataclass
 
-LAYERS = ("request", "bio")  # by number: REQUEST_LAYER, BIO_LAYER of bpf/records.h
-IDENTITIES_PER_CPU = 4096
 SLOTS_PER_BUCKET = 8  # of bpf/records.h
+LAYERS = ("request", "bio")  # by number: REQUEST_LAYER, BIO_LAYER of bpf/records.h
 
-# A name with `nested_` is the second one of the program without it (bpf/ledger.c).
 # Completions first, so that nothing is seen to start whose end would be missed.
 _PROGRAMS = {
     "request": {
-        "on_complete": "block_rq_complete",
-        "on_nested_complete": "block_rq_complete",
-        "on_merge": "block_rq_merge",
-        "on_back_merge": "block_bio_backmerge",
-        "on_front_merge": "block_bio_frontmerge",
-        "on_requeue": "block_rq_requeue",
-        "on_issue": "block_rq_issue",
-        "on_start": "block_io_start",
+        "rq_complete": "block_rq_complete",
+        "rq_merge": "block_rq_merge",
+        "back_merge": "block_bio_backmerge",
+        "front_merge": "block_bio_frontmerge",
+        "rq_requeue": "block_rq_requeue",
+        "rq_issue": "block_rq_issue",
+        "rq_start": "block_io_start",
     },
     "bio": {
-        "on_bio_complete": "block_bio_complete",
-        "on_nested_bio_complete": "block_bio_complete",
-        "on_complete_bios": "block_rq_complete",
-        "on_nested_complete_bios": "block_rq_complete",
-        "on_remap": "block_bio_remap",
-        "on_bio_queue": "block_bio_queue",
+        "bio_complete": "block_bio_complete",
+        "bios_complete": "block_rq_complete",
+        "bio_remap": "block_bio_remap",
+        "bio_queue": "block_bio_queue",
     },
 }
-_PROGRAMS_OF_ALL_LAYERS = {"on_split": "block_split"}
+_PROGRAMS_OF_ALL_LAYERS = {"bio_split": "block_split"}
+# Interrupts complete I/Os: one of a device may come in the middle of a softirq's completions, and
+# that in the middle of a task's.
+_COPIES_OF_INTERRUPTIBLE = {"rq_complete": 3, "bio_complete": 3, "bios_complete": 3}
+_COPIES_IF_PREEMPTIBLE = 4  # MOST_COPIES of bpf/records.h
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class KernelFilter:
     devices: tuple[tuple[int, int | None], ...] = ()  # (dev, partition number or None for all)
     pids: tuple[int, ...] = ()
     comms: tuple[str, ...] = ()
+    comm_globs: tuple[str, ...] = ()
     cgroup_folders: tuple[str, ...] = ()
     ops: tuple[int, ...] = ()
     min_latency_ns: int | None = None
@@ -48,7 +48,8 @@ class KernelFilter:
         found = {
             "FILTER_DEVICE": "1" if self.devices else "",
             "FILTER_PID": "1" if self.pids else "",
-            "FILTER_COMM": "1" if self.comms else "",
+            "FILTER_COMM": "1" if self.comms or self.comm_globs else "",
+            "COMM_GLOBS": str(len(self.comm_globs) or ""),
             "FILTER_CGROUPS": str(len(self.cgroup_folders) or ""),
             "FILTER_OPS": f"{sum(1 << op for op in set(self.ops)):#x}ULL" if self.ops else "",
             "MIN_LATENCY_NS": f"{self.min_latency_ns}ULL" if self.min_latency_ns else "",
@@ -65,6 +66,7 @@ class Plan:
     layers: tuple[str, ...]
     ring_bytes: int
     bucket_count: int
+    is_preemptible: bool  # tracepoints are: programs may be preempted
     wants_trace: bool = False
 
     @property
@@ -73,15 +75,25 @@ class Plan:
         return 1 + max(LAYERS.index(layer) for layer in self.layers)
 
     @property
-    def lanes_per_cpu(self) -> int:
-        """How many programs take completions (bpf/ledger.c)."""
-        return 6 if "bio" in self.layers else 2
-
-    @property
     def programs(self) -> dict[str, str]:
         """The tracepoint of each program to load."""
         found = dict(_PROGRAMS_OF_ALL_LAYERS)
         for layer in LAYERS:
             if layer in self.layers:
                 found |= _PROGRAMS[layer]
+        return found
+
+    def copy_count(self, program: str) -> int:
+        """How often the program is loaded (bpf/ledger.c)."""
+        if self.is_preemptible:
+            return _COPIES_IF_PREEMPTIBLE
+        return _COPIES_OF_INTERRUPTIBLE.get(program, 1)
+
+    @property
+    def lanes(self) -> dict[str, range]:
+        """The lanes of each program, one for each copy."""
+        found, end = {}, 0
+        for program in self.programs:
+            found[program] = range(end, end + self.copy_count(program))
+            end = found[program].stop
         return found

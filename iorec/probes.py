@@ -11,23 +11,13 @@ from numpy.typing import NDArray
 
 from iorec.btf import libbpf
 from iorec.loader import Loaded
-from iorec.plan import IDENTITIES_PER_CPU, SLOTS_PER_BUCKET, Plan
+from iorec.plan import Plan
 from iorec.programs import possible_cpus
-from iorec.records import (
-    COMPLETE_COUNTERS,
-    CONTROL,
-    COUNTERS,
-    GAP,
-    IDENTITY,
-    IS_AWAKE,
-    RECORD,
-    SLOT,
-    TALLY,
-)
+from iorec.records import BUCKET, CONTROL, GAP, IS_AWAKE, LANE, TALLY
 from iorec.ring import Ring
 
-_TALLIES_PER_LANE = 256
-_GAPS_PER_LANE = 256
+_TALLIES_PER_CPU = 256
+_GAPS_PER_LANE = 128
 
 
 class _ProgInfo(ctypes.Structure):
@@ -45,20 +35,19 @@ class _ProgInfo(ctypes.Structure):
 class Probes:
     """The attached programs and the maps they write, as arrays; a context manager.
 
-    `counters` has one row per CPU, `completions` one per lane (see bpf/ledger.c), `in_flight` one
-    per slot; `identities` is shaped (layers x CPUs, rows), `gaps` (lanes, rows). Reading them needs
-    no privilege. `ring_fd` becomes readable, for an edge-triggered epoll, when the kernel wakes the
+    `lanes` is shaped (lanes, CPUs) and `gaps` (lanes, CPUs, rows), see bpf/ledger.c; `lanes_of`
+    gives the lanes of a program. `in_flight` has one row per bucket. Reading them needs no
+    privilege. `ring_fd` becomes readable, for an edge-triggered epoll, when the kernel wakes the
     recorder.
     """
 
     layers: tuple[str, ...]
+    lanes_of: dict[str, range]
     ring: Ring
     ring_fd: int
     control: NDArray[np.void]
-    counters: NDArray[np.void]
-    completions: NDArray[np.void]
+    lanes: NDArray[np.void]
     in_flight: NDArray[np.void]
-    identities: NDArray[np.void]
     tallies: NDArray[np.void]
     gaps: NDArray[np.void]
     has_trace: bool
@@ -74,6 +63,11 @@ class Probes:
             os.close(fd)
         self._programs.clear()
         os.close(self.ring_fd)
+
+    @property
+    def cpu_count(self) -> int:
+        """CPUs that the machine may have."""
+        return int(self.lanes.shape[1])
 
     def detach(self) -> None:
         """Detaches every program; afterwards nothing writes the maps any more."""
@@ -97,7 +91,7 @@ class Probes:
         self.control[0]["has_identities"] = False
 
     def missed_runs(self) -> dict[str, int]:
-        """How often the kernel skipped each program because it was running on that CPU already.
+        """How often the kernel skipped each program, and each copy of one, as it was running.
 
         {} where the kernel does not count it (before 5.12, 9ed9e9ba2337) or does not tell a process
         without privileges (before 5.19, c8644cd0efe7).
@@ -114,7 +108,7 @@ class Probes:
 def open_probes(plan: Plan, loaded: Loaded) -> Probes:
     """Maps what was loaded; recording begins when `is_recording` of `control` is set."""
     cpus = possible_cpus()
-    lanes = plan.lanes_per_cpu * cpus
+    lane_count = max(lanes.stop for lanes in plan.lanes.values())
 
     def array(name: str, dtype: Any, count: int) -> NDArray[Any]:
         dtype = np.dtype(dtype)
@@ -124,17 +118,14 @@ def open_probes(plan: Plan, loaded: Loaded) -> Probes:
 
     probes = Probes(
         layers=plan.layers,
-        ring=Ring(loaded.maps["records"], plan.ring_bytes, RECORD),
+        lanes_of=plan.lanes,
+        ring=Ring(loaded.maps["records"], plan.ring_bytes),
         ring_fd=loaded.maps["records"],
         control=array("control", CONTROL, 1),
-        counters=array("counters", COUNTERS, cpus),
-        completions=array("completions", COMPLETE_COUNTERS, lanes),
-        in_flight=array("in_flight", SLOT, plan.bucket_count * SLOTS_PER_BUCKET),
-        identities=array(
-            "identities", IDENTITY, plan.layer_count * cpus * IDENTITIES_PER_CPU
-        ).reshape(-1, IDENTITIES_PER_CPU),
-        tallies=array("tallies", TALLY, (lanes + cpus) * _TALLIES_PER_LANE),
-        gaps=array("gaps", GAP, lanes * _GAPS_PER_LANE).reshape(lanes, -1),
+        lanes=array("lanes", LANE, lane_count * cpus).reshape(lane_count, cpus),
+        in_flight=array("in_flight", BUCKET, plan.bucket_count),
+        tallies=array("tallies", TALLY, cpus * _TALLIES_PER_CPU),
+        gaps=array("gaps", GAP, lane_count * cpus * _GAPS_PER_LANE).reshape(lane_count, cpus, -1),
         has_trace=loaded.has_trace,
         _programs=loaded.programs,
         _links=loaded.links,

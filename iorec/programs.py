@@ -17,28 +17,20 @@ from typing import Any
 from analyze.errors import IorecError
 from iorec.btf import KernelTypes, libbpf
 from iorec.cgroups import is_io_controller_unified
+from iorec.comm_glob import glob_masks
 from iorec.kernel_header import kernel_header
-from iorec.plan import IDENTITIES_PER_CPU, KernelFilter, Plan
+from iorec.plan import KernelFilter, Plan
 
 BPF_FOLDER = Path(__file__).parent.parent / "bpf"
 # In front of the files of the layers; each stands behind what it uses.
 _SHARED_SOURCES = ("ledger", "table", "filter", "device", "owner", "io")
 
-MAPS = (
-    "records",
-    "control",
-    "counters",
-    "completions",
-    "in_flight",
-    "identities",
-    "tallies",
-    "gaps",
-)
+MAPS = ("records", "control", "lanes", "in_flight", "tallies", "gaps")
 
-# By their places in the table of tail calls.
-_CALLED_AGAIN = ("on_complete_bios", "on_nested_complete_bios")
-_NESTED = "nested_"
-_SECOND_MARK = 0x2EC0_17D5  # no other number in the programs, see is_second() in bpf/ledger.c
+_CALLS_ITSELF = "bios_complete"  # by the table of tail calls
+# No other number in the programs, see copy_mark() in bpf/ledger.c.
+_COPY_MARK = 0x2EC0_17D5
+_IS_LAST_COPY, _HAS_COPIES = 8, 16
 _START_BEFORE_6_5 = "block_getrq"
 
 # include/uapi/linux/bpf.h
@@ -84,18 +76,19 @@ def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
     tracepoints = dict(plan.programs)
     with KernelTypes() as kernel:
         header = kernel_header(kernel, has_bios="bio" in plan.layers)
-        if "on_start" in tracepoints and not kernel.has_tracepoint(tracepoints["on_start"]):
-            tracepoints["on_start"] = _START_BEFORE_6_5
+        if "rq_start" in tracepoints and not kernel.has_tracepoint(tracepoints["rq_start"]):
+            tracepoints["rq_start"] = _START_BEFORE_6_5
         targets = {name: kernel.tracepoint_id(place) for name, place in tracepoints.items()}
     defines = {
         "CPUS": str(possible_cpus()),
         "LAYERS": str(plan.layer_count),
+        "LANES": str(max(lanes.stop for lanes in plan.lanes.values())),
+        **{f"{name.upper()}_LANE": str(lanes.start) for name, lanes in plan.lanes.items()},
         **({"RECORDS_BIOS": "1"} if "bio" in plan.layers else {}),
         **({"IS_IO_CONTROLLER_UNIFIED": "1"} if is_io_controller_unified() else {}),
         "BUCKETS": str(plan.bucket_count),
         "RING_PAGES": str(plan.ring_bytes // mmap.PAGESIZE),
-        "IDENTITIES": str(IDENTITIES_PER_CPU),
-        "SECOND_MARK": str(_SECOND_MARK),
+        "COPY_MARK": str(_COPY_MARK),
         "PAGE_SIZE": str(mmap.PAGESIZE),
         **plan.kernel_filter.defines(),
         **({"HAVE_CMPXCHG": "1"} if _has_cmpxchg() else {}),
@@ -121,22 +114,37 @@ def _load_with(
     # The verifier takes 0.2 s for the longest of them.
     with ThreadPoolExecutor() as pool:
         loading = {
-            name: pool.submit(load_program, bcc, module, name, target)
+            name: [
+                pool.submit(load_program, bcc, module, name, target, copy, plan.copy_count(name))
+                for copy in range(plan.copy_count(name))
+            ]
             for name, target in targets.items()
         }
-    for name in targets:
-        program = loading[name].result()
-        if name in _CALLED_AGAIN:
-            table = module[b"complete_more_bios"]
-            table[table.Key(_CALLED_AGAIN.index(name))] = table.Leaf(program)
-            # Without a descriptor of it, the kernel empties the table (prog_array_map_clear).
-            named["link complete_more_bios"] = table.map_fd
-        link = attach_program(program, name)
-        named |= {f"program {name}": program, f"link {name}": link}
+    for name, copies in loading.items():
+        for copy, loaded in enumerate(copies):
+            program = loaded.result()
+            if name == _CALLS_ITSELF:
+                table = module[b"complete_more_bios"]
+                table[table.Key(copy)] = table.Leaf(program)
+                # Without a descriptor of it, the kernel empties the table (prog_array_map_clear).
+                named["link complete_more_bios"] = table.map_fd
+            named[f"program {copy_name(name, copy)}"] = program
+    # In the order of their copies: each is called after those attached before.
+    for name, copies in loading.items():
+        for copy, loaded in enumerate(copies):
+            link = attach_program(loaded.result(), name)
+            named[f"link {copy_name(name, copy)}"] = link
     return named
 
 
-def load_program(bcc: Any, module: Any, name: str, tracepoint_id: int) -> int:
+def copy_name(program: str, copy: int) -> str:
+    """What the kernel calls a copy of a program, counted from 0: 15 characters at most."""
+    return f"{program}_{copy + 1}" if copy else program
+
+
+def load_program(
+    bcc: Any, module: Any, name: str, tracepoint_id: int, copy: int = 0, copy_count: int = 1
+) -> int:
     """A file descriptor of a compiled program, which the verifier has let through."""
     log = ctypes.create_string_buffer(1 << 20)
     opts = _ProgLoadOpts(
@@ -146,17 +154,19 @@ def load_program(bcc: Any, module: Any, name: str, tracepoint_id: int) -> int:
         log_size=len(log),
         log_buf=ctypes.cast(log, ctypes.c_void_p),
     )
-    function = name.replace(_NESTED, "").encode()
-    start = bcc.lib.bpf_function_start(module.module, function)
-    size = bcc.lib.bpf_function_size(module.module, function)
-    mark, is_second = (struct.pack("=I", value) for value in (_SECOND_MARK, _NESTED in name))
+    start = bcc.lib.bpf_function_start(module.module, name.encode())
+    size = bcc.lib.bpf_function_size(module.module, name.encode())
     instructions = ctypes.string_at(start, size)
-    assert mark in instructions or _NESTED not in name
-    instructions = instructions.replace(mark, is_second)
+    if struct.pack("=I", _COPY_MARK) not in instructions and copy_count > 1:
+        raise IorecError(f"the program {name} has no mark", "please report this as a defect")
+    is_last = copy == copy_count - 1
+    mark = copy | _IS_LAST_COPY * is_last | _HAS_COPIES * (copy_count > 1)
+    instructions = instructions.replace(struct.pack("=I", _COPY_MARK), struct.pack("=I", mark))
 
     def load() -> int:
-        arguments = name.encode(), b"GPL", instructions, size // 8, ctypes.byref(opts)
-        return int(libbpf().bpf_prog_load(_PROG_TYPE_TRACING, *arguments))
+        arguments = instructions, size // 8, ctypes.byref(opts)
+        program_name = copy_name(name, copy).encode()
+        return int(libbpf().bpf_prog_load(_PROG_TYPE_TRACING, program_name, b"GPL", *arguments))
 
     fd = load()
     if fd < 0:
@@ -268,6 +278,9 @@ def _fill_filters(module: Any, kernel_filter: KernelFilter) -> None:
         table = module[b"filter_comm"]
         for comm in kernel_filter.comms:
             table[table.Key(comm.encode(errors="surrogateescape")[:15])] = table.Leaf(1)
+    for index, glob in enumerate(kernel_filter.comm_globs):
+        table = module[b"comm_globs"]
+        table[table.Key(index)] = table.Leaf.from_buffer_copy(glob_masks(glob))
     for index, folder in enumerate(kernel_filter.cgroup_folders):
         module[b"filter_cgroup"][index] = folder
 

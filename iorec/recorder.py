@@ -11,20 +11,25 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from analyze.errors import IorecError
+from iorec.cgroups import CgroupNames
 from iorec.clock import ClockPair, read_clocks, step_between
+from iorec.device_watch import DeviceWatch
 from iorec.devices import read_in_flight
-from iorec.diskstats import DiskStats, StatPair, read_diskstats
+from iorec.diskstats import DiskStats, StatPair, read_diskstats, read_idle_disks
 from iorec.file_paths import FilePaths
+from iorec.files import Files
 from iorec.gaps import Gaps
-from iorec.kernel_names import KernelNames
+from iorec.identities import Identities, keys_of
+from iorec.kernel_names import OP_CACHE_FLUSH, KernelNames
 from iorec.ledger import Ledger, Snapshot, pending_completions, take_snapshot
 from iorec.limits import Limits
 from iorec.metadata import Facts, build_metadata
+from iorec.metadata_json import Metadata
 from iorec.probes import Probes
-from iorec.records import RECORD
-from iorec.rows import RowBuilder, in_flight_records
+from iorec.records import NO_ISSUE, RECORD
+from iorec.rows import RowBuilder, busy_slots, in_flight_records
 from iorec.signals import SignalWaiter
-from iorec.spool import Batch, Metadata, Spool
+from iorec.spool import Batch, Spool
 from iorec.workload import Workload
 
 _CHECKPOINT_S = 1.0
@@ -49,6 +54,7 @@ class State:
     elapsed_s: float
     rows: int
     rows_per_s: float
+    filtered: int
     lost: int
     size_bytes: int
 
@@ -61,6 +67,7 @@ class Recorder:
         probes: Probes,
         names: KernelNames,
         paths: FilePaths,
+        devices: DeviceWatch,
         spool: Spool,
         facts: Facts,
         limits: Limits,
@@ -85,7 +92,17 @@ class Recorder:
         self._next_spool = next_spool
         self._clock = self._started = read_clocks()
         self._clock_steps: list[tuple[int, int]] = []
-        self._builder = RowBuilder(probes, names, paths, self._started.offset_ns)
+        self._devices = devices
+        files = Files(paths)
+        self._identities = Identities(files, CgroupNames(paths.notes))
+        self._builder = RowBuilder(
+            names,
+            self._devices,
+            self._identities,
+            files,
+            probes.cpu_count,
+            self._started.offset_ns,
+        )
         self._began_ns = self._started.monotonic_ns
         self._end_ns = self._started.monotonic_ns + (limits.duration_ns or 0)
         self._ledger = self._new_ledger(take_snapshot(probes), {})
@@ -106,26 +123,52 @@ class Recorder:
         if self._workload is not None:
             self._workload.start()
         self._record(signals)
+        idle_at, idle = time.monotonic_ns(), self._read_idle_disks()
+        if idle & set(busy_slots(self._probes.in_flight)["dev"].tolist()):
+            time.sleep(_SETTLE_S)
         stats = self._stats_at_start, self._switch(is_recording=False)
         self._probes.detach()
         time.sleep(_SETTLE_S)
         self._drain()
         self._write_pending()
-        hung = self._builder.build(in_flight_records(self._probes.in_flight), is_in_flight=True)
-        in_flight = Counter(hung["layer"].to_pylist())
+        hung = self._take_missed(in_flight_records(self._probes.in_flight), idle_at, idle)
+        rows, identity_lost = self._builder.build(hung, is_in_flight=True)
+        self._ledger.add_identity_lost(identity_lost)
+        in_flight = Counter(rows["layer"].to_pylist())
         counts = self._ledger.counts(take_snapshot(self._probes), in_flight)
-        last = hung, self._metadata(counts, stats)
+        last = rows, self._metadata(counts, stats)
         if self.failure is None:
             self._write(*last)
         if self.failure is None:
             self._spool.close()
         return last
 
+    def _take_missed(
+        self, hung: NDArray[np.void], idle_at_ns: int, idle: set[int]
+    ) -> NDArray[np.void]:
+        """Books those that are over, though the kernel showed it to no program; returns the rest.
+
+        Of a disk that said that it had no I/O in flight, none is that it was handed before.
+        """
+        issue_ns = hung["start_ns"] + hung["queue_ns"]
+        ops = hung["cmd_flags"] & np.uint32(0xFF)
+        is_over = (hung["queue_ns"] != NO_ISSUE) & (issue_ns < idle_at_ns)
+        is_over &= np.isin(hung["dev"], list(idle)) & (ops != OP_CACHE_FLUSH)
+        is_over &= hung["source"] < self._probes.cpu_count  # requests
+        self._ledger.add("missed_completion", hung[is_over])
+        rest: NDArray[np.void] = hung[~is_over]
+        return rest
+
     def _switch(self, *, is_recording: bool) -> tuple[DiskStats, DiskStats]:
         """Switches all programs at once; returns diskstats just before and just after."""
         before = self._read_diskstats()
         self._probes.control["is_recording"] = is_recording
         return before, self._read_diskstats()
+
+    def _read_idle_disks(self) -> set[int]:
+        with self._notes.guard("devices"):
+            return read_idle_disks()
+        return set()
 
     def _read_diskstats(self) -> DiskStats:
         """Empty if they cannot be read: then nothing is compared."""
@@ -153,8 +196,8 @@ class Recorder:
     def _drain(self) -> bool:
         """Whether there was anything."""
         self._probes.clear_alarm()
-        records = self._probes.ring.drain()
-        self._builder.read_identities()
+        records, announcements = self._probes.ring.drain()
+        self._identities.read(announcements)
         if self._limits.count is not None:
             room = self._limits.count - self._drained
             self._ledger.add("filtered", records[room:])
@@ -163,7 +206,7 @@ class Recorder:
         self._pending.append(records)
         if sum(map(len, self._pending)) >= _ROWS_PER_BATCH:
             self._write_pending()
-        return len(records) > 0
+        return len(records) > 0 or len(announcements) > 0
 
     def _sleep(self, signals: SignalWaiter, end_s: float, has_drained: bool) -> None:
         """Waits until `end_s` at most, for a signal or for what the kernel has to say."""
@@ -188,12 +231,15 @@ class Recorder:
         raw = [records.view(_RAW_RECORD) for records in (_NO_RECORDS, *self._pending)]
         records = np.concatenate(raw).view(RECORD)
         self._pending.clear()
+        rows, identity_lost = self._builder.build(records)
         self._ledger.add("recorded", records)
+        self._ledger.add_identity_lost(identity_lost)
         if self.failure is None:
             counts = self._ledger.counts(take_snapshot(self._probes))
-            self._write(self._builder.build(records), self._metadata(counts, None))
+            self._write(rows, self._metadata(counts, None))
         if self.failure is not None:
             self._ledger.add("recorded", records, sign=-1)
+            self._ledger.add_identity_lost(identity_lost, sign=-1)
             self._ledger.add("spool_failed", records)
 
     def _write(self, rows: pa.RecordBatch, metadata: Metadata) -> None:
@@ -207,6 +253,7 @@ class Recorder:
         if (step := step_between(self._clock, clock)) is not None:
             self._clock_steps.append((clock.monotonic_ns, step))
         self._clock = clock
+        self._forget_identities()
         is_due = time.monotonic() - self._last_write_s >= _IDLE_CHECKPOINT_S
         if is_due or any(map(len, self._pending)):
             self._write_pending()
@@ -216,12 +263,28 @@ class Recorder:
                 self._on_state(self._state())
         self._shown = self._drained
 
+    def _forget_identities(self) -> None:
+        """Has the identities that are no longer in use forgotten, a second after a new epoch began.
+
+        What was submitted before it has its record in the ring by now, or is in flight.
+        """
+        if self._identities.has_too_many:
+            self._probes.control["epoch"] += 1
+            self._identities.begin_epoch()
+        elif self._identities.is_outdated:
+            busy = busy_slots(self._probes.in_flight)
+            self._drain()
+            self._write_pending()
+            self._identities.forget_outdated(keys_of(busy["source"], busy["identity"]).tolist())
+
     def _state(self) -> State:
+        counts = self._ledger.counts(take_snapshot(self._probes))
         return State(
             elapsed_s=(self._clock.monotonic_ns - self._began_ns) / 1e9,
             rows=self._drained,
             rows_per_s=(self._drained - self._shown) / _CHECKPOINT_S,
-            lost=sum(self._ledger.counts(take_snapshot(self._probes))["lost"].values()),
+            filtered=counts["filtered"],
+            lost=sum(counts["lost"].values()),
             size_bytes=self._spool.size_bytes,
         )
 
@@ -248,11 +311,15 @@ class Recorder:
         for layer, count in carried.items():
             counts["layers"][layer]["completions"] -= count
         metadata = self._metadata(counts, (self._stats_at_start, edge))
-        self._write(self._builder.build(_NO_RECORDS), metadata)
+        self._write(self._builder.build(_NO_RECORDS)[0], metadata)
         if self.failure is not None:
             return
         self._spool.close()
-        self._spool = self._next_spool()
+        try:
+            self._spool = self._next_spool()
+        except IorecError as error:
+            self.failure = error
+            return
         now_ns = time.monotonic_ns()
         self._started = ClockPair(now_ns, now_ns + self._started.offset_ns)
         self._clock_steps = []
@@ -266,8 +333,9 @@ class Recorder:
         return Ledger(
             start,
             self._probes.layers,
+            self._probes.lanes_of,
             self._names,
-            self._builder.devices,
+            self._devices,
             Gaps(self._probes),
             in_flight,
             carried,
@@ -295,6 +363,6 @@ class Recorder:
             self._ledger.gaps(),
             stats,
             self._exit_status,
-            self._builder.devices.described(),
+            self._devices.described(),
             self._notes,
         )

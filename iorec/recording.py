@@ -1,7 +1,9 @@
 """Takes attached kernel programs to a finished capture file."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,18 +11,20 @@ import pyarrow as pa
 
 from analyze.errors import IorecError
 from iorec.convert import convert
+from iorec.device_watch import DeviceWatch
 from iorec.file_paths import FilePaths
 from iorec.kernel_names import KernelNames
 from iorec.loader import Loading
 from iorec.metadata import Facts
-from iorec.output import PART_SUFFIX, Folder, capture_suffix
+from iorec.metadata_json import Metadata
+from iorec.output import PART_SUFFIX, Folder, advice, capture_suffix
 from iorec.plan import Plan
 from iorec.probes import open_probes
 from iorec.recorder import Recorder
-from iorec.rotation import Rotation
+from iorec.rotation import Rotation, copy_spool
 from iorec.session import Settings
 from iorec.signals import SignalWaiter
-from iorec.spool import Batch, Metadata, Spool
+from iorec.spool import Batch, Spool
 from iorec.status import StatusLine
 from iorec.workload import Workload
 
@@ -47,9 +51,11 @@ def record_and_convert(
     plan: Plan,
     loading: Loading,
     paths: FilePaths,
+    devices: DeviceWatch,
     folder: Folder,
     part: BinaryIO,
     workload: Workload | None,
+    signals: SignalWaiter,
     announce: Callable[[bool], None],
 ) -> Result:
     """Records into the spool `part`, writes the capture into `folder` and removes the spool."""
@@ -67,81 +73,173 @@ def record_and_convert(
     rotation = Rotation(
         settings.output, folder, part, limits.kept_files or 1, is_forced=settings.is_forced
     )
-    loaded = loading.finish()
-    with StatusLine(limits, is_quiet=settings.is_quiet) as status, SignalWaiter() as signals:
+    loaded = loading.finish(signals)
+    with StatusLine(limits, settings.filters, is_quiet=settings.is_quiet) as status:
         with open_probes(plan, loaded) as probes:
             recorder = Recorder(
                 probes,
                 names,
                 paths,
+                devices,
                 Spool(part),
                 facts,
                 limits,
                 workload,
-                status.show if status.is_shown else None,
+                status.show if status.is_wanted else None,
                 lambda: Spool(rotation.advance()),
             )
+            signals.check()
             recorder.begin()
             announce(probes.has_trace)
-            last = recorder.run(signals)
-        name = rotation.name if limits.is_rotating else settings.output.name
-        metadata = _convert(
-            rotation.part,
-            folder,
-            name,
-            status,
-            last,
-            is_failed=recorder.failure is not None,
-            is_forced=settings.is_forced,
-        )
-        failure = recorder.failure or _failure_to_convert(rotation.finish(), folder)
-    exit_status = None
+            last, failure = _run(recorder, signals)
+        result = _finish(settings, rotation, status, last, failure)
     if workload is not None:
+        signals.wait(0.0)  # a Ctrl-C ends the command too, whose end may be seen first
         exit_status = workload.end(is_interrupted=signals.asks_to_stop)
-    return Result(folder.path / name, folder.size_bytes(name), metadata, exit_status, failure)
+        result = replace(result, exit_status=exit_status)
+    return result
 
 
-def _failure_to_convert(spools: list[str], folder: Folder) -> IorecError | None:
-    if not spools:
-        return None
+def _run(recorder: Recorder, signals: SignalWaiter) -> tuple[Batch | None, IorecError | None]:
+    """Records; returns the last batch, and what went wrong, so that it is not in the spool."""
+    try:
+        return recorder.run(signals), recorder.failure
+    except Exception as error:
+        # No defect may cost what was recorded until then.
+        failure = IorecError(
+            f"the recording ended early: unexpected {type(error).__name__}: {error}",
+            "this is a defect of iorec: run it again with -v and report what it prints",
+        )
+        failure.__cause__ = error
+        return None, failure
+
+
+def _finish(
+    settings: Settings,
+    rotation: Rotation,
+    status: StatusLine,
+    last: Batch | None,
+    failure: IorecError | None,
+) -> Result:
+    """Makes captures of all spools; an error names each one that is left."""
+    failures = [failure] if failure is not None else []
+    result = None
+    try:
+        result = _save(settings, rotation, status, last, is_whole=failure is None)
+    except IorecError as error:
+        failures.append(error)
+    else:
+        failures += _troubles(result, rotation)
+    left = rotation.finish()
+    if left:
+        failures.append(_left(left))
+    if result is None:
+        raise _joined(failures)
+    return replace(result, failure=_joined(failures) if failures else None)
+
+
+def _save(
+    settings: Settings,
+    rotation: Rotation,
+    status: StatusLine,
+    last: Batch | None,
+    *,
+    is_whole: bool,
+) -> Result:
+    """Makes a capture of the last spool, in another folder if its own one was deleted."""
+    name = rotation.name if settings.limits.is_rotating else settings.output.name
+    counts = last[1]["counts"] if last else {"recorded": 0, "in_flight_at_stop": 0}
+    rows = counts["recorded"] + counts["in_flight_at_stop"]
+    cause: Exception = IorecError("no folder has room for it", "free some space")
+    for folder in _places(rotation.folder):
+        try:
+            metadata = convert(
+                rotation.part,
+                folder,
+                name,
+                capture_suffix(Path(name)),
+                lambda done: status.show_conversion(done, rows),
+                None if is_whole else last,
+                is_forced=settings.is_forced,
+            )
+            return Result(folder.path / name, folder.size_bytes(name), metadata, None)
+        except (IorecError, OSError, pa.ArrowException) as error:
+            cause = error
+    raise _unsaved(rotation, name, cause) from cause
+
+
+def _places(folder: Folder) -> Iterator[Folder]:
+    if not folder.is_deleted:
+        yield folder
+    if folder.is_deleted:  # perhaps just now
+        for other in folder.instead():
+            yield other
+            other.discard()
+
+
+def _unsaved(rotation: Rotation, name: str, cause: Exception) -> IorecError:
+    """Says where the spool is; one whose name was deleted gets a new one, if there is room."""
+    folder, part_name = rotation.folder, f"{name}{PART_SUFFIX}"
+    message = f"cannot write {folder.path / name}: {cause}"
+    spool: Path | None = folder.path / part_name
+    if not os.fstat(rotation.part.fileno()).st_nlink:
+        spool = next(_copies(rotation.part, folder, part_name), None)
+    elif not folder.exists(part_name):
+        spool = Path(f"/proc/self/fd/{rotation.part.fileno()}").readlink()
+    if spool is None:
+        return IorecError(f"{message}; its spool was deleted, too", "nothing of it is left")
     return IorecError(
-        f"cannot make captures of {', '.join(spools)}",
-        f"see why with: iorec recover {folder.path / spools[0]}",
+        f"{message}; what was recorded is kept in {spool}",
+        f"{advice(str(cause))}, then: iorec recover {spool}",
     )
 
 
-def _convert(
-    part: BinaryIO,
-    folder: Folder,
-    name: str,
-    status: StatusLine,
-    last: Batch,
-    *,
-    is_failed: bool,
-    is_forced: bool,
-) -> Metadata:
-    counts = last[1]["counts"]
-    rows = counts["recorded"] + counts["in_flight_at_stop"]
-    spool = folder.path / f"{name}{PART_SUFFIX}"
-    try:
-        metadata = convert(
-            part,
-            folder,
-            name,
-            capture_suffix(Path(name)),
-            lambda done: status.show_conversion(done, rows),
-            last if is_failed else None,
-            is_forced=is_forced,
+def _copies(part: BinaryIO, folder: Folder, name: str) -> Iterator[Path]:
+    for other in itertools.chain([folder], folder.instead()):
+        try:
+            copy_spool(part, other, name)
+        except (IorecError, OSError):
+            continue
+        yield other.path / name
+
+
+def _troubles(result: Result, rotation: Rotation) -> list[IorecError]:
+    """What the user has to know of a capture that was written; removes its spool else."""
+    troubles = []
+    folder, spool = rotation.folder, f"{result.path.name}{PART_SUFFIX}"
+    if rotation.part.read(1):
+        troubles.append(
+            IorecError(
+                f"the spool reads back only in part, which is in {result.path}",
+                f"{folder.path / spool} is kept: look for errors of the disk",
+            )
         )
-    except (IorecError, OSError, pa.ArrowException) as error:
-        raise IorecError(
-            f"cannot write {folder.path / name}: {error}",
-            f"{rows} I/Os are kept in {spool}: free some space, then iorec recover {spool}",
-        ) from error
-    if part.read(1):
-        raise IorecError(
-            f"the spool reads back only in part, which is in {folder.path / name}",
-            f"{spool} is kept: look for errors of the disk",
+    else:
+        folder.remove(spool)
+    if rotation.first_folder.is_deleted:
+        troubles.append(
+            IorecError(
+                f"the folder {rotation.first_folder.path} was deleted while recording",
+                f"what was recorded since is in {result.path.parent}",
+            )
         )
-    folder.remove(spool.name)
-    return metadata
+    return troubles
+
+
+def _left(spools: dict[Path, str]) -> IorecError:
+    causes = "; ".join(dict.fromkeys(spools.values()))
+    commands = "; ".join(f"iorec recover {spool}" for spool in spools)
+    return IorecError(
+        f"cannot make captures of {', '.join(map(str, spools))}: {causes}",
+        f"{advice(causes)}, then: {commands}",
+    )
+
+
+def _joined(failures: list[IorecError]) -> IorecError:
+    """All in one; they have the first one's cause."""
+    joined = IorecError(
+        "; ".join(failure.message for failure in failures),
+        "; ".join(dict.fromkeys(failure.hint for failure in failures)),
+    )
+    joined.__cause__ = failures[0].__cause__
+    return joined

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-NO_ISSUE = 2**64 - 1
-NO_IDENTITY = 0
+from iorec.plan import SLOTS_PER_BUCKET
 
+NO_ISSUE = 2**64 - 1
+NO_IDENTITY, LOST_IDENTITY = 0, 2**32 - 1
 IS_AWAKE = 2**64 - 1
 
 CONTROL = np.dtype(
@@ -13,6 +14,7 @@ CONTROL = np.dtype(
         ("wake_bytes", "u8"),
         ("wakes_for_identities", "u8"),
         ("has_identities", "u8"),
+        ("epoch", "u8"),
     ]
 )
 
@@ -27,7 +29,7 @@ RECORD = np.dtype(
         ("cmd_flags", "u4"),
         ("identity", "u4"),
         ("bios_or_above", "u4"),
-        ("lane", "u2"),
+        ("source", "u2"),
         ("error", "u1"),
         ("partno", "u1"),
     ]
@@ -35,17 +37,17 @@ RECORD = np.dtype(
 
 SLOT = np.dtype(
     [
-        ("key", "u8"),
         ("start_ns", "u8"),
+        ("whole_key", "u8"),
         ("issue_ns", "u8"),
         ("sector", "u8"),
         ("bytes", "u4"),
-        ("done_bytes_or_parts", "u4"),
         ("dev", "u4"),
         ("cmd_flags", "u4"),
         ("identity", "u4"),
+        ("done_bytes_or_parts", "u4"),
         ("bios_or_above", "u4"),
-        ("lane", "u2"),
+        ("source", "u2"),
         ("error", "u1"),
         ("partno", "u1"),
         ("is_filtered", "u1"),
@@ -53,6 +55,8 @@ SLOT = np.dtype(
         ("padding", "V2"),
     ]
 )
+
+BUCKET = np.dtype([("keys", "u8", SLOTS_PER_BUCKET), ("slots", SLOT, SLOTS_PER_BUCKET)])
 
 IDENTITY = np.dtype(
     [
@@ -67,38 +71,37 @@ IDENTITY = np.dtype(
     ]
 )
 
-PROGRAM_COUNTERS = np.dtype(
+ANNOUNCEMENT = np.dtype(
     [
-        ("scratch", "u8"),
-        ("runs", "u8"),
-        ("table_full", "u8"),
-        ("stale", "u8"),
-        ("identities", "u8"),
-        ("events", "u8"),
-        ("padding", "u8", 2),
+        ("identity", IDENTITY),
+        ("record_bytes", "u8"),
+        ("number", "u4"),
+        ("source", "u2"),
+        ("padding", "u2", 25),
     ]
 )
 
-COUNTERS = np.dtype(
+LANE = np.dtype(
     [
-        (program, PROGRAM_COUNTERS)
-        for program in ("start", "issue", "merge", "requeue", "split", "remap", "bio_queue")
-    ]
-)
-
-COMPLETE_COUNTERS = np.dtype(
-    [
-        ("is_running", "u8"),
-        ("scratch", "u8"),
-        ("runs", "u8"),
-        ("recorded", "u8"),
-        ("ring_full", "u8"),
-        ("filtered", "u8"),
-        ("unmatched", "u8"),
-        ("continuations", "u8"),
-        ("gaps", "u8"),
-        ("done_bios", "u8"),
-        ("padding", "u8", 6),
+        (name, "u8")
+        for name in (
+            "scratch",
+            "turns",
+            "runs",
+            "recorded",
+            "ring_full",
+            "filtered",
+            "unmatched",
+            "continuations",
+            "refused",
+            "table_full",
+            "stale",
+            "identities",
+            "events",
+            "gaps",
+            "done_bios",
+            "padding",
+        )
     ]
 )
 
@@ -116,7 +119,8 @@ TALLY = np.dtype(
         ("merges", "u8"),
         ("splits", "u8"),
         ("requeues", "u8"),
-        ("padding", "u8", 4),
+        ("refused", "u8"),
+        ("padding", "u8", 3),
     ]
 )
 

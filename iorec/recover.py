@@ -47,7 +47,9 @@ def recover(
         metadata = convert(spool, folder, output.name, suffix, on_rows, is_forced=is_forced)
         size = folder.size_bytes(output.name)
         if spool.read(1):
-            damage = IorecError(f"{part} is damaged: its rest is not in {output}", "it is kept")
+            damage = IorecError(
+                f"{part} cannot be read to its end: the rest is not in {output}", "it is kept"
+            )
             return Result(output, size, metadata, None, damage)
         with contextlib.suppress(OSError):
             part.unlink()

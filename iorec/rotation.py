@@ -1,12 +1,14 @@
-"""Finishes the files of a rotating recording while it goes on."""
+"""Goes on in a new file when one is full, and keeps the newest ones."""
 
+import contextlib
 import re
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from iorec.output import PART_SUFFIX, Folder, capture_suffix
+from analyze.errors import IorecError
+from iorec.conversions import Conversions
+from iorec.output import PART_SUFFIX, Folder, capture_suffix, names_of_capture
 
 
 def rotated_name(output: Path, number: int) -> str:
@@ -24,7 +26,11 @@ def earlier_files(output: Path, folder: Folder) -> list[str]:
 
 
 class Rotation:
-    """The files of a recording, of which the newest ones are kept."""
+    """The files of a recording, of which the newest ones are kept.
+
+    Where the folder is deleted meanwhile, the file that is being recorded and all that follow go
+    to a new one.
+    """
 
     def __init__(
         self,
@@ -36,56 +42,75 @@ class Rotation:
         is_forced: bool,
     ) -> None:
         """`part` is the spool of file number one."""
+        self.folder = self.first_folder = folder
+        self.part = part
         self._output = output
-        self._folder = folder
-        self._part = part
         self._kept_files = kept_files
-        self._options = ["--force"] if is_forced else []
-        self._number = 1
-        self._converting: dict[str, subprocess.Popen[bytes]] = {}
+        self._conversions = Conversions(is_forced=is_forced)
+        self._number = self._oldest = 1
 
     @property
     def name(self) -> str:
         """The name of the file that is being recorded."""
         return rotated_name(self._output, self._number)
 
-    @property
-    def part(self) -> BinaryIO:
-        """Its spool."""
-        return self._part
-
     def advance(self) -> BinaryIO:
-        """Has the finished spool turned into a capture, and opens the next one."""
-        self._part.close()
-        spool = f"{self.name}{PART_SUFFIX}"
-        self._converting[self.name] = subprocess.Popen(
-            [sys.executable, "-P", "-m", "iorec.cli", "recover", *self._options, "--", spool],
-            cwd=self._folder.descriptor_path,
-            start_new_session=True,  # a terminal's Ctrl-C is for the recording alone
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._number += 1
-        self._part = self._folder.create(f"{self.name}{PART_SUFFIX}")
-        self._remove_old()
-        return self._part
+        """Has the finished spool turned into a capture, and opens the next one.
 
-    def finish(self) -> list[str]:
-        """Waits until every file is a capture; returns the spools that could not be made one."""
-        for process in self._converting.values():
-            process.wait()
+        Raises IorecError if there can be none; the finished one is then as it was.
+        """
+        following = f"{rotated_name(self._output, self._number + 1)}{PART_SUFFIX}"
+        if self.folder.is_deleted:
+            folder, part = self._move(following)
+        else:
+            folder, part = self.folder, self.folder.create_spool(following)
+        self.part.close()
+        self._conversions.add(folder, self.name)
+        self.folder, self.part = folder, part
+        self._number += 1
         self._remove_old()
-        return [
-            f"{name}{PART_SUFFIX}"
-            for name, process in self._converting.items()
-            if process.returncode != 0
-        ]
+        return part
+
+    def finish(self) -> dict[Path, str]:
+        """Waits until every file is a capture; returns the spools that are none, and why."""
+        self._conversions.wait()
+        self._remove_old()
+        return self._conversions.failures()
+
+    def _move(self, following: str) -> tuple[Folder, BinaryIO]:
+        """A new folder with a copy of the finished spool, and the next one in it."""
+        for folder in self.folder.instead():
+            try:
+                copy_spool(self.part, folder, f"{self.name}{PART_SUFFIX}")
+                return folder, folder.create_spool(following)
+            except (IorecError, OSError):
+                with contextlib.suppress(OSError):
+                    folder.remove(f"{self.name}{PART_SUFFIX}")
+                folder.discard()
+        raise IorecError(
+            f"the folder {self.folder.path} was deleted, and no other one has room",
+            "start the recording in a folder that stays",
+        )
 
     def _remove_old(self) -> None:
-        oldest = self._number - self._kept_files
-        for number in range(1, oldest + 1):
-            name = rotated_name(self._output, number)
-            process = self._converting.get(name)
-            if process is not None and process.poll() == 0:
-                self._folder.remove(name)
-                del self._converting[name]
+        """Removes what is older than the files to be kept, except for one that is being written."""
+        while self._oldest <= self._number - self._kept_files:
+            name = rotated_name(self._output, self._oldest)
+            if not self._conversions.forget(name):
+                return
+            for old in (*names_of_capture(name), f"{name}{PART_SUFFIX}"):
+                with contextlib.suppress(OSError):
+                    self.folder.remove(old)
+            self._oldest += 1
+
+
+def copy_spool(part: BinaryIO, folder: Folder, name: str) -> None:
+    """Copies a spool that has no name any more."""
+    part.seek(0)
+    with folder.create(name) as copy:
+        try:
+            shutil.copyfileobj(part, copy, 1 << 20)
+            copy.flush()
+        except OSError:
+            folder.remove(name)
+            raise

@@ -1,27 +1,24 @@
 """Turns kernel records into rows of the capture format."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
-from iorec.arrow import distinct, to_arrow
-from iorec.cgroups import CgroupNames
+from iorec.arrow import distinct, names_to_arrow, to_arrow
 from iorec.device_watch import DeviceWatch
-from iorec.file_paths import FilePaths
 from iorec.files import Files
-from iorec.identities import Identities
+from iorec.identities import UNKNOWN, Identities, Identity
 from iorec.kernel_names import KernelNames
-from iorec.name_column import NameColumn
 from iorec.plan import LAYERS
-from iorec.probes import Probes
-from iorec.records import NO_ISSUE, RECORD
+from iorec.records import NO_IDENTITY, NO_ISSUE, RECORD
 
 _SECTOR_BYTES = 512
 _NO_SECTOR = 2**64 - 1  # an empty flush (bio_init leaves -1)
-_PLACELESS = ("flush", "driver")
+_PLACELESS = ("flush", "cache_flush", "driver")
 
 _Distinct = tuple[list[int], NDArray[np.int32]]
 
@@ -31,64 +28,63 @@ class RowBuilder:
 
     def __init__(
         self,
-        probes: Probes,
         names: KernelNames,
-        paths: FilePaths,
+        devices: DeviceWatch,
+        identities: Identities,
+        files: Files,
+        cpu_count: int,
         realtime_offset_ns: int,
     ) -> None:
         """`realtime_offset_ns` is what a monotonic time lacks to wall-clock time."""
         self._names = names
+        self._devices = devices
+        self._identities = identities
+        self._files = files
         self._errnos = np.array([names.errnos[layer] for layer in LAYERS], np.int16)
-        self._cpus = len(probes.counters)
+        self._cpus = cpu_count
         self._offset_ns = realtime_offset_ns
-        self._dictionaries = {
-            column: NameColumn()
-            for column in SCHEMA.names
-            if pa.types.is_dictionary(SCHEMA.field(column).type)
-        }
-        for layer in LAYERS:
-            self._dictionaries["layer"].code(layer)
-        self._identities = Identities(
-            probes,
-            Files(paths, self._dictionaries["file"]),
-            CgroupNames(paths.notes),
-            *(self._dictionaries[column] for column in ("comm", "cgroup", "charged_cgroup")),
-        )
-        self.devices = DeviceWatch(paths.notes)
 
-    def read_identities(self) -> None:
-        """Must follow each drain: a record's identity is announced before the record."""
-        self._identities.read_new()
+    def build(
+        self, records: NDArray[np.void], *, is_in_flight: bool = False
+    ) -> tuple[pa.RecordBatch, Counter[str]]:
+        """One row for each record, in their order; records in flight have no latency or errno.
 
-    def build(self, records: NDArray[np.void], *, is_in_flight: bool = False) -> pa.RecordBatch:
-        """One row for each record, in their order; records in flight have no latency or errno."""
-        self.devices.refresh()
+        Also how many rows of each layer lack their submitter because its announcement is lost.
+        """
+        self._devices.refresh()
         cmd_flags = distinct(records["cmd_flags"])
         devices = distinct(self._device_keys(records))
         time = records["start_ns"].view(np.int64) + self._offset_ns
-        layers, cpus = np.divmod(records["lane"], self._cpus)
+        layers, cpus = np.divmod(records["source"], self._cpus)
         is_bio = layers == LAYERS.index("bio")
         is_unissued = records["queue_ns"] == NO_ISSUE
-        above = distinct(np.where(is_bio, records["bios_or_above"], 0))
         is_unfinished = np.full(len(records), is_in_flight)
+        identities, submitters = self._identities.resolve(records)
         columns = {
             "time": to_arrow(time, kind=SCHEMA.field("time").type),
-            "layer": self._dictionaries["layer"].encode(layers.astype(np.int32)),
-            "op": self._named("op", cmd_flags, self._names.op),
-            "flags": self._named("flags", cmd_flags, self._names.flag_list),
-            "device": self._named("device", devices, lambda key: self._resolve(key)[0]),
-            "partition": self._named("partition", devices, lambda key: self._resolve(key)[1]),
+            "layer": names_to_arrow(LAYERS, layers.astype(np.int32)),
+            "op": _named(cmd_flags, self._names.op),
+            "flags": _named(cmd_flags, self._names.flag_list),
+            "device": _named(devices, lambda key: self._resolve(key)[0]),
+            "partition": _named(devices, lambda key: self._resolve(key)[1]),
             "offset": self._offsets(records, cmd_flags),
             "bytes": to_arrow(records["bytes"].astype(np.int64)),
             "latency_ns": to_arrow(records["latency_ns"].view(np.int64), is_unfinished),
             "queue_ns": to_arrow(records["queue_ns"].view(np.int64), is_unissued),
             "errno": to_arrow(self._errnos[layers, records["error"]], is_unfinished),
-            **self._identities.columns(records),
+            **self._submitters(identities, submitters),
             "cpu": to_arrow(cpus.astype(np.int16)),
             "bios": to_arrow(records["bios_or_above"].view(np.int32), is_bio | is_unissued),
-            "above": self._named("above", above, lambda dev: self.devices.resolve(dev, 0)[0]),
+            "above": self._above(
+                np.where(is_bio, records["bios_or_above"], 0),
+                identities,
+                np.where(is_bio, submitters, -1),
+            ),
         }
-        return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+        batch = pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+        is_unknown = np.array([who is UNKNOWN for who in identities], np.bool_).take(submitters)
+        lost = np.bincount(layers[is_unknown & (records["identity"] != NO_IDENTITY)])
+        return batch, Counter(dict(zip(LAYERS, lost.tolist(), strict=False)))
 
     def _device_keys(self, records: NDArray[np.void]) -> NDArray[np.uint64]:
         keys: NDArray[np.uint64] = records["dev"].astype(np.uint64) << np.uint64(8)
@@ -96,15 +92,7 @@ class RowBuilder:
         return keys
 
     def _resolve(self, key: int) -> tuple[str | None, str | None]:
-        return self.devices.resolve(key >> 8, key & 0xFF)
-
-    def _named(
-        self, column: str, keys: _Distinct, name: Callable[[int], str | None]
-    ) -> pa.DictionaryArray:
-        values, places = keys
-        dictionary = self._dictionaries[column]
-        codes = np.array([dictionary.code(name(value)) for value in values], np.int32)
-        return dictionary.encode(codes.take(places))
+        return self._devices.resolve(key >> 8, key & 0xFF)
 
     def _offsets(self, records: NDArray[np.void], cmd_flags: _Distinct) -> pa.Array:
         values, places = cmd_flags
@@ -113,14 +101,67 @@ class RowBuilder:
         offsets = records["sector"] * np.uint64(_SECTOR_BYTES)
         return to_arrow(offsets.view(np.int64), has_none)
 
+    def _above(
+        self,
+        devs: NDArray[np.uint32],
+        identities: Sequence[Identity],
+        submitters: NDArray[np.int32],
+    ) -> pa.DictionaryArray:
+        """The stacked device that sent it down; else the loop device on whose file it is.
 
-def in_flight_records(slots: NDArray[np.void]) -> NDArray[np.void]:
+        A submitter of -1 sends for nobody.
+        """
+        found, places = distinct(devs)
+        names = [self._devices.resolve(dev, 0)[0] for dev in found]
+        names += [self._devices.loop_on(who.inode_dev, who.inode or 0) for who in identities]
+        is_loop = (devs == 0) & (submitters >= 0)
+        return names_to_arrow(names, np.where(is_loop, len(found) + submitters, places))
+
+    def _submitters(
+        self, identities: Sequence[Identity], places: NDArray[np.int32]
+    ) -> dict[str, pa.Array]:
+        self._files.read_answers()
+        return {
+            "pid": _numbers((who.pid for who in identities), places, np.int32),
+            "tid": _numbers((who.tid for who in identities), places, np.int32),
+            "comm": names_to_arrow([who.comm for who in identities], places),
+            "cgroup": names_to_arrow([who.cgroup for who in identities], places),
+            "charged_cgroup": names_to_arrow([who.charged_cgroup for who in identities], places),
+            "inode": _numbers((who.inode for who in identities), places, np.int64),
+            "file": names_to_arrow(
+                [self._files.name(who.file_number) for who in identities], places
+            ),
+        }
+
+
+def _named(keys: _Distinct, name: Callable[[int], str | None]) -> pa.DictionaryArray:
+    values, places = keys
+    return names_to_arrow([name(value) for value in values], places)
+
+
+def _numbers(
+    values: Iterable[int | None], places: NDArray[np.int32], kind: type[np.signedinteger]
+) -> pa.Array:
+    found = [(value or 0, value is None) for value in values]
+    numbers = np.array([number for number, _ in found], np.int64).astype(kind).take(places)
+    is_null = np.array([is_null for _, is_null in found], np.bool_).take(places)
+    return to_arrow(numbers, is_null)
+
+
+def in_flight_records(buckets: NDArray[np.void]) -> NDArray[np.void]:
     """Records (dtype RECORD) of the slots whose I/O has not completed, as far as it is known."""
-    is_shown = (slots["key"] != 0) & (slots["is_filtered"] == 0) & (slots["is_part"] == 0)
-    busy = slots[is_shown].copy()
+    busy = busy_slots(buckets)
     records = np.zeros(len(busy), RECORD)
     for name in set(RECORD.names or ()) - {"latency_ns", "queue_ns", "error"}:
         records[name] = busy[name]
     is_issued = busy["issue_ns"] != 0
     records["queue_ns"] = np.where(is_issued, busy["issue_ns"] - busy["start_ns"], NO_ISSUE)
     return records
+
+
+def busy_slots(buckets: NDArray[np.void]) -> NDArray[np.void]:
+    """A copy of the slots (dtype SLOT) of the I/Os in flight that are to be recorded."""
+    slots = buckets["slots"]
+    is_shown = (buckets["keys"] != 0) & (slots["is_filtered"] == 0) & (slots["is_part"] == 0)
+    busy: NDArray[np.void] = slots[is_shown].copy()
+    return busy

@@ -1,7 +1,6 @@
 """Prepares a recording: everything that needs privileges, before they are dropped."""
 
 import contextlib
-import fcntl
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +9,18 @@ from typing import TYPE_CHECKING
 
 from analyze.errors import IorecError
 from analyze.units import format_bytes
+from iorec.device_watch import DeviceWatch
 from iorec.devices import read_request_capacity
 from iorec.file_paths import FilePaths
 from iorec.filters import Filters, resolve_filters
-from iorec.kernel_names import read_kernel_names
+from iorec.kernel_names import KernelNames, read_kernel_names
 from iorec.limits import Limits
 from iorec.loader import Loading
 from iorec.output import PART_SUFFIX, Folder, capture_suffix, check_free
 from iorec.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
 from iorec.privileges import drop_privileges
 from iorec.rotation import earlier_files, rotated_name
+from iorec.signals import SignalWaiter
 from iorec.workload import Workload, invoking_user
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
     """Records and writes the capture; `announce` is called when recording is about to
     begin, and told whether the programs print to trace_pipe.
 
-    An error before the first row leaves nothing behind. After it the spool is left, and the error
-    says how to recover it.
+    An error before the first row leaves nothing behind, and so does a stop signal, which raises
+    KeyboardInterrupt. After it the spool is left, and the error says how to recover it.
     """
     capture_suffix(settings.output)
     name = settings.output.name
@@ -77,6 +78,7 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
     part_name = f"{name}{PART_SUFFIX}"
     user = invoking_user()
     with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(SignalWaiter())
         folder = stack.enter_context(Folder.open(settings.output.parent, user))
         earlier = earlier_files(settings.output, folder) if settings.limits.is_rotating else []
         for taken in (name, part_name, *earlier):
@@ -84,23 +86,33 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
                 _refuse_leftover(folder, taken)
             else:
                 check_free(folder, taken, is_forced=settings.is_forced)
-        part = stack.enter_context(folder.create(part_name))
+        part = stack.enter_context(folder.create_spool(part_name))
         stack.callback(folder.remove_if_empty, part_name)
-        fcntl.flock(part, fcntl.LOCK_EX)
         workload = None
         if settings.workload:
             workload = Workload(settings.workload, user)
             stack.callback(workload.cancel)
         names = read_kernel_names()
-        plan = _plan(settings, resolve_filters(settings.filters, names))
+        plan = _plan(settings, names, resolve_filters(settings.filters, names))
         loading = stack.enter_context(Loading(plan))
         paths = stack.enter_context(FilePaths())
+        devices = DeviceWatch(paths.notes)
         drop_privileges(user, settings.output.parent)
         # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
         from iorec.recording import record_and_convert
 
         return record_and_convert(
-            settings, names, plan, loading, paths, folder, part, workload, announce
+            settings,
+            names,
+            plan,
+            loading,
+            paths,
+            devices,
+            folder,
+            part,
+            workload,
+            signals,
+            announce,
         )
 
 
@@ -114,7 +126,7 @@ def _refuse_leftover(folder: Folder, part_name: str) -> None:
         )
 
 
-def _plan(settings: Settings, kernel_filter: KernelFilter) -> Plan:
+def _plan(settings: Settings, names: KernelNames, kernel_filter: KernelFilter) -> Plan:
     slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
     if "bio" in settings.layers:
         slots *= _MORE_SLOTS_FOR_BIOS
@@ -123,5 +135,6 @@ def _plan(settings: Settings, kernel_filter: KernelFilter) -> Plan:
         settings.layers,
         settings.buffer_bytes,
         1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
+        names.is_preemptible,
         settings.is_verbose,
     )

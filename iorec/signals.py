@@ -48,13 +48,39 @@ class SignalWaiter:
         """Has wait() end whenever somebody is woken who sleeps on `fd`."""
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if a stop signal has arrived: here is a good place to end."""
+        self.wait(0.0)
+        if self.asks_to_stop:
+            raise KeyboardInterrupt
+
+    def wait_for(self, fd: int) -> None:
+        """Waits until `fd` can be read, or raises KeyboardInterrupt for a stop signal before."""
+        self._epoll.register(fd, select.EPOLLIN)
+        while fd not in self._poll(None):
+            self.check()
+        self._epoll.unregister(fd)
+
     def wait(self, timeout_s: float) -> bool:
         """Waits for a signal; whether anything ended the waiting before the time was over."""
-        ready = dict(self._epoll.poll(timeout_s))
+        return bool(self._poll(timeout_s))
+
+    def _poll(self, timeout_s: float | None) -> list[int]:
+        ready = [fd for fd, _ in self._epoll.poll(timeout_s)]
         if self._reader in ready:
             numbers = os.read(self._reader, 4096)
             self.asks_to_stop |= any(number in STOP_SIGNALS for number in numbers)
-        return bool(ready)
+        return ready
+
+
+@contextmanager
+def raising_interrupts() -> Iterator[None]:
+    """Has Ctrl-C raise KeyboardInterrupt, so that what was begun is cleaned up."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

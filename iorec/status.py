@@ -8,28 +8,36 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from analyze.units import format_bytes, format_count
+from iorec.filters import Filters, filter_options
 from iorec.limits import Limits
+from iorec.messages import format_unmatched
 from iorec.recorder import State
+
+_PATIENCE_S = 5.0
 
 
 class StatusLine:
     """One line on stderr, redrawn each second; nothing if stderr is no terminal.
 
-    Only `show` may raise, whatever becomes of the terminal.
+    Only `show` may raise, whatever becomes of the terminal. A filter that lets nothing through is
+    said once, terminal or not.
     """
 
-    def __init__(self, limits: Limits, *, is_quiet: bool) -> None:
+    def __init__(self, limits: Limits, filters: Filters, *, is_quiet: bool) -> None:
         self._limits = limits
+        self._filters = filters.as_metadata()
+        self._awaits_match = bool(filter_options(self._filters))
         console = Console(stderr=True)
         has_end = limits.duration_ns is not None or limits.count is not None
         columns = (BarColumn(20), TextColumn("{task.description}"))
-        self.is_shown = not is_quiet and sys.stderr.isatty()
+        is_shown = not is_quiet and sys.stderr.isatty()
+        self.is_wanted = is_shown or self._awaits_match
         self._progress = Progress(
             *(columns if has_end else columns[1:]),
             console=console,
             auto_refresh=False,
             transient=True,
-            disable=not self.is_shown,
+            disable=not is_shown,
         )
         self._task: TaskID = self._progress.add_task("", total=1.0)
 
@@ -45,7 +53,8 @@ class StatusLine:
             self._progress.stop()
 
     def show(self, state: State) -> None:
-        """Draws the line anew."""
+        """Draws the line again."""
+        self._warn(state)
         done = 0.0
         if self._limits.duration_ns is not None:
             done = state.elapsed_s * 1e9 / self._limits.duration_ns
@@ -57,6 +66,16 @@ class StatusLine:
             f"{format_bytes(state.size_bytes)}"
         )
         self._draw(text, done)
+
+    def _warn(self, state: State) -> None:
+        if not self._awaits_match or state.elapsed_s < _PATIENCE_S:
+            return
+        warning = format_unmatched(self._filters, state.rows, state.filtered)
+        self._awaits_match = state.rows == 0 and not warning
+        if warning:
+            self._progress.console.print(
+                f"warning: {warning}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def show_conversion(self, written: int, total: int) -> None:
         """Draws how far the capture is written."""

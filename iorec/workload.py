@@ -1,13 +1,18 @@
 """Runs the command that is recorded, from before its exec until it ends."""
 
+import contextlib
 import os
 import pwd
 import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from analyze.errors import IorecError
+from iorec.signals import STOP_SIGNALS
+
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # as shells, env and timeout have it
 
 
 @dataclass(frozen=True)
@@ -32,22 +37,22 @@ class Workload:
 
     def __init__(self, argv: Sequence[str], user: User | None) -> None:
         """Forks; call it before any thread is started."""
-        if shutil.which(argv[0]) is None:
-            raise IorecError(
-                f"cannot run {argv[0]}: command not found",
-                "give the command as you would type it in a shell, or its full path",
-            )
+        _check_command(argv[0])
         self._status: int | None = None
         reader, self._gate = os.pipe()
+        # What the handlers of this process do must not happen in the other one, too.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._gate)
             _become(argv, user, reader)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         os.close(reader)
 
     def start(self) -> None:
-        """Lets the command begin."""
-        os.write(self._gate, b"\0")
+        """Lets the command begin, unless a signal has ended it already."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._gate, b"\0")
         os.close(self._gate)
         self._gate = -1
 
@@ -77,8 +82,31 @@ class Workload:
             os.waitpid(self.pid, 0)
 
 
+def _check_command(name: str) -> None:
+    """Raises IorecError, with the exit code that shells have for it, if there is none to run."""
+    if shutil.which(name) is not None:
+        return
+    if shutil.which(name, os.F_OK) is None and not Path(name).is_dir():
+        raise IorecError(
+            f"cannot run {name}: command not found",
+            "give the command as you would type it in a shell, or its full path",
+            _NOT_FOUND,
+        )
+    raise IorecError(
+        f"cannot run {name}: it is not executable",
+        "name its interpreter, such as sh or python3, or make it executable with chmod +x",
+        _NOT_EXECUTABLE,
+    )
+
+
 def _become(argv: Sequence[str], user: User | None, gate: int) -> None:
+    status = _NOT_EXECUTABLE
     try:
+        signal.set_wakeup_fd(-1)
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         if not os.read(gate, 1):
             os._exit(0)
         for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -89,9 +117,12 @@ def _become(argv: Sequence[str], user: User | None, gate: int) -> None:
             os.setuid(user.uid)
         os.execvp(argv[0], list(argv))
     except OSError as error:
-        os.write(2, f"error: cannot run {argv[0]}: {error.strerror}\n".encode())
+        if isinstance(error, FileNotFoundError):
+            status = _NOT_FOUND
+        message = f"error: cannot run {argv[0]}: {error.strerror}\n"
+        os.write(2, message.encode(errors="backslashreplace"))
     finally:
-        os._exit(127)
+        os._exit(status)
 
 
 def _exit_status(status: int) -> int:

@@ -104,6 +104,7 @@ def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
             **{name: [] for name in ("device", "pid", "comm", "cgroup", "op")},
             "min_latency_ns": None,
             "include_self": False,
+            "resolved_device": [],
         },
         "layers": sorted(set(rows["layer"].to_pylist())) or ["request"],
         "devices": [_device(number, name) for number, name in enumerate(devices)],
@@ -113,6 +114,8 @@ def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
             "filtered": 0,
             "began_before": 0,
             "continuations": 0,
+            "refused": 0,
+            "identity_lost": 0,
             "merged": 0,
             "in_flight_at_start": 0,
             "in_flight_at_stop": in_flight,
@@ -133,6 +136,7 @@ def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
             "buffer_bytes": 16 << 20,
         },
         "complete": True,
+        "boot_id": None,
         "notes": [],
     }
     return _merged(base, overrides)
@@ -214,15 +218,15 @@ def _ledger_entries(rows: pa.Table, device: str) -> list[dict[str, Any]]:
                     "recorded": len(found),
                     "recorded_bytes": pc.sum(found["bytes"]).as_py() or 0,
                     **zeros,
+                    "missed": 0,
                 }
             )
     return entries
 
 
 def _diskstats_group(op: str) -> str:
-    if op in ("read", "discard", "flush"):
-        return op
-    return "other" if op == "driver" else "write"
+    groups = {"read": "read", "discard": "discard", "cache_flush": "flush", "driver": "other"}
+    return groups.get(op, "write")
 
 
 def _diskstats(ledger: list[dict[str, Any]], device: str, group: str) -> dict[str, int]:
@@ -235,6 +239,7 @@ def _diskstats(ledger: list[dict[str, Any]], device: str, group: str) -> dict[st
         "ios": sum(entry["recorded"] for entry in found),
         "bytes": sum(entry["recorded_bytes"] for entry in found),
         "edge_ios": 0,
+        "edge_bytes": 0,
     }
 
 

@@ -17,6 +17,7 @@ import analyze
 from analyze.capture import Capture
 from analyze.errors import IorecError
 from analyze.schema import ADDED_COLUMNS, METADATA_KEY, SCHEMA
+from analyze.verdict import format_completeness
 from tests.builders import (
     SECOND_NS,
     START_NS,
@@ -108,8 +109,21 @@ def test_several_files_a_glob_and_a_folder_read_as_one(tmp_path: Path) -> None:
 
 def test_a_file_given_twice_counts_once(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "run.parquet", table(7))
-    with analyze.open(path, path) as capture:
+    (tmp_path / "link.parquet").symlink_to(path)
+    with analyze.open(path, tmp_path, path) as capture:
         assert count(capture) == 7
+        assert len(capture.files) == 1
+        assert sorted(p.name for p in capture.repeats) == ["link.parquet", *["run.parquet"] * 2]
+
+
+def test_rows_of_several_files_say_whose_they_are(tmp_path: Path) -> None:
+    one = write_capture(tmp_path / "1.parquet", table(3))
+    other = write_capture(tmp_path / "2.csv.gz", table(4), hostname="db2\ud800")
+    with analyze.open(one) as capture:
+        assert "host" not in capture.pandas()
+    with analyze.open(one, other, where="host <> 'x'") as capture:
+        counts = capture.pandas().groupby(["host", "capture"]).size().to_dict()
+    assert counts == {("db1", str(one)): 3, ("db2\\ud800", str(other)): 4}
 
 
 @pytest.mark.parametrize("name", ["a\\*.parquet", "[b\\].csv", "\\a?.csv.gz"])
@@ -281,15 +295,63 @@ def test_a_column_of_another_type_or_none_at_all_is_named(tmp_path: Path) -> Non
     assert "column errno is missing" in error_of(path).message
 
 
-def test_a_csv_without_its_description_or_header_is_said(tmp_path: Path) -> None:
+def test_a_csv_without_a_header_is_said(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "run.csv")
-    description = tmp_path / "run.meta.json"
-    whole = description.read_bytes()
-    description.unlink()
-    assert "run.meta.json" in error_of(path).message
-    description.write_bytes(whole)
     path.write_text("a,b,c\n1,2,3\n")
     assert "not the header of a capture" in error_of(path).message
+
+
+@pytest.mark.parametrize("name", ["run.csv", "run.csv.gz"])
+def test_a_csv_without_its_description_opens_without_an_account(tmp_path: Path, name: str) -> None:
+    rows = table(4, layer=["request", "bio"] * 2, device=["sda", "sda", "sda", "dm-0"])
+    path = write_capture(tmp_path / name, rows)
+    (tmp_path / "run.meta.json").unlink()
+    with analyze.open(path) as capture:
+        assert capture.completeness().is_complete is None
+        assert format_completeness(capture.completeness()).startswith("no account: ")
+        assert capture.summary(["device"]).total.ios == 3
+        metadata = capture.files[0].metadata
+        assert metadata.layers == ("bio", "request")
+        assert (metadata.started_at, metadata.stopped_at) == (START_NS, START_NS + 3_100_000)
+
+
+def test_an_empty_csv_without_its_description_opens(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.csv", table(0))
+    (tmp_path / "run.meta.json").unlink()
+    with analyze.open(path) as capture:
+        assert count(capture) == 0
+        assert capture.completeness().is_complete is None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_rows_of_version_1_are_read_as_those_of_version_2(tmp_path: Path, version: int) -> None:
+    rows = table(
+        4,
+        op=["flush", "write", "write", "write"],
+        flags=["preflush", "sync|preflush", "preflush|fua", "sync"],
+        bytes=[0, 0, 4096, 0],
+        offset=[None, 0, 8192, 4096],
+    )
+    path = write_capture(tmp_path / "run.parquet", rows, format_version=version)
+    with analyze.open(path) as capture:
+        found = capture.sql('SELECT op, "offset" FROM io ORDER BY time').fetchall()
+    if version == 1:
+        assert found == [("cache_flush", None), ("flush", None), ("write", 8192), ("write", 4096)]
+    else:
+        assert found == [("flush", None), ("write", 0), ("write", 8192), ("write", 4096)]
+
+
+def test_a_recorded_capture_of_version_1_opens() -> None:
+    path = Path(__file__).parent / "data" / "version-1.parquet"
+    stored = pd.read_parquet(path)
+    assert json.loads(pq.read_metadata(path).metadata[METADATA_KEY])["format_version"] == 1
+    with analyze.open(path) as capture:
+        assert capture.completeness().is_complete
+        frame = capture.pandas()
+    assert len(frame) == len(stored)
+    assert (frame.op == "cache_flush").sum() == (stored.op == "flush").sum() == 8
+    assert frame[frame.op == "flush"].empty
+    assert set(frame.columns) == set(SCHEMA.names)
 
 
 def test_a_csv_with_a_damaged_line_is_said(tmp_path: Path) -> None:

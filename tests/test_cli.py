@@ -17,7 +17,7 @@ import pytest
 from iorec.cli import run
 from tests.builders import mixed_table, table, write_capture
 
-IOREC = [sys.executable, "-c", "from iorec.cli import main; main()"]
+IOREC = [sys.executable, "-c", "from iorec.__main__ import main; main()"]
 READERS = ["report", "info"]
 HEAVY = ("numpy", "pyarrow", "duckdb", "pandas", "matplotlib", "rich", "bcc")
 
@@ -118,7 +118,6 @@ def test_lost_ios_are_said_on_stderr_where_stdout_has_no_room(iorec: Run, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        ([], "missing command"),
         (["fly"], "no such command 'fly'"),
         (["report"], "missing argument"),
         (["report", "{path}", "--colour"], "no such option"),
@@ -157,9 +156,10 @@ def test_nothing_left_exits_with_1(iorec: Run, path: Path) -> None:
 def test_a_traceback_is_shown_only_when_asked_for(iorec: Run, tmp_path: Path) -> None:
     missing = tmp_path / "none.parquet"
     assert "Traceback" not in iorec("info", missing).stderr
-    verbose = iorec_process("info", missing, "-v").stderr
-    assert verbose.startswith("Traceback")
-    assert verbose.splitlines()[-2].startswith("error: ")
+    for command in ("info", "recover"):
+        verbose = iorec_process(command, missing, "-v").stderr
+        assert verbose.startswith("Traceback")
+        assert verbose.splitlines()[-2].startswith("error: ")
 
 
 @pytest.mark.parametrize("command", [[], ["report"], ["info"]])
@@ -175,8 +175,29 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.stdout == "[]\n"
 
 
-def test_version_is_printed(iorec: Run) -> None:
-    assert iorec("--version").stdout.startswith("iorec 0.")
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_is_printed(iorec: Run, option: str) -> None:
+    assert iorec(option).stdout.startswith("iorec 0.")
+
+
+def test_iorec_alone_prints_its_help_and_no_error(iorec: Run) -> None:
+    alone = iorec()
+    assert alone == Outcome(2, "", iorec("--help").stdout)
+    assert alone.stderr.startswith("Usage: ")
+
+
+def test_help_is_a_command_too(iorec: Run) -> None:
+    assert iorec("help") == iorec("--help")
+    assert iorec("help", "report") == iorec("report", "--help")
+    check_error(iorec("help", "fly"), 2, "no such command 'fly'")
+
+
+@pytest.mark.parametrize("command", ["record", "recover", "report", "plot", "info"])
+def test_every_command_shows_tracebacks_with_the_same_option(iorec: Run, command: str) -> None:
+    lines = iorec(command, "--help").stdout.splitlines()
+    shown = [line for line in lines if "-v, --verbose" in line]
+    assert len(shown) == 1
+    assert "Show tracebacks of errors" in shown[0]
 
 
 def test_a_closed_pipe_ends_quietly(path: Path) -> None:

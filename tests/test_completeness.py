@@ -1,12 +1,17 @@
 """A capture says exactly what it is worth: what it holds, what it lost, whom it agrees with."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import analyze
-from analyze.completeness import Completeness, format_completeness
+from analyze.completeness import Completeness, make_completeness_of
+from analyze.metadata import parse_metadata
+from analyze.verdict import advise, format_completeness
 from tests.builders import START_NS, metadata, rfc3339, table, write_capture
 
 
@@ -111,7 +116,7 @@ def test_what_was_filtered_or_lost_counts_as_seen(path: Path) -> None:
         "recorded_bytes": 4096, "filtered": 5, "filtered_bytes": 10, "lost": 3, "lost_bytes": 20,
         "began_before": 2, "began_before_bytes": 40,
     }  # fmt: skip
-    stats = {"loop0": {"read": {"ios": 1019}}}
+    stats = {"loop0": {"read": {"ios": 1019, "bytes": 4166}}}
     [row] = completeness_of(path, counts={"devices": [ledger]}, diskstats=stats).devices
     assert (row.counted_ios, row.counted_bytes, row.agrees) == (1019, 4166, True)
 
@@ -147,3 +152,180 @@ def test_ledgers_of_several_captures_add_up(tmp_path: Path) -> None:
     assert [found.lost for found in completeness.gaps] == [2]
     [row] = completeness.devices
     assert (row.counted_ios, row.diskstats_ios, row.agrees) == (149, 149, True)
+
+
+def lost(**causes: int) -> dict[str, Any]:
+    unseen = causes.get("missed_completion", 0)
+    return {"completions": 1009 + sum(causes.values()) - unseen, "lost": causes}
+
+
+@pytest.mark.parametrize(
+    ("counts", "words", "is_about_buffer"),
+    [
+        (lost(ring_full=3), "-B 64M", True),
+        ({"identity_lost": 37}, "-B 64M", True),
+        (lost(missed_completion=54), "hid completions from tracing programs", False),
+        (lost(missed_start=2), "skipped the program that sees I/Os start", False),
+        (lost(table_full=9), "in flight was full", False),
+        (lost(spool_failed=1), "could not be written", False),
+    ],
+)
+def test_the_advice_follows_the_cause(
+    path: Path, counts: dict[str, Any], words: str, is_about_buffer: bool
+) -> None:
+    [advice] = advise(completeness_of(path, counts=counts))
+    assert words in advice
+    assert ("-B" in advice) is is_about_buffer
+
+
+def test_advice_on_hidden_completions_names_the_devices(path: Path) -> None:
+    [entry] = metadata(table(1009))["counts"]["devices"]
+    counts = lost(missed_completion=54) | {"devices": [entry | {"lost": 54, "missed": 54}]}
+    [advice] = advise(completeness_of(path, counts=counts))
+    assert "on loop0 (54)" in advice
+    assert "latencies of the others are right, counts are too low by that" in advice
+
+
+def test_nothing_is_advised_where_nothing_is_missing(path: Path) -> None:
+    assert advise(completeness_of(path)) == ()
+
+
+def test_rows_without_their_submitter_are_said_and_make_it_incomplete(path: Path) -> None:
+    completeness = completeness_of(path, counts={"identity_lost": 37})
+    assert completeness.is_complete is False
+    assert "; 37 I/Os without their submitter: no room in the ring buffer" in format_completeness(
+        completeness
+    )
+
+
+def test_what_was_refused_and_retried_is_in_the_account_and_in_no_sum(path: Path) -> None:
+    event = {"device": "loop0", "op": "read", "merges": 0, "splits": 0, "requeues": 0}
+    counts = {"completions": 1009 + 1840, "refused": 1840, "events": [event | {"refused": 1840}]}
+    completeness = completeness_of(path, counts=counts)
+    assert completeness.is_complete
+    assert [row.refused for row in completeness.events] == [1840]
+    assert format_completeness(completeness).startswith("complete: 1,009 I/Os recorded, 0 lost")
+
+
+def two_devices(**of_vda: int) -> dict[str, Any]:
+    """A recording of loop1 alone; `of_vda` are numbers in the ledger of the other one."""
+    rows = table(9, device="loop1")
+    [entry] = metadata(rows)["counts"]["devices"]
+    other = dict.fromkeys(entry, 0) | {"layer": "request", "device": "vda", "op": "read"} | of_vda
+    group = {"ios": 500, "bytes": 5, "edge_ios": 0}
+    disks = [metadata(table(1, device=name))["devices"][0] for name in ("loop1", "vda")]
+    return {
+        "filters": {"device": ["/dev/loop1"]},
+        "devices": disks,
+        "counts": {"devices": [entry, other]},
+        "diskstats": {"vda": {"read": group}},
+    }
+
+
+def test_a_device_that_was_not_asked_for_is_neither_listed_nor_missed(tmp_path: Path) -> None:
+    overrides = two_devices(filtered=400, filtered_bytes=4, lost=54, lost_bytes=4)
+    gap = {"start": rfc3339(START_NS), "stop": rfc3339(START_NS + 1), "lost": 54}
+    overrides["counts"] |= {
+        "completions": 409,
+        "filtered": 400,
+        "lost": {"missed_completion": 54},
+        "gaps": [gap | {"cause": "missed_completion"}],
+    }
+    path = write_capture(tmp_path / "run.parquet", table(9, device="loop1"), **overrides)
+    with analyze.open(path) as capture:
+        completeness = capture.completeness()
+    assert completeness.is_complete
+    assert [row.device for row in completeness.devices] == ["loop1"]
+    assert (completeness.lost, completeness.filtered, completeness.gaps) == (0, 0, ())
+
+
+@pytest.mark.parametrize("names", [["loop1p2"], ["loop1", "vda"], ["/mnt"], []])
+def test_a_filter_is_a_partition_several_disks_or_unknown(tmp_path: Path, names: list[str]) -> None:
+    overrides = two_devices(lost=54, lost_bytes=4)
+    part = {"name": "loop1p2", "number": 2, "start_bytes": 0, "size_bytes": 1}
+    overrides["devices"][0] = overrides["devices"][0] | {"partitions": [part]}
+    overrides["counts"]["lost"] = {"missed_completion": 54}
+    overrides["filters"] = {"device": names}
+    path = write_capture(tmp_path / "run.parquet", table(9, device="loop1"), **overrides)
+    with analyze.open(path) as capture:
+        completeness = capture.completeness()
+    assert completeness.lost == (0 if names == ["loop1p2"] else 54)
+
+
+def test_what_a_glob_stood_for_is_what_was_asked_for(tmp_path: Path) -> None:
+    overrides = two_devices()
+    overrides["filters"] = {"device": ["loop*"], "resolved_device": ["loop1"]}
+    path = write_capture(tmp_path / "run.parquet", table(9, device="loop1"), **overrides)
+    with analyze.open(path) as capture:
+        assert [row.device for row in capture.completeness().devices] == ["loop1"]
+
+
+def test_a_start_of_another_device_that_was_not_seen_is_not_missed(tmp_path: Path) -> None:
+    overrides = two_devices(began_before=7)
+    overrides["counts"] |= {"completions": 16, "lost": {"missed_start": 7}}
+    path = write_capture(tmp_path / "run.parquet", table(9, device="loop1"), **overrides)
+    with analyze.open(path) as capture:
+        completeness = capture.completeness()
+    assert (completeness.lost, completeness.is_complete) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("stats", "agrees"),
+    [
+        ({"bytes": 1009 * 4096 - 1}, False),
+        ({"bytes": 1009 * 4096 + 1}, False),
+        ({"bytes": 1009 * 4096 + 4096, "edge_bytes": 4096}, True),
+        ({"bytes": 1009 * 4096 + 4096, "edge_bytes": 4095}, False),
+        ({"bytes": 1009 * 4096 + 4096, "edge_bytes": None}, True),
+        ({"bytes": 1009 * 4096 - 1, "edge_bytes": None}, False),
+    ],
+)
+def test_our_bytes_must_lie_within_those_of_diskstats(
+    path: Path, stats: dict[str, int | None], agrees: bool
+) -> None:
+    completeness = completeness_of(path, diskstats={"loop0": {"read": stats}})
+    assert completeness.devices[0].agrees is agrees
+
+
+@pytest.mark.parametrize(("theirs", "agrees"), [(9, True), (7, None), (10, False)])
+def test_a_device_without_requests_may_leave_out_zeroing(
+    tmp_path: Path, theirs: int, agrees: bool | None
+) -> None:
+    rows = table(9, layer="bio", device="zram0", op="write", queue_ns=None)
+    [zram] = metadata(rows)["devices"]
+    stats = {"zram0": {"write": {"ios": theirs, "bytes": theirs * 4096}}}
+    path = tmp_path / "run.parquet"
+    write_capture(path, rows, devices=[zram | {"has_requests": False}], diskstats=stats)
+    with analyze.open(path) as capture:
+        assert [row.agrees for row in capture.completeness().devices] == [agrees]
+
+
+def test_a_device_of_two_hosts_is_compared_on_each(tmp_path: Path) -> None:
+    write_capture(tmp_path / "1.parquet", table(9), hostname="db1")
+    stats = {"loop0": {"read": {"ios": 5}}}
+    write_capture(tmp_path / "2.parquet", table(9), hostname="db2", diskstats=stats)
+    with analyze.open(tmp_path) as capture:
+        rows = capture.completeness().devices
+    assert {row.device: row.agrees for row in rows} == {"db1:loop0": True, "db2:loop0": False}
+
+
+def test_the_recorder_can_ask_before_there_is_a_file() -> None:
+    def of(**counts: Any) -> Completeness:
+        document = json.dumps(metadata(table(9), counts=counts)).encode()
+        return make_completeness_of(parse_metadata(document), 9)
+
+    assert of().is_complete
+    assert of(lost={"missed_completion": 54}).is_complete is False
+    assert make_completeness_of(parse_metadata(json.dumps(metadata(table(9))).encode())).is_complete
+
+
+def test_the_recorders_verdict_needs_no_database() -> None:
+    check = "import sys, analyze.verdict; sys.exit('duckdb' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_cache_flushes_are_said_apart(tmp_path: Path) -> None:
+    rows = table(9, op=["cache_flush"] * 2 + ["write"] * 7, bytes=[0] * 2 + [4096] * 7)
+    with analyze.open(write_capture(tmp_path / "run.parquet", rows)) as capture:
+        text = format_completeness(capture.completeness())
+    assert text.startswith("complete: 7 I/Os and 2 cache flushes recorded, 0 lost")

@@ -1,5 +1,6 @@
 """A condition given with --where filters rows, and can do nothing else."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 import analyze
 from analyze.errors import IorecError
-from tests.builders import mixed_table, write_capture
+from tests.builders import mixed_table, table, write_capture
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,10 @@ def matching(path: Path, where: str) -> int:
         ("bytes BETWEEN 1 AND 4096 -- small", lambda r: 1 <= r["bytes"] <= 4096),
         ("time >= '2026-11-21 20:32:50'", lambda r: str(r["time"]) >= "2026-11-21 20:32:50"),
         ("regexp_matches(device, '^nvme')", lambda r: r["device"] == "nvme0n1"),
+        ("time - INTERVAL 1 MINUTE < '2026-11-21 20:31:50'", lambda r: r["time"].second < 50),
+        ("nullif(pid, 1000) IS NULL", lambda r: r["pid"] == 1000),
+        ("comm NOT ILIKE 'F_O'", lambda r: r["comm"] != "fio"),
+        ("upper(left(comm, 2)) = 'KW'", lambda r: r["comm"][:2] == "kw"),
         ("CASE WHEN pid = 1 THEN false ELSE cpu::INT = 1 END", lambda r: r["cpu"] == 1),
     ],
 )
@@ -95,6 +100,31 @@ def test_a_condition_keeps_the_rows_for_which_it_holds(
         "pid = $1",
         "pid = ?",
         "len(list_transform([1], lambda x: x + 1)) = 1",
+        "repeat(comm, 1000000000) = 'x'",
+        "lpad(comm, 1000000000, 'x') = 'x'",
+        "rpad(comm, 1000000000, 'x') = 'x'",
+        "printf('%1000000000d', pid) = 'x'",
+        "format('{:1000000000}', pid) = 'x'",
+        "replace(replace(comm, '', comm), '', comm) = 'x'",
+        "regexp_replace(comm, '', 'xxxxxxxx', 'g') = 'x'",
+        "hex(hex(hex(hex(comm)))) = 'x'",
+        "comm || comm = 'x'",
+        "concat(comm, comm) = 'x'",
+        "bar(pid, 0, 10, 1000000000) = 'x'",
+        "strftime(time, '%c%c%c%c') = 'x'",
+        "len(range(1000000000)) = pid",
+        "len(generate_series(1, 1000000000)) = pid",
+        "comm::BLOB::BIT::VARCHAR::BLOB::BIT::VARCHAR = 'x'",
+        "TRY_CAST(comm AS BIT) IS NULL",
+        "comm::INT[] IS NULL",
+        "[pid] = [1]",
+        "{'a': pid} IS NULL",
+        "comm[1:2] = 'x'",
+        "(pid, tid) = (1, 2)",
+        "TRY(comm::INT) = 1",
+        "regexp_matches(comm, file)",
+        "regexp_matches(comm, '((a?){30}){30}b')",
+        "file SIMILAR TO 'a{1000}'",
         "comm = '\ud800'",
         "(" * 2000 + "true" + ")" * 2000,
         "NOT " * 1010 + "true",
@@ -107,6 +137,28 @@ def test_what_is_no_plain_condition_is_a_usage_error(path: Path, where: str) -> 
     assert "--where" in caught.value.message
     assert caught.value.exit_code == 2
     assert caught.value.hint
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "where",
+    [
+        "file LIKE '" + "%a_" * 200 + "b'",
+        "file NOT ILIKE '" + "%a_" * 200 + "b'",
+        "file GLOB '" + "*a?" * 200 + "b'",
+        "regexp_matches(file, '" + "(a|aa)*" * 50 + "b')",
+        "regexp_matches(file, '" + "a?" * 200 + "b')",
+        "lower(" * 300 + "file" + ")" * 300 + " = 'x'",
+        "pid IN (" + ", ".join(map(str, range(20_000))) + ")",
+        " OR ".join(f"pid = {n}" for n in range(500)),
+        "pid ** 1000 ** 1000 > 1",
+    ],
+)
+def test_a_hostile_condition_takes_seconds(tmp_path: Path, where: str) -> None:
+    rows = table(20_000, file=["/" + "a" * 1000 + str(n) for n in range(20_000)])
+    path = write_capture(tmp_path / "run.parquet", rows)
+    with contextlib.suppress(IorecError):
+        matching(path, where)
 
 
 def test_a_condition_that_fails_on_a_value_is_a_usage_error(path: Path) -> None:

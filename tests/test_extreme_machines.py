@@ -128,7 +128,7 @@ def written(chance: random.Random, folder: Path, disks: int) -> bytes:
         (start, read_clocks()),
         [],
         counts,
-        [],
+        {},
         stats,
         chance.choice([None, 0, 255]),
         machine.described(),

@@ -7,7 +7,6 @@ import pytest
 from iorec import files
 from iorec.file_paths import FilePaths
 from iorec.files import Files
-from iorec.name_column import NameColumn
 from iorec.path_finder import FOUND, NUMBER, Inode
 
 DEV = 7 << 20 | 3
@@ -21,7 +20,7 @@ def paths() -> Iterator[FilePaths]:
 
 
 def test_a_file_that_was_forgotten_is_called_by_its_numbers(paths: FilePaths) -> None:
-    named = Files(paths, NameColumn())
+    named = Files(paths)
     count = 200_000
     numbers = [named.number(DEV, inode, 5) for inode in range(1, count + 1)]
     assert numbers == list(range(count))
@@ -34,7 +33,7 @@ def test_the_oldest_of_a_million_files_have_no_name(
     paths: FilePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_MOST_NUMBERS", 1000)
-    named = Files(paths, NameColumn())
+    named = Files(paths)
     numbers = [named.number(DEV, inode, 0) for inode in range(1, 10_001)]
     assert named.name(numbers[0]) is None
     assert [named.name(number) for number in numbers[-500:]] == [
@@ -43,7 +42,7 @@ def test_the_oldest_of_a_million_files_have_no_name(
 
 
 def test_a_device_without_a_name_is_a_number(paths: FilePaths) -> None:
-    named = Files(paths, NameColumn())
+    named = Files(paths)
     assert named.name(named.number(4000 << 20 | 1, 0, 0)) == "/dev/block/4000:1"
     assert named.number(0, 0, 0) == -1
 

@@ -49,7 +49,7 @@ def test_the_sum_of_completions_holds_whatever_was_lost(tmp_path: Path) -> None:
 def test_the_json_document_holds_the_whole_metadata(tmp_path: Path) -> None:
     path = tmp_path / "run.parquet"
     document = json.loads(render_json(info_of(path)))
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     [capture] = document["captures"]
     assert capture["size_bytes"] == path.stat().st_size
     assert capture["io_count"] == 1009
@@ -87,3 +87,33 @@ def test_hostile_metadata_does_no_harm_in_the_terminal(tmp_path: Path) -> None:
     )
     assert all(line.isprintable() for line in text.splitlines())
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_went_wrong_beside_the_recording_is_listed(tmp_path: Path) -> None:
+    moments = {"first": rfc3339(START_NS), "last": rfc3339(START_NS + 2 * 10**9)}
+    notes = [
+        {"what": "cgroups", "message": "no such file", "count": 3, **moments},
+        {"what": "diskstats", "message": "unreadable\x1b", "count": 1, **moments},
+    ]
+    text = render_info(info_of(tmp_path / "run.parquet", notes=notes), 120)
+    assert (
+        "cgroups: no such file, 3 times from 2026-11-21 20:32:47 UTC to 2026-11-21 20:32:49" in text
+    )
+    assert "diskstats: unreadable\\x1b, at 2026-11-21 20:32:47 UTC" in text
+
+
+def test_info_says_that_it_adds_up_no_bytes(tmp_path: Path) -> None:
+    info = info_of(tmp_path / "run.parquet")
+    assert info.captures[0].completeness.byte_mismatch is None
+    assert "their bytes are added up by iorec report" in " ".join(render_info(info, 80).split())
+
+
+def test_a_csv_without_its_description_has_few_facts(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.csv", table(9))
+    (tmp_path / "run.meta.json").unlink()
+    with analyze.open(path) as capture:
+        info = make_info(capture)
+    text = render_info(info, 80)
+    assert text.startswith("no account: ")
+    assert "completions" not in text
+    assert json.loads(render_json(info))["captures"][0]["completeness"]["is_complete"] is None

@@ -52,7 +52,9 @@ def test_a_shown_name_leads_back_to_one_name_only(name: str) -> None:
     assert ESCAPE.sub(unescape, escape_for_terminal(name)) == name
 
 
-@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@x", "\tx", "\rx", "'x"])
+@pytest.mark.parametrize(
+    "name", ["=cmd|' /C calc'!A0", "+1", "-1", "@x", "\tx", "\rx", "\nx", "\uff1d1", "'x"]
+)
 def test_a_formula_is_no_formula_in_csv(name: str) -> None:
     assert neutralise_for_csv(name) == "'" + name
 
@@ -60,5 +62,5 @@ def test_a_formula_is_no_formula_in_csv(name: str) -> None:
 @given(ANY_TEXT)
 def test_dropping_the_first_quote_restores_every_name(name: str) -> None:
     neutral = neutralise_for_csv(name)
-    assert not neutral.startswith(tuple("=+-@\t\r"))
+    assert not neutral.startswith(tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"))
     assert neutral.removeprefix("'") == name

@@ -1,16 +1,20 @@
 """`iorec plot`: which file it writes, and that it leaves nothing behind when it fails."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from analyze.errors import IorecError
 from analyze.plot.kinds import Kind
+from iorec.cli import run
 from iorec.commands.plot import plot
-from tests.builders import write_capture
+from tests.builders import metadata, table, write_capture, write_parquet
 
 
 @pytest.fixture
@@ -81,3 +85,23 @@ def test_a_window_without_rows_is_an_error_and_draws_nothing(capture: Path) -> N
 def test_neither_the_library_nor_the_command_imports_matplotlib_before_it_draws() -> None:
     check = "import sys, analyze, iorec.commands.plot; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "time_of",
+    [lambda _: None, lambda i: 2**62 + i, lambda i: i - 2**62, lambda i: (-1) ** i * (2**62 + i)],
+    ids=["null", "in 2116", "in 1823", "in both"],
+)
+def test_times_that_cannot_be_are_drawn_in_bounded_time(
+    tmp_path: Path, time_of: Callable[[int], int | None]
+) -> None:
+    rows = table(20_000)
+    nullable = pa.schema([field.with_nullable(True) for field in rows.schema])
+    times = pa.array([time_of(i) for i in range(len(rows))], pa.int64())
+    times = times.cast(rows.schema.field("time").type)
+    described = json.dumps(metadata(rows)).encode()
+    columns = [times if name == "time" else rows[name] for name in rows.schema.names]
+    path = write_parquet(tmp_path / "run.parquet", pa.table(columns, schema=nullable), described)
+    for kind in Kind:
+        assert run(["plot", str(path), "-f", "--kind", kind]) in (0, 1)

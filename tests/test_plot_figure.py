@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from analyze.capture import open_captures
@@ -107,3 +108,40 @@ def test_many_devices_are_named_or_counted(tmp_path: Path) -> None:
     assert "sda, sdb, sdc, sdd and 10 more" in overview
     assert "10 more devices are not shown" in overview
     assert "2 more devices are not shown" in words(draw_rows(tmp_path, rows, Kind.OFFSET))
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("op", ["flush", "cache_flush"])
+def test_every_kind_draws_flushes_alone(tmp_path: Path, kind: Kind, op: str) -> None:
+    said = words(draw_rows(tmp_path, table(40, op=op, offset=[None] * 40, bytes=0), kind))
+    assert ("40 cache flushes" if op == "cache_flush" else "40 I/Os") in said
+
+
+def test_failed_ios_are_counted_in_the_caption_and_marked(tmp_path: Path) -> None:
+    rows = table(100, errno=[5] * 3 + [0] * 97)
+    figure = draw_rows(tmp_path, rows)
+    said = words(figure)
+    assert "100 I/Os, 3 failed" in said
+    assert "0 in flight, 3 failed;" in said
+    assert "failed" in said.splitlines()
+    marks = [line for line in figure.findobj(Line2D) if line.get_marker() == "X"]
+    # One in the legend, the others in the heatmap and the chart of offsets.
+    assert sum(len(line.get_xdata()) for line in marks) >= 2
+    assert "failed" not in words(draw_rows(tmp_path, table(100)))
+
+
+def test_a_capture_of_failed_ios_alone_says_so(tmp_path: Path) -> None:
+    assert "every I/O failed" in words(draw_rows(tmp_path, table(30, errno=5), Kind.CDF))
+
+
+def test_one_io_that_failed_is_described(tmp_path: Path) -> None:
+    assert "failed with EIO after 100 µs" in words(draw_rows(tmp_path, table(1, errno=5)))
+
+
+def test_a_capture_without_an_account_is_drawn(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.csv", table(30))
+    (tmp_path / "run.meta.json").unlink()
+    with open_captures([path]) as capture:
+        said = words(draw(capture))
+    assert "no account: " in said
+    assert "Linux" not in said

@@ -10,7 +10,7 @@ import pytest
 
 from analyze.capture import Capture, open_captures
 from analyze.errors import IorecError
-from analyze.plot.bins import OPS, add_up
+from analyze.plot.bins import CACHE_FLUSH, OPS, add_up
 from analyze.plot.contents import load_contents
 from analyze.plot.depth import load_depth
 from analyze.plot.offsets import load_offsets
@@ -218,3 +218,55 @@ def test_hostile_values_stay_within_the_bins_and_lose_no_row(tmp_path: Path) -> 
     assert load_depth(capture, timeline).peak <= 6
     assert load_offsets(capture, timeline, 4).devices[0].counts.sum() == 5
     assert load_processes(capture, timeline, 4).top[0].io_count == 6
+
+
+def test_cache_flushes_are_in_no_sum_of_the_charts(tmp_path: Path) -> None:
+    ops = ["write", "flush", "cache_flush", "read"] * 25
+    rows = table(100, op=ops, pid=[7, 7, None, 7] * 25, bytes=[4096, 0, 0, 4096] * 25)
+    capture, timeline = open_rows(tmp_path, rows)
+    contents, traffic = load_contents(capture), load_traffic(capture, timeline)
+    assert (contents.io_count, contents.cache_flush_count, contents.row_count) == (75, 25, 100)
+    cache_flushes = traffic.iops.values[CACHE_FLUSH].sum()
+    assert cache_flushes * timeline.width_ns / 1e9 == pytest.approx(25)
+    seconds = timeline.length_ns / 1e9
+    assert traffic.iops.mean * seconds == pytest.approx(75)
+    assert traffic.latencies.heat.sum() == 75
+    assert traffic.latencies.histogram[CACHE_FLUSH].sum() == 25
+    depth = load_depth(capture, timeline)
+    assert depth.mean == pytest.approx(depth.values[:CACHE_FLUSH].sum(axis=0).mean())
+    assert depth.values[CACHE_FLUSH].sum() > 0
+    [process] = load_processes(capture, timeline, 4).top
+    assert (process.io_count, process.busy_ns[CACHE_FLUSH]) == (75, 0)
+
+
+def test_failed_ios_are_marked_and_in_no_latency_or_throughput(tmp_path: Path) -> None:
+    errno = [5 if index % 10 == 3 else 0 for index in range(100)]
+    latency_ns = [10**10 if number else 1000 for number in errno]
+    rows = table(100, errno=errno, latency_ns=latency_ns, queue_ns=None)
+    capture, timeline = open_rows(tmp_path, rows)
+    traffic = load_traffic(capture, timeline)
+    [read] = traffic.latencies.by_op
+    assert (load_contents(capture).failed_count, read.io_count, read.longest_ns) == (10, 90, 1000)
+    bins = (np.flatnonzero(errno) * 1_000_000) // timeline.width_ns
+    expected = np.bincount(bins, minlength=timeline.bin_count)
+    np.testing.assert_array_equal(traffic.latencies.failed.sum(axis=0), expected)
+    [device] = load_offsets(capture, timeline, 4).devices
+    np.testing.assert_array_equal(device.failed.sum(axis=0), expected)
+    moved = traffic.bytes_per_s.values.sum() * timeline.width_ns / 1e9
+    assert moved == pytest.approx(90 * 4096)
+    assert load_processes(capture, timeline, 4).top[0].size_bytes == 90 * 4096
+
+
+def test_devices_and_processes_of_two_hosts_have_bins_of_their_own(tmp_path: Path) -> None:
+    for host in ("db1", "db2"):
+        write_capture(tmp_path / f"{host}.parquet", table(100), hostname=host)
+    with open_captures([tmp_path]) as capture:
+        timeline = make_timeline(capture, 200)
+        devices = load_offsets(capture, timeline, 4).devices
+        processes = load_processes(capture, timeline, 4).top
+        assert load_contents(capture).devices == ("db1:loop0", "db2:loop0")
+    assert [(row.device, row.io_count) for row in devices] == [
+        ("db1:loop0", 100),
+        ("db2:loop0", 100),
+    ]
+    assert [(row.host, row.io_count) for row in processes] == [("db1", 100), ("db2", 100)]

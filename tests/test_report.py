@@ -12,11 +12,12 @@ import pytest
 from rich.cells import cell_len
 
 import analyze
+from analyze.names import escape_for_terminal, neutralise_for_csv
 from analyze.render.csv import render_csv
 from analyze.render.json import render_json
 from analyze.render.text import render_text
 from analyze.report import Report, make_report
-from tests.builders import START_NS, mixed_table, rfc3339, table, write_capture
+from tests.builders import START_NS, metadata, mixed_table, rfc3339, table, write_capture
 
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred", "\u202egnp.exe", "<script>", "a\nb", "\\x1b[31mred"]
 
@@ -46,7 +47,7 @@ def troubled_rows() -> pa.Table:
 def test_the_json_document_holds_every_number_unrounded(tmp_path: Path) -> None:
     report = report_of(tmp_path, mixed_table(1009), by=("comm", "op"), histogram=True)
     document = json.loads(render_json(report))
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     plain = json.loads(json.dumps(asdict(report.summary)))
     assert document["summary"] == plain
     assert document["origin"] == "2026-11-21T20:32:47.000000000Z"
@@ -75,8 +76,12 @@ def test_hostile_names_do_no_harm_and_stay_distinguishable(tmp_path: Path) -> No
     assert all(line.isprintable() for line in text.splitlines())
     for shown in ("\\x1b[31mred", "\\x5cx1b[31mred", "\\u202egnp.exe", "a\\x0ab"):
         assert f"\n{shown} " in text
-    cells = [row["comm"] for row in csv.DictReader(io.StringIO(render_csv(report)))]
-    assert sorted(cells) == sorted(["'" + HOSTILE[0], *HOSTILE[1:]])
+    as_csv = render_csv(report)
+    assert all(line.isprintable() for line in as_csv.splitlines())
+    cells = [row["comm"] for row in csv.DictReader(io.StringIO(as_csv))]
+    assert sorted(cells) == sorted(neutralise_for_csv(escape_for_terminal(n)) for n in HOSTILE)
+    assert {"'" + HOSTILE[0], "\\u202egnp.exe", "a\\x0ab"} <= set(cells)
+    assert len(set(cells)) == len(HOSTILE)
     document = render_json(report)
     assert document.isascii()
     assert {group["key"]["comm"] for group in json.loads(document)["summary"]["groups"]} == set(
@@ -117,7 +122,8 @@ def test_counts_that_are_too_low_say_so_in_their_titles(tmp_path: Path) -> None:
     lossy = {"counts": {"completions": 1014, "lost": {"ring_full": 5}, "gaps": [gap]}}
     text = render_text(report_of(tmp_path, None, lossy), 80)
     assert text.startswith("INCOMPLETE: 5 of 1,014 I/Os lost (5 ring buffer full)")
-    assert "  5 lost from 0.100000 s to 0.200000 s\n" in text
+    assert "  5 lost from 0.100000 s to 0.200000 s: ring buffer full\n" in text
+    assert "hint: the ring buffer was full: record with a larger one, -B 64M\n" in text
     assert "≥I/OS" in text
     assert "≥I/OS" not in render_text(report_of(tmp_path), 80)
 
@@ -152,6 +158,125 @@ def test_nothing_is_listed_when_nothing_hung_or_failed(tmp_path: Path) -> None:
     text = render_text(report_of(tmp_path), 80)
     assert "in flight when" not in text
     assert "failed" not in text
+
+
+def test_failed_ios_are_said_in_the_headline_and_have_a_column_at_any_width(tmp_path: Path) -> None:
+    text = render_text(report_of(tmp_path, troubled_rows()), 60)
+    assert text.startswith("complete: 17 I/Os recorded, 0 lost, 3 in flight, 2 failed;")
+    assert "ERRORS" in text
+    assert "ERRORS" not in render_text(report_of(tmp_path), 400)
+
+
+def test_what_was_narrowed_is_not_said_of_the_whole_recording(tmp_path: Path) -> None:
+    report = report_of(tmp_path, troubled_rows(), begin_s=0.0075)
+    assert (report.failed.count, report.completeness.failed) == (1, None)
+    assert report.completeness.byte_mismatch is None
+
+
+def test_discarded_and_zeroed_bytes_have_columns_where_there_are_any(tmp_path: Path) -> None:
+    ops = ["write", "discard", "secure_erase", "write_zeroes", "zone_append", "zone_reset"]
+    rows = table(6, op=ops, bytes=[1024, 2048, 4096, 8192, 16384, 0])
+    report = report_of(tmp_path, rows, by=("op",))
+    total = report.summary.total
+    assert (total.discarded_bytes, total.zeroed_bytes, total.write_bytes) == (6144, 8192, 17408)
+    text = render_text(report, 120)
+    assert {"DISCARDED", "ZEROED"} <= set(text.split())
+    assert not {"DISCARDED", "ZEROED", "FLUSHES"} & set(
+        render_text(report_of(tmp_path, table(3)), 400).split()
+    )
+
+
+def flushing_rows() -> pa.Table:
+    return table(
+        5,
+        op=["write", "flush", "cache_flush", "cache_flush", "cache_flush"],
+        pid=[7, 7, None, None, None],
+        comm=["pg", "pg", None, None, None],
+        device=["sda", "sda", "sda", "sda", "sdb"],
+        latency_ns=[100_000, 300_000, 200_000, 250_000, 250_000],
+    )
+
+
+def test_cache_flushes_stand_below_the_table_and_take_no_time(tmp_path: Path) -> None:
+    report = report_of(tmp_path, flushing_rows())
+    text = render_text(report, 200)
+    assert [line.split()[0] for line in text.splitlines() if line.endswith("100.0%")] == [
+        "7",
+        "total",
+    ]
+    assert "3 cache flushes by devices, in no sum above: p50 250 µs, p99 250 µs, max 250 µs" in text
+    assert "unknown" not in text
+
+
+def test_cache_flushes_of_several_devices_have_a_line_each(tmp_path: Path) -> None:
+    lines = render_text(report_of(tmp_path, flushing_rows(), by=("device",)), 80).splitlines()
+    [place] = [number for number, line in enumerate(lines) if "FLUSHED" in line]
+    assert [line.split()[:2] for line in lines[place + 1 : place + 3]] == [
+        ["sda", "2"],
+        ["sdb", "1"],
+    ]
+
+
+def test_cache_flushes_are_told_apart_in_csv_and_json(tmp_path: Path) -> None:
+    report = report_of(tmp_path, flushing_rows(), by=("op",), histogram=True)
+    lines = list(csv.DictReader(io.StringIO(render_csv(report))))
+    assert [(line["op"], line["kind"], line["ios"]) for line in lines] == [
+        ("flush", "io", "1"),
+        ("write", "io", "1"),
+        ("cache_flush", "cache_flush", "3"),
+    ]
+    assert lines[-1]["time_share"] == ""
+    [flushes] = json.loads(render_json(report))["summary"]["cache_flushes"]
+    assert (flushes["ios"], flushes["time_share"], flushes["latency"]["sum_ns"]) == (
+        3,
+        None,
+        700_000,
+    )
+    assert "cache flushes: OP cache_flush\n" in render_text(report, 80)
+
+
+def test_a_capture_of_cache_flushes_alone_is_not_empty(tmp_path: Path) -> None:
+    text = render_text(report_of(tmp_path, table(3, op="cache_flush", pid=None, bytes=0)), 80)
+    assert "no I/Os were recorded" not in text
+    assert "3 cache flushes by devices" in text
+
+
+def test_refused_attempts_are_counted_by_device_and_explained(tmp_path: Path) -> None:
+    events = {"device": "loop0", "op": "read", "merges": 0, "splits": 0, "requeues": 0}
+    counts = {"completions": 12, "refused": 7, "events": [events | {"refused": 7}]}
+    text = render_text(report_of(tmp_path, table(5), {"counts": counts}), 80)
+    assert ["loop0", "read", "5", "5", "agrees", "7"] in [
+        line.split() for line in text.splitlines()
+    ]
+    assert text.count("retried") == 1
+    assert "REFUSED" not in render_text(report_of(tmp_path, table(5)), 80)
+
+
+def test_bytes_that_differ_are_shown(tmp_path: Path) -> None:
+    overrides = {"diskstats": {"loop0": {"read": {"bytes": 4096}}}}
+    text = render_text(report_of(tmp_path, table(5), overrides), 80)
+    assert ["loop0", "read", "5", "5", "DIFFERS", "20,480", "4,096"] in [
+        line.split() for line in text.splitlines()
+    ]
+
+
+def test_rows_whose_bytes_are_not_those_counted_are_incomplete(tmp_path: Path) -> None:
+    [entry] = metadata(table(5))["counts"]["devices"]
+    ledger = {"counts": {"devices": [entry | {"recorded_bytes": 4096}]}}
+    overrides = ledger | {"diskstats": {"loop0": {"read": {"bytes": 4096}}}}
+    text = render_text(report_of(tmp_path, table(5), overrides), 80)
+    assert text.startswith("INCOMPLETE: 5 I/Os recorded")
+    assert "the rows hold 16.0 KiB more than was counted" in " ".join(text.split())
+
+
+def test_notes_are_counted_and_a_file_given_again_is_said(tmp_path: Path) -> None:
+    note = {"what": "cgroups", "message": "gone", "count": 3}
+    moments = {"first": rfc3339(START_NS), "last": rfc3339(START_NS + 1)}
+    path = write_capture(tmp_path / "run.parquet", table(5), notes=[note | moments])
+    with analyze.open(path, path) as capture:
+        text = render_text(make_report(capture), 200)
+    assert f"read once, though given again: {path}\n" in text
+    assert "1 other things went wrong while recording: iorec info" in text
 
 
 def test_a_histogram_looks_like_that_of_biolatency(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
 import pytest
+
+from analyze.schema import METADATA_KEY
+from tests.builders import write_parquet
 
 SAMPLES = sorted((Path(__file__).parent.parent / "samples").glob("*.parquet"))
 IOREC = Path(sys.executable).with_name("iorec")
@@ -25,25 +31,49 @@ def report(path: Path, *options: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_the_report_of_a_sample_equals_numpy(path: Path) -> None:
-    frame = pd.read_parquet(path)
-    groups = report(path)["summary"]["groups"]
-    assert sum(group["ios"] for group in groups) == len(frame)
-    for group in groups:
-        key = group["key"]
-        is_pid = frame.pid.isna() if key["pid"] is None else frame.pid == key["pid"]
-        is_comm = frame.comm.isna() if key["comm"] is None else frame.comm == key["comm"]
-        rows = frame[is_pid & is_comm]
-        latencies = rows.latency_ns.to_numpy(np.int64)
-        is_read, is_write = (rows.op == "read").to_numpy(), (rows.op == "write").to_numpy()
-        assert group["ios"] == len(rows)
-        assert group["reads"] == is_read.sum()
-        assert group["read_bytes"] == rows.bytes.to_numpy()[is_read].sum()
-        assert group["write_bytes"] == rows.bytes.to_numpy()[is_write].sum()
-        latency = group["latency"]
-        assert latency["sum_ns"] == latencies.sum()
-        assert (latency["min_ns"], latency["max_ns"]) == (latencies.min(), latencies.max())
-        for name, percent in (("p50_ns", 50), ("p95_ns", 95), ("p99_ns", 99), ("p999_ns", 99.9)):
-            assert latency[name] == pytest.approx(np.percentile(latencies, percent), rel=0.01)
+    frame = as_of_version_2(path)
+    is_cache_flush = frame.op == "cache_flush"
+    summary = report(path)["summary"]
+    for groups, part in (
+        (summary["groups"], frame[~is_cache_flush]),
+        (summary["cache_flushes"], frame[is_cache_flush]),
+    ):
+        assert sum(group["ios"] for group in groups) == len(part)
+        for group in groups:
+            check_group(group, part)
+
+
+def as_of_version_2(path: Path) -> pd.DataFrame:
+    """The rows, with the meaning that the format gives them since version 2."""
+    frame = pd.read_parquet(path).astype({"op": str, "flags": str})
+    version = json.loads(pq.read_metadata(path).metadata[b"iorec"])["format_version"]
+    if version == 1:
+        is_flush = (
+            (frame.op == "write") & (frame.bytes == 0) & frame["flags"].str.contains("preflush")
+        )
+        frame.op = frame.op.replace("flush", "cache_flush").mask(is_flush, "flush")
+    return frame
+
+
+def check_group(group: dict[str, Any], frame: pd.DataFrame) -> None:
+    key = group["key"]
+    is_pid = frame.pid.isna() if key["pid"] is None else frame.pid == key["pid"]
+    is_comm = frame.comm.isna() if key["comm"] is None else frame.comm == key["comm"]
+    rows = frame[is_pid & is_comm]
+    assert group["ios"] == len(rows)
+    assert group["time_ns"] == rows.latency_ns.sum()
+    assert group["errors"] == (rows.errno != 0).sum()
+    rows = rows[rows.errno == 0]
+    latencies = rows.latency_ns.to_numpy(np.int64)
+    for name, op in (("reads", "read"), ("writes", "write"), ("flushes", "flush")):
+        assert group[name] == (rows.op == op).sum()
+    assert group["read_bytes"] == rows.bytes[rows.op == "read"].sum()
+    assert group["write_bytes"] == rows.bytes[rows.op == "write"].sum()
+    latency = group["latency"]
+    assert latency["sum_ns"] == latencies.sum()
+    assert (latency["min_ns"], latency["max_ns"]) == (latencies.min(), latencies.max())
+    for name, percent in (("p50_ns", 50), ("p95_ns", 95), ("p99_ns", 99), ("p999_ns", 99.9)):
+        assert latency[name] == pytest.approx(np.percentile(latencies, percent), rel=0.01)
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
@@ -61,6 +91,23 @@ def test_other_readers_see_the_same_rows_and_real_timestamps(path: Path) -> None
     assert by_polars.schema["time"] == pl.Datetime("ns", "UTC")
     assert first == by_pandas.time.astype("int64").min()
     assert first == by_polars["time"].to_physical().min()
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_a_sample_whose_bytes_are_all_ten_times_as_many_is_incomplete(
+    path: Path, tmp_path: Path
+) -> None:
+    rows = pq.read_table(path)
+    tenfold = pa.compute.multiply(rows["bytes"], 10)
+    place = rows.schema.get_field_index("bytes")
+    copy = write_parquet(
+        tmp_path / "run.parquet",
+        rows.set_column(place, rows.schema.field(place), tenfold),
+        pq.read_metadata(path).metadata[METADATA_KEY],
+    )
+    completeness = report(copy)["completeness"]
+    assert completeness["is_complete"] is False
+    assert completeness["byte_mismatch"] == 9 * pa.compute.sum(rows["bytes"]).as_py()
 
 
 def test_only_the_sample_of_losses_is_incomplete() -> None:

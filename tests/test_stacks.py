@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 import analyze
+from analyze.info import make_info
+from analyze.render.info import render_info
 from analyze.render.text import render_text
 from analyze.report import make_report
-from tests.builders import table, write_capture
+from tests.builders import metadata, table, write_capture
 
 
 def test_the_legs_of_a_stacked_device_are_measured_by_its_own_bios(tmp_path: Path) -> None:
@@ -55,3 +59,45 @@ def test_a_capture_without_stacked_devices_shows_no_stacks(tmp_path: Path) -> No
     rows = table(2, layer="bio", device="zram0", queue_ns=None)
     with analyze.open(write_capture(tmp_path / "run.parquet", rows)) as capture:
         assert make_report(capture).stacks == ()
+
+
+@pytest.mark.parametrize("below", ["sda", "sda1"])
+def test_a_device_recorded_with_what_it_stands_on_is_said(tmp_path: Path, below: str) -> None:
+    rows = table(4, device=["loop0", "sda"] * 2)
+    loop0, sda = metadata(rows)["devices"]
+    part = {"name": "sda1", "number": 1, "start_bytes": 0, "size_bytes": 1}
+    devices = [loop0 | {"stands_on": [below]}, sda | {"partitions": [part]}]
+    said = "stacked: loop0 on sda: totals count an I/O on each level"
+    with analyze.open(write_capture(tmp_path / "run.parquet", rows, devices=devices)) as capture:
+        assert said in render_text(make_report(capture), 80)
+        assert said in render_info(make_info(capture), 80)
+    only = table(4, device="loop0")
+    with analyze.open(write_capture(tmp_path / "run.parquet", only, devices=devices)) as capture:
+        assert make_report(capture).levels == ()
+
+
+def test_stacked_devices_of_two_hosts_are_not_merged(tmp_path: Path) -> None:
+    for host in ("db1", "db2"):
+        rows = table(2, layer="bio", device=["dm-0", "sda"], above=[None, "dm-0"], queue_ns=None)
+        write_capture(tmp_path / f"{host}.parquet", rows, hostname=host)
+    with analyze.open(tmp_path) as capture:
+        stacks = make_report(capture).stacks
+    assert [(stack.device, stack.ios, [leg.device for leg in stack.legs]) for stack in stacks] == [
+        ("db1:dm-0", 1, ["db1:sda"]),
+        ("db2:dm-0", 1, ["db2:sda"]),
+    ]
+
+
+def test_a_failed_bio_is_no_part_of_the_times_of_a_leg(tmp_path: Path) -> None:
+    rows = table(
+        4,
+        layer="bio",
+        device=["dm-0", "sda"] * 2,
+        above=[None, "dm-0"] * 2,
+        latency_ns=[100, 50, 9999, 9999],
+        errno=[0, 0, 5, 5],
+        queue_ns=None,
+    )
+    with analyze.open(write_capture(tmp_path / "run.parquet", rows)) as capture:
+        (stack,) = make_report(capture).stacks
+    assert (stack.ios, stack.legs[0].avg_ns) == (1, 50)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,42 +27,53 @@ def summary_of(folder: Path, rows: pa.Table, *by: str, **options: Any) -> Summar
 
 
 def check_against_numpy(group: Group, frame: pd.DataFrame, duration_s: float) -> None:
-    done = frame[frame.latency_ns.notna()]
-    latency = done.latency_ns.to_numpy(dtype=np.int64)
-    reads, writes = (frame[frame.op == op] for op in ("read", "write"))
+    has_failed = frame.errno.fillna(0) != 0
+    good = frame[~has_failed & frame.latency_ns.notna()]
+    latency = good.latency_ns.to_numpy(dtype=np.int64)
     assert group.ios == len(frame)
-    assert (group.reads, group.writes) == (len(reads), len(writes))
-    assert (group.read_bytes, group.write_bytes) == (reads.bytes.sum(), writes.bytes.sum())
+    for name, op in (("reads", "read"), ("writes", "write"), ("flushes", "flush")):
+        assert getattr(group, name) == (frame.op == op).sum()
+    sizes = frame[~has_failed].groupby("op", observed=False).bytes.sum()
+    sizes = sizes.reindex(["read", "write", "discard", "secure_erase", "write_zeroes"]).fillna(0)
+    assert (group.read_bytes, group.write_bytes) == (sizes["read"], sizes["write"])
+    assert group.discarded_bytes == sizes["discard"] + sizes["secure_erase"]
+    assert group.zeroed_bytes == sizes["write_zeroes"]
     assert group.in_flight == frame.latency_ns.isna().sum()
-    assert group.errors == (frame.errno.fillna(0) != 0).sum()
+    assert group.errors == has_failed.sum()
     assert group.ios_per_s == pytest.approx(len(frame) / duration_s)
-    assert group.bytes_per_s == pytest.approx((reads.bytes.sum() + writes.bytes.sum()) / duration_s)
+    assert group.bytes_per_s == pytest.approx((sizes["read"] + sizes["write"]) / duration_s)
+    assert group.time_ns == frame.latency_ns.sum()
     assert group.latency.sum_ns == latency.sum()
     assert group.latency.avg_ns == pytest.approx(latency.mean())
     assert (group.latency.min_ns, group.latency.max_ns) == (latency.min(), latency.max())
     for name, percent in PERCENTILES.items():
         expected = np.percentile(latency, percent)
         assert getattr(group.latency, name) == pytest.approx(expected, rel=0.003)
-    queued = done[done.queue_ns.notna()]
+    queued = good[good.queue_ns.notna()]
     assert group.queue_share == pytest.approx(queued.queue_ns.sum() / queued.latency_ns.sum())
 
 
+OPS = ("read", "write", "flush", "cache_flush", "discard", "secure_erase", "write_zeroes")
+
+
 def rows_of_everything(count: int) -> pa.Table:
-    """Mixed rows, some in flight, some failed, some without a queue time."""
+    """Rows of all ops, some in flight, some slow ones failed, some without a queue time."""
     rows = mixed_table(count, seconds=1.0)
     number = np.arange(count)
-    is_in_flight = pa.array(number % 101 == 0)
-    queue_ns = pc.if_else(pa.array(number % 7 == 0), None, rows["queue_ns"])
-    errno = pa.array(np.where(number % 97 == 1, 5, 0), pa.int16())
-    for name, values in (
-        ("latency_ns", rows["latency_ns"]),
-        ("queue_ns", queue_ns),
-        ("errno", errno),
-    ):
-        place = rows.schema.get_field_index(name)
-        values = pc.if_else(is_in_flight, None, values)
-        rows = rows.set_column(place, rows.schema.field(name), values)
-    return rows
+    op = np.random.default_rng(5).choice(OPS, count, p=[0.5, 0.2, 0.1, 0.1, 0.04, 0.03, 0.03])
+    has_failed = number % 97 == 1
+    latency_ns = np.where(has_failed, 10**10, rows["latency_ns"].to_numpy())
+    is_in_flight = number % 101 == 0
+    return table(
+        count,
+        **{name: rows[name].to_pylist() for name in ("time", "device", "offset", "pid", "comm")},
+        op=op,
+        flags=np.where(op == "read", "", "sync"),
+        bytes=np.where(np.char.endswith(op, "flush"), 0, rows["bytes"].to_numpy()),
+        latency_ns=pa.array(latency_ns, mask=is_in_flight).to_pylist(),
+        queue_ns=pa.array(latency_ns // 5, mask=is_in_flight | (number % 7 == 0)).to_pylist(),
+        errno=pa.array(np.where(has_failed, 5, 0), mask=is_in_flight).to_pylist(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,15 +90,23 @@ def test_every_number_of_every_group_equals_numpy(
 ) -> None:
     rows = rows_of_everything(20_011)
     summary = summary_of(tmp_path, rows, *by)
-    frame = rows.to_pandas()
-    groups = {tuple(group.key.values()): group for group in summary.groups}
-    expected = {key if isinstance(key, tuple) else (key,): f for key, f in frame.groupby(columns)}
-    assert groups.keys() == expected.keys()
+    everything = rows.to_pandas().astype(dict.fromkeys(("op", *columns), str))
     duration_s = summary.duration_ns / SECOND_NS
-    for key, group_frame in expected.items():
-        check_against_numpy(groups[key], group_frame, duration_s)
-    check_against_numpy(summary.total, frame, duration_s)
+    is_flush = everything.op == "cache_flush"
+    for found, total, frame in (
+        (summary.groups, summary.total, everything[~is_flush]),
+        (summary.cache_flushes, summary.cache_flush_total, everything[is_flush]),
+    ):
+        groups = {tuple(map(str, group.key.values())): group for group in found}
+        expected = {k if isinstance(k, tuple) else (k,): f for k, f in frame.groupby(columns)}
+        assert groups.keys() == expected.keys()
+        for key, group_frame in expected.items():
+            check_against_numpy(groups[key], group_frame, duration_s)
+        assert total is not None
+        check_against_numpy(total, frame, duration_s)
     assert sum(group.time_share or 0 for group in summary.groups) == pytest.approx(1)
+    assert {group.time_share for group in summary.cache_flushes} == {None}
+    assert summary.completed_bytes == everything.bytes[everything.latency_ns.notna()].sum()
 
 
 latencies = st.lists(
@@ -140,7 +158,7 @@ def test_groups_come_sorted_by_the_time_spent_in_io(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sort", SORTS)
 def test_each_order_puts_the_largest_first(tmp_path: Path, sort: str) -> None:
     values: dict[str, Callable[[Group], float | None]] = {
-        "time": lambda group: group.latency.sum_ns,
+        "time": lambda group: group.time_ns,
         "bytes": lambda group: group.read_bytes + group.write_bytes,
         **{name: (lambda group, n=name: getattr(group, n)) for name in ("ios", "reads", "writes")},
         "errors": lambda group: group.errors,
@@ -161,7 +179,7 @@ def test_top_leaves_out_groups_but_not_from_the_total(tmp_path: Path) -> None:
 @pytest.mark.parametrize("by", GROUPINGS)
 def test_rows_can_be_grouped_by(tmp_path: Path, by: str) -> None:
     summary = summary_of(tmp_path, rows_of_everything(1009), by)
-    assert sum(group.ios for group in summary.groups) == 1009
+    assert sum(group.ios for group in (*summary.groups, *summary.cache_flushes)) == 1009
     assert set(summary.groups[0].key) == set(summary.key_columns) == set(GROUPINGS[by])
 
 
@@ -209,6 +227,38 @@ def test_rates_count_only_the_time_in_which_something_was_recorded(tmp_path: Pat
         write_capture(name, rows, started_at=rfc3339(start_ns), stopped_at=stop)
     with analyze.open(tmp_path) as capture:
         assert capture.summary().total.ios_per_s == pytest.approx(1000)
+
+
+def test_a_wait_for_a_flush_is_one_wait(tmp_path: Path) -> None:
+    rows = table(
+        3, op=["write", "flush", "cache_flush"], pid=[7, 7, None], latency_ns=[100, 300, 299],
+        queue_ns=0,
+    )  # fmt: skip
+    summary = summary_of(tmp_path, rows, "pid")
+    [group] = summary.groups
+    assert (group.key["pid"], group.ios, group.time_ns, group.time_share) == (7, 2, 400, 1)
+    [flushes] = summary.cache_flushes
+    assert (flushes.ios, flushes.latency.max_ns, flushes.time_share) == (1, 299, None)
+
+
+def test_processes_and_devices_of_two_hosts_or_boots_are_not_merged(tmp_path: Path) -> None:
+    for number, (host, boot) in enumerate(
+        [("db1", "aaaaaaaa-1"), ("db1", "bbbbbbbb-2"), ("db2", None)]
+    ):
+        write_capture(tmp_path / f"{number}.parquet", table(3), hostname=host, boot_id=boot)
+    write_capture(tmp_path / "same.csv", table(4), hostname="db1", boot_id="aaaaaaaa-1")
+    with analyze.open(tmp_path) as capture:
+        by_process = capture.summary(["process"])
+        by_op = capture.summary(["op"])
+        by_host = capture.summary(["host"])
+        by_capture = capture.summary(["capture"])
+    assert by_process.key_columns == ("host", "pid", "comm")
+    hosts = {"db1 boot aaaaaaaa": 7, "db1 boot bbbbbbbb": 3, "db2": 3}
+    for summary in (by_process, by_host):
+        assert {group.key["host"]: group.ios for group in summary.groups} == hosts
+    assert by_op.key_columns == ("op",)
+    assert by_op.total.ios == 13
+    assert sorted(group.ios for group in by_capture.groups) == [3, 3, 3, 4]
 
 
 def test_an_empty_capture_has_no_groups(tmp_path: Path) -> None:

@@ -14,12 +14,15 @@ from analyze.plot.timeline import Timeline
 FloatArray = NDArray[np.floating[Any]]
 Cells = dict[str, FloatArray]
 
-OPS = ("read", "write", "flush", "discard", "other")
+OPS = ("read", "write", "flush", "discard", "other", "cache flush")
+# The wait for it is part of that for the I/O which caused it, so it is in no sum over all ops.
+CACHE_FLUSH = OPS.index("cache flush")
 
 # `discard` stands for every op that frees or zeroes space without moving data.
 OP_INDEX = """
     CASE op WHEN 'read' THEN 0 WHEN 'write' THEN 1 WHEN 'zone_append' THEN 1 WHEN 'flush' THEN 2
-        WHEN 'discard' THEN 3 WHEN 'secure_erase' THEN 3 WHEN 'write_zeroes' THEN 3 ELSE 4 END
+        WHEN 'discard' THEN 3 WHEN 'secure_erase' THEN 3 WHEN 'write_zeroes' THEN 3
+        WHEN 'cache_flush' THEN 5 ELSE 4 END
 """
 
 # Values from a stranger are brought into range here: a time outside of the window to its first or
@@ -29,6 +32,7 @@ _TIMED = f"""
     WITH timed AS (
         SELECT *,
             {OP_INDEX} AS op_index,
+            coalesce(errno <> 0, false) AS has_failed,
             CASE WHEN epoch_ns(time) BETWEEN $begin AND $begin + $last THEN epoch_ns(time) - $begin
                 WHEN epoch_ns(time) > $begin THEN $last ELSE 0 END AS start_ns,
             CASE WHEN latency_ns BETWEEN 0 AND $last - start_ns THEN latency_ns
@@ -44,7 +48,7 @@ _TIMED = f"""
 
 @dataclass(frozen=True)
 class Series:
-    """A quantity per op and time bin, with the mean and the peak of the sum over all ops."""
+    """A quantity per op and time bin; mean and peak are those of the sum without cache flushes."""
 
     values: FloatArray  # (op, time bin)
     mean: float
@@ -52,7 +56,7 @@ class Series:
 
 
 def make_series(values: FloatArray) -> Series:
-    total = values.sum(axis=0)
+    total = values[:CACHE_FLUSH].sum(axis=0)
     return Series(values, float(total.mean()), float(total.max()))
 
 

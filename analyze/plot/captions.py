@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 from analyze.capture import Capture
+from analyze.names import errno_name
 from analyze.plot.contents import Contents, OnlyIo
 from analyze.plot.theme import drawable
 from analyze.plot.timeline import Timeline
@@ -16,7 +17,7 @@ _LONGEST_TITLE = 85
 
 def title(capture: Capture, contents: Contents) -> str:
     """Host and devices."""
-    hosts = sorted({drawable(file.metadata.hostname, _LONGEST_HOST) for file in capture.files})
+    hosts = sorted({drawable(file.host, _LONGEST_HOST) for file in capture.files})
     devices = [drawable(device) for device in contents.devices]
     names = (_some(hosts, len(hosts)), _some(devices, contents.device_count))
     return shorten(" · ".join(filter(None, names)), _LONGEST_TITLE, placeholder=" …")
@@ -28,15 +29,21 @@ def subtitle(capture: Capture, contents: Contents, timeline: Timeline) -> str:
         {
             f"Linux {drawable(metadata.kernel)} {drawable(metadata.machine)}, {metadata.cpus} CPUs"
             for metadata in (file.metadata for file in capture.files)
+            if metadata.kernel
         }
     )
+    counts = {
+        f"{_kind(capture)}{'s' * (contents.io_count != 1)}": contents.io_count,
+        "failed": contents.failed_count,
+        "cache flushes": contents.cache_flush_count,
+    }
     parts = (
         format_time(timeline.begin_ns),
         format_duration(timeline.length_ns),
-        f"{format_count(contents.io_count)} {_kind(capture)}{'s' * (contents.io_count != 1)}",
+        ", ".join(f"{format_count(count)} {what}" for what, count in counts.items() if count),
         _some(systems, len(systems)),
     )
-    return "  ·  ".join(parts)
+    return "  ·  ".join(filter(None, parts))
 
 
 def _kind(capture: Capture) -> str:
@@ -50,14 +57,18 @@ def only_io(io: OnlyIo) -> str:
     at = "" if io.offset is None else f" at {format_bytes(io.offset)}"
     size = format_bytes(io.size_bytes)
     took = "did not complete" if io.latency_ns is None else f"took {format_duration(io.latency_ns)}"
+    if io.errno:
+        took = f"failed with {errno_name(io.errno)} after {format_duration(io.latency_ns)}"
     return (
         f"Only one I/O: {drawable(io.op)} of {size} on {drawable(io.device)}{at}\n"
         f"by {process_name(io.comm, io.pid)} on {format_time(io.time_ns)}\n{took}"
     )
 
 
-def process_name(comm: str | None, pid: int | None) -> str:
-    return drawable(comm) if pid is None else f"{drawable(comm)} ({pid})"
+def process_name(comm: str | None, pid: int | None, host: str | None = None) -> str:
+    """The thread's name and the process's number, and the host if there are several."""
+    name = drawable(comm) if pid is None else f"{drawable(comm)} ({pid})"
+    return name if host is None else f"{drawable(host)}: {name}"
 
 
 def _some(names: Sequence[str], total: int) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from analyze.capture import Capture
-from analyze.plot.bins import OP_INDEX, query_timed
+from analyze.plot.bins import CACHE_FLUSH, OP_INDEX, query_timed
 from analyze.plot.timeline import Timeline
 
 _MOST_DEVICES = 4
@@ -14,9 +14,16 @@ class Contents:
     """The busiest devices out of `device_count`, and the indices of the OPS that occur."""
 
     io_count: int
+    cache_flush_count: int  # not among `io_count`
+    failed_count: int
     ops: tuple[int, ...]
     devices: tuple[str | None, ...]
     device_count: int
+
+    @property
+    def row_count(self) -> int:
+        """I/Os and cache flushes."""
+        return self.io_count + self.cache_flush_count
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class OnlyIo:
     offset: int | None
     size_bytes: int | None
     latency_ns: int | None
+    errno: int | None
     comm: str | None
     pid: int | None
 
@@ -36,16 +44,19 @@ class OnlyIo:
 def load_contents(capture: Capture) -> Contents:
     # DuckDB groups fastest by a column as it is.
     ops = capture.sql(
-        f"SELECT {OP_INDEX} AS op_index, sum(ios)::BIGINT"
-        " FROM (SELECT op, count(*) AS ios FROM io GROUP BY op) GROUP BY op_index ORDER BY op_index"
+        f"SELECT {OP_INDEX} AS op_index, sum(ios)::BIGINT, sum(failed)::BIGINT FROM"
+        " (SELECT op, count(*) AS ios, count(*) FILTER (errno <> 0) AS failed FROM io GROUP BY op)"
+        " GROUP BY op_index ORDER BY op_index"
     ).fetchall()
     devices = capture.sql(
-        "SELECT device, count(*) OVER () FROM io GROUP BY device"
-        f" ORDER BY count(*) DESC, device LIMIT {_MOST_DEVICES}"
+        f"SELECT {capture.named('device')} AS name, count(*) OVER () FROM io GROUP BY name"
+        f" ORDER BY count(*) DESC, name LIMIT {_MOST_DEVICES}"
     ).fetchall()
     return Contents(
-        io_count=sum(io_count for _, io_count in ops),
-        ops=tuple(op_index for op_index, _ in ops),
+        io_count=sum(count for op_index, count, _ in ops if op_index != CACHE_FLUSH),
+        cache_flush_count=sum(count for op_index, count, _ in ops if op_index == CACHE_FLUSH),
+        failed_count=sum(failed for *_, failed in ops),
+        ops=tuple(op_index for op_index, *_ in ops),
         devices=tuple(device for device, _ in devices),
         device_count=devices[0][1] if devices else 0,
     )
@@ -56,8 +67,10 @@ def load_only_io(capture: Capture, timeline: Timeline) -> OnlyIo:
     [row] = query_timed(
         capture,
         timeline,
-        """
-        SELECT $begin + start_ns, op, device, "offset", bytes, latency_ns, comm, pid FROM timed
+        f"""
+        SELECT $begin + start_ns, op, {capture.named("device")}, "offset", bytes, latency_ns, errno,
+            comm, pid
+        FROM timed
         """,
     ).fetchall()
     return OnlyIo(*row)

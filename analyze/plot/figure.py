@@ -2,12 +2,14 @@
 
 from textwrap import wrap
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analyze.capture import Capture
-from analyze.completeness import format_completeness, make_completeness
+from analyze.completeness import make_completeness
 from analyze.plot import captions, panels
 from analyze.plot.bins import OPS
 from analyze.plot.contents import Contents, load_contents, load_only_io
@@ -15,9 +17,18 @@ from analyze.plot.depth import load_depth
 from analyze.plot.kinds import Kind
 from analyze.plot.offsets import Offsets, load_offsets
 from analyze.plot.processes import load_processes
-from analyze.plot.theme import FAINT_INK, LOSS_STYLE, OP_COLOURS, theme, with_known_characters
+from analyze.plot.theme import (
+    FAILED_STYLE,
+    FAINT_INK,
+    LOSS_STYLE,
+    OP_COLOURS,
+    theme,
+    with_known_characters,
+)
 from analyze.plot.timeline import Timeline, make_timeline
 from analyze.plot.traffic import Latencies, load_traffic
+from analyze.selection import Selection
+from analyze.verdict import format_completeness
 
 _DOTS_PER_INCH = 110
 _OVERVIEW_INCHES = (14.5, 11.0)
@@ -34,20 +45,21 @@ _OVERVIEW_DEVICES = 4
 _OVERVIEW_PROCESSES = 10
 _MOST_DEVICES = 12
 _MOST_PROCESSES = 20
+_KINDS_WITH_MARKS = (Kind.OVERVIEW, Kind.HEATMAP, Kind.OFFSET)
 
 
 def draw(capture: Capture, kind: Kind = Kind.OVERVIEW) -> Figure:
     """The figure of one kind; a capture with less than two I/Os gives one that says so."""
     with theme():
         contents = load_contents(capture)
-        timeline = make_timeline(capture, contents.io_count)
+        timeline = make_timeline(capture, contents.row_count)
         figure = Figure(_SINGLE_INCHES, dpi=_DOTS_PER_INCH)
-        if contents.io_count == 0:
+        if contents.row_count == 0:
             _draw_message(figure, "No I/Os in this capture")
-        elif contents.io_count == 1:
+        elif contents.row_count == 1:
             _draw_message(figure, captions.only_io(load_only_io(capture, timeline)))
         else:
-            _draw_legend(figure, contents, timeline)
+            _draw_legend(figure, contents, timeline, has_marks=kind in _KINDS_WITH_MARKS)
             if kind is Kind.OVERVIEW:
                 _draw_overview(figure, capture, timeline)
             else:
@@ -147,9 +159,11 @@ def _draw_devices(rows: list[Axes], offsets: Offsets, timeline: Timeline) -> Non
 def _draw_frame(figure: Figure, capture: Capture, contents: Contents, timeline: Timeline) -> None:
     """The title above and the completeness below, outside of what the layout may use."""
     width, height = (float(inches) for inches in figure.get_size_inches())
-    completeness = format_completeness(make_completeness(capture.files))
+    is_all = capture.selection == Selection(layer=capture.selection.layer)
+    failed = contents.failed_count if is_all else None
+    completeness = make_completeness(capture.files, failed=failed)
     footer = wrap(
-        with_known_characters(completeness),
+        with_known_characters(format_completeness(completeness)),
         int(width * _CHARACTERS_PER_INCH),
         max_lines=_MOST_FOOTER_LINES,
     )
@@ -164,8 +178,12 @@ def _draw_frame(figure: Figure, capture: Capture, contents: Contents, timeline: 
     figure.text(left, _MARGIN_INCHES / height, "\n".join(footer), color=FAINT_INK)
 
 
-def _draw_legend(figure: Figure, contents: Contents, timeline: Timeline) -> None:
-    handles = [Patch(color=OP_COLOURS[op], label=OPS[op]) for op in contents.ops]
+def _draw_legend(
+    figure: Figure, contents: Contents, timeline: Timeline, *, has_marks: bool
+) -> None:
+    handles: list[Artist] = [Patch(color=OP_COLOURS[op], label=OPS[op]) for op in contents.ops]
+    if contents.failed_count and has_marks:
+        handles.append(Line2D([], [], label="failed", **FAILED_STYLE))
     if timeline.loss_spans_s:
         handles.append(Patch(label="I/Os were lost", **LOSS_STYLE))
     figure.legend(

@@ -20,6 +20,7 @@ class DeviceOffsets:
     io_count: int
     edges_bytes: FloatArray
     counts: FloatArray  # (op, offset bin, time bin)
+    failed: FloatArray  # (offset bin, time bin)
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,15 @@ class _Range:
 def load_offsets(capture: Capture, timeline: Timeline, device_limit: int) -> Offsets:
     devices = capture.sql(
         f"""
-        SELECT device, count(*) AS ios, greatest(min("offset"), 0), greatest(max("offset"), 0),
-            count(*) OVER ()
-        FROM io WHERE "offset" IS NOT NULL GROUP BY device ORDER BY ios DESC, device
+        SELECT {capture.named("device")} AS name, count(*) AS ios, greatest(min("offset"), 0),
+            greatest(max("offset"), 0), count(*) OVER ()
+        FROM io WHERE "offset" IS NOT NULL GROUP BY name ORDER BY ios DESC, name
         LIMIT {device_limit}
         """
     ).fetchall()
     ends = {
-        device.name: device.size_bytes
-        for device in capture.devices
+        name: device.size_bytes
+        for name, device in capture.devices.items()
         if device.size_bytes is not None
     }
     ranges = [
@@ -62,7 +63,7 @@ def load_offsets(capture: Capture, timeline: Timeline, device_limit: int) -> Off
         for name, ios, low, high, _ in devices
     ]
     device_count = devices[0][-1] if devices else 0
-    counts = _count(capture, timeline, ranges)
+    counts, failed = _count(capture, timeline, ranges)
     return Offsets(
         tuple(
             DeviceOffsets(
@@ -70,6 +71,7 @@ def load_offsets(capture: Capture, timeline: Timeline, device_limit: int) -> Off
                 range_.io_count,
                 range_.low + np.arange(_OFFSET_BINS + 1) * float(range_.step),
                 counts[row],
+                failed[row],
             )
             for row, range_ in enumerate(ranges)
         ),
@@ -77,19 +79,21 @@ def load_offsets(capture: Capture, timeline: Timeline, device_limit: int) -> Off
     )
 
 
-def _count(capture: Capture, timeline: Timeline, ranges: list[_Range]) -> FloatArray:
-    """I/Os by (device, op, offset bin, time bin)."""
+def _count(
+    capture: Capture, timeline: Timeline, ranges: list[_Range]
+) -> tuple[FloatArray, FloatArray]:
+    """I/Os by (device, op, offset bin, time bin), and failed ones by (device, ...)."""
     cells = query_timed(
         capture,
         timeline,
-        """
-        SELECT row, op_index, start_bin, count(*) AS ios,
+        f"""
+        SELECT row, op_index, start_bin, count(*) AS ios, sum(has_failed::INT)::BIGINT AS failed,
             CASE WHEN "offset" BETWEEN low AND high THEN "offset" - low
                 WHEN "offset" > high THEN high - low ELSE 0 END // step AS offset_bin
         FROM timed JOIN (
             SELECT unnest($devices::VARCHAR[]) AS name, unnest($lows) AS low,
                 unnest($highs) AS high, unnest($steps) AS step, unnest(range(len($lows))) AS row
-        ) ON device IS NOT DISTINCT FROM name
+        ) ON {capture.named("device")} IS NOT DISTINCT FROM name
         WHERE "offset" IS NOT NULL GROUP BY ALL
         """,
         {
@@ -99,5 +103,10 @@ def _count(capture: Capture, timeline: Timeline, ranges: list[_Range]) -> FloatA
             "steps": [range_.step for range_ in ranges],
         },
     ).fetchnumpy()
-    keys = (cells["row"], cells["op_index"], cells["offset_bin"], cells["start_bin"])
-    return add_up((len(ranges), len(OPS), _OFFSET_BINS, timeline.bin_count), keys, cells["ios"])
+    places = (cells["offset_bin"], cells["start_bin"])
+    shape = (_OFFSET_BINS, timeline.bin_count)
+    by_op = (cells["row"], cells["op_index"], *places)
+    return (
+        add_up((len(ranges), len(OPS), *shape), by_op, cells["ios"]),
+        add_up((len(ranges), *shape), (cells["row"], *places), cells["failed"]),
+    )

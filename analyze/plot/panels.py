@@ -7,11 +7,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgba_array
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from analyze.plot.bins import OPS, FloatArray, Series
+from analyze.plot.bins import CACHE_FLUSH, OPS, FloatArray, Series
 from analyze.plot.captions import process_name
 from analyze.plot.offsets import DeviceOffsets
 from analyze.plot.processes import Processes, ProcessTime
-from analyze.plot.theme import FAINT_INK, HEAT_COLOURS, LOSS_STYLE, OP_COLOURS, drawable
+from analyze.plot.theme import (
+    FAILED_STYLE,
+    FAINT_INK,
+    HEAT_COLOURS,
+    LOSS_STYLE,
+    OP_COLOURS,
+    drawable,
+)
 from analyze.plot.ticks import (
     bytes_unit,
     count_label,
@@ -42,6 +49,8 @@ def draw_heatmap(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
     )
     _set_time_axis(axes, timeline)
     _set_latency_axis(axes, latencies)
+    middles_ns = np.sqrt(latencies.edges_ns[:-1] * latencies.edges_ns[1:])
+    _mark_failed(axes, latencies.failed, middles_ns, timeline)
     scale_axes = axes.inset_axes((0.84, 1.025, 0.16, 0.025))
     scale = axes.figure.colorbar(mesh, cax=scale_axes, orientation="horizontal")
     scale.outline.set_visible(False)
@@ -104,7 +113,7 @@ def draw_percentiles(axes: Axes, latencies: Latencies) -> None:
     for row, (line, colour) in enumerate(zip(lines, colours, strict=True)):
         y = 1 - row / len(lines)
         axes.text(0, y, line[0], va="top", color=colour, weight="bold")
-        for x, text in zip(np.linspace(0.2, 1, len(line) - 1), line[1:], strict=True):
+        for x, text in zip(np.linspace(0.25, 1, len(line) - 1), line[1:], strict=True):
             axes.text(x, y, text, va="top", ha="right", color=colour)
 
 
@@ -127,12 +136,16 @@ def _draw_stack(
 ) -> None:
     mean, peak = count_label(series.mean / unit), count_label(series.peak / unit)
     _set_title(axes, title, f"mean {mean}, peak {peak}")
-    tops = np.cumsum(series.values, axis=0)
-    for values, top, colour in zip(series.values / unit, tops / unit, OP_COLOURS, strict=True):
+    stacked, cache_flushes = series.values[:CACHE_FLUSH] / unit, series.values[CACHE_FLUSH] / unit
+    tops = np.cumsum(stacked, axis=0)
+    for values, top, colour in zip(stacked, tops, OP_COLOURS[:CACHE_FLUSH], strict=True):
         if values.any():
             axes.stairs(top, timeline.edges_s, baseline=top - values, fill=True, color=colour)
+    if cache_flushes.any():
+        colour = OP_COLOURS[CACHE_FLUSH]
+        axes.stairs(cache_flushes, timeline.edges_s, baseline=None, color=colour)
     _set_time_axis(axes, timeline)
-    axes.set_ylim(0, 1.05 * series.peak / unit or 1.0)
+    axes.set_ylim(0, 1.05 * max(series.peak / unit, float(cache_flushes.max())) or 1.0)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=_ROUND_STEPS))
     set_count_ticks(axes.yaxis)
 
@@ -150,6 +163,8 @@ def draw_offsets(axes: Axes, offsets: DeviceOffsets, timeline: Timeline) -> None
         zorder=1,
     )
     _set_time_axis(axes, timeline)
+    edges = offsets.edges_bytes / unit_bytes
+    _mark_failed(axes, offsets.failed, (edges[:-1] + edges[1:]) / 2, timeline)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=_ROUND_STEPS))
 
 
@@ -160,7 +175,8 @@ def draw_processes(axes: Axes, processes: Processes) -> None:
     axes.axis("off")
     for row, process in enumerate(processes.top):
         _draw_process(axes, row, process)
-    axes.set_xlim(0, max(float(process.busy_ns.sum()) for process in processes.top) or 1.0)
+    longest_ns = max((float(process.busy_ns.sum()) for process in processes.top), default=0)
+    axes.set_xlim(0, longest_ns or 1.0)
     axes.set_ylim(max(len(processes.top), _FEWEST_PROCESS_LINES), -0.5)
 
 
@@ -172,7 +188,8 @@ def _draw_process(axes: Axes, row: int, process: ProcessTime) -> None:
         left += busy_ns
     ios, size = count_label(process.io_count), format_bytes(process.size_bytes)
     transform = axes.get_yaxis_transform()
-    axes.text(0, row, process_name(process.comm, process.pid), va="center", transform=transform)
+    name = process_name(process.comm, process.pid, process.host)
+    axes.text(0, row, name, va="center", transform=transform)
     amounts = f"{ios} I/Os, {size}, {format_duration(left)}"
     axes.text(1, row, amounts, va="center", ha="right", transform=transform)
 
@@ -196,6 +213,13 @@ def _write_centred(axes: Axes, note: str) -> None:
     )
 
 
+def _mark_failed(axes: Axes, failed: FloatArray, middles: FloatArray, timeline: Timeline) -> None:
+    """A mark at each cell of (row, time bin) in which an I/O failed."""
+    rows, bins = np.nonzero(failed)
+    edges_s = timeline.edges_s
+    axes.plot((edges_s[bins] + edges_s[bins + 1]) / 2, middles[rows], **FAILED_STYLE)
+
+
 def _set_title(axes: Axes, title: str, note: str = "") -> None:
     axes.set_title(title)
     axes.set_title(note, loc="right", color=FAINT_INK, weight="normal")
@@ -213,7 +237,8 @@ def _set_latency_axis(axes: Axes, latencies: Latencies) -> None:
     axes.set_ylim(low_ns, high_ns)
     set_latency_ticks(axes.yaxis, low_ns, high_ns)
     if not latencies.by_op:
-        _write_centred(axes, "no I/O completed")
+        has_failed = latencies.failed.any()
+        _write_centred(axes, "every I/O failed" if has_failed else "no I/O completed")
 
 
 def _mix_ops(counts: FloatArray) -> FloatArray:

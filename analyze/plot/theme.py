@@ -13,11 +13,19 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from analyze.names import escape_for_terminal
 
 # Okabe and Ito's colours, distinguishable to the colour-blind; in the order of OPS.
-OP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777")
+OP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777", "#111111")
 # Without its yellow end, in which a lone busy cell would be lost on white.
 HEAT_COLOURS = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.9, 256)))
 INK = "#222222"
 FAINT_INK = "#666666"
+FAILED_STYLE: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "X",
+    "markersize": 6,
+    "markerfacecolor": "#D00000",
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.7,
+}
 LOSS_STYLE: dict[str, Any] = {
     "facecolor": "#F3E9A0",
     "edgecolor": "#B8A937",

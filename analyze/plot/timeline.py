@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.capture import Capture
-from analyze.completeness import make_completeness
 
 _MOST_BINS = 360
 _FEWEST_BINS = 24
@@ -57,7 +56,7 @@ def make_timeline(capture: Capture, io_count: int) -> Timeline:
 
 def _loss_spans(capture: Capture, timeline: Timeline) -> tuple[tuple[float, float], ...]:
     is_lossy = np.zeros(timeline.bin_count, dtype=bool)
-    for gap in make_completeness(capture.files).gaps:
+    for gap in capture.completeness().gaps:
         first = (gap.start - timeline.begin_ns) // timeline.width_ns
         last = (gap.stop - timeline.begin_ns) // timeline.width_ns
         is_lossy[max(first, 0) : max(last + 1, 0)] = True

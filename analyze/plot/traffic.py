@@ -5,7 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyze.capture import Capture
-from analyze.plot.bins import OPS, Cells, FloatArray, Series, add_up, make_series, query_timed
+from analyze.plot.bins import (
+    CACHE_FLUSH,
+    OPS,
+    Cells,
+    FloatArray,
+    Series,
+    add_up,
+    make_series,
+    query_timed,
+)
 from analyze.plot.timeline import Timeline
 
 PERCENTILES = (0.5, 0.95, 0.99, 0.999)
@@ -21,7 +30,7 @@ _IN_FLIGHT = -1
 
 @dataclass(frozen=True)
 class OpLatency:
-    """The completed I/Os of one op."""
+    """The I/Os of one op that succeeded."""
 
     op_index: int
     io_count: int
@@ -33,10 +42,11 @@ class OpLatency:
 
 @dataclass(frozen=True)
 class Latencies:
-    """Completed I/Os in logarithmic rows of latency; `by_op` is empty if none completed."""
+    """I/Os that succeeded in logarithmic rows of latency; `by_op` is empty if none did."""
 
     edges_ns: FloatArray
-    heat: FloatArray  # (row, time bin), number of I/Os
+    heat: FloatArray  # (row, time bin), number of I/Os, without cache flushes
+    failed: FloatArray  # (row, time bin), number of I/Os
     histogram: FloatArray  # (op, row), number of I/Os
     by_op: tuple[OpLatency, ...]
 
@@ -46,7 +56,7 @@ class Traffic:
     """Rates and latencies by time of submission."""
 
     iops: Series
-    bytes_per_s: Series  # without discards, which move no data
+    bytes_per_s: Series  # without discards, which move no data, and without failed I/Os
     latencies: Latencies
 
 
@@ -56,7 +66,7 @@ def load_traffic(capture: Capture, timeline: Timeline) -> Traffic:
         capture,
         timeline,
         f"""
-        SELECT op_index, start_bin,
+        SELECT op_index, has_failed, start_bin,
             CASE WHEN latency_ns > 0 THEN floor(log2(latency_ns) * {_BUCKETS_PER_OCTAVE})
                 WHEN latency_ns IS NOT NULL THEN 0 ELSE {_IN_FLIGHT} END::SMALLINT AS bucket,
             count(*) AS ios, sum(size_bytes)::DOUBLE AS bytes,
@@ -67,7 +77,8 @@ def load_traffic(capture: Capture, timeline: Timeline) -> Traffic:
     shape = (len(OPS), timeline.bin_count)
     keys = (cells["op_index"], cells["start_bin"])
     width_s = timeline.width_ns / 1e9
-    moved_bytes = np.where(cells["op_index"] == OPS.index("discard"), 0, cells["bytes"])
+    moves_nothing = (cells["op_index"] == OPS.index("discard")) | cells["has_failed"]
+    moved_bytes = np.where(moves_nothing, 0, cells["bytes"])
     completed = cells["bucket"] != _IN_FLIGHT
     return Traffic(
         make_series(add_up(shape, keys, cells["ios"]) / width_s),
@@ -79,14 +90,19 @@ def load_traffic(capture: Capture, timeline: Timeline) -> Traffic:
 def _latencies(cells: Cells, timeline: Timeline) -> Latencies:
     rows = cells["bucket"] // (_BUCKETS_PER_OCTAVE // _ROWS_PER_OCTAVE)
     first, row_count = _rows_to_show(rows)
-    ops = [int(op) for op in np.unique(cells["op_index"])]
+    places = (rows - first, cells["start_bin"])
+    shape = (row_count, timeline.bin_count)
+    has_failed = cells["has_failed"].astype(bool)
+    in_heat = ~has_failed & (cells["op_index"] != CACHE_FLUSH)
+    good = {name: column[~has_failed] for name, column in cells.items()}
     return Latencies(
         edges_ns=2.0 ** (np.arange(first, first + row_count + 1) / _ROWS_PER_OCTAVE),
-        heat=add_up(
-            (row_count, timeline.bin_count), (rows - first, cells["start_bin"]), cells["ios"]
+        heat=add_up(shape, places, np.where(in_heat, cells["ios"], 0)),
+        failed=add_up(shape, places, np.where(has_failed, cells["ios"], 0)),
+        histogram=add_up(
+            (len(OPS), row_count), (good["op_index"], places[0][~has_failed]), good["ios"]
         ),
-        histogram=add_up((len(OPS), row_count), (cells["op_index"], rows - first), cells["ios"]),
-        by_op=tuple(_op_latency(op, cells) for op in ops),
+        by_op=tuple(_op_latency(int(op), good) for op in np.unique(good["op_index"])),
     )
 
 

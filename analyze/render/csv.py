@@ -5,24 +5,27 @@ import io
 from dataclasses import asdict
 from typing import Any
 
-from analyze.names import neutralise_for_csv
+from analyze.names import escape_for_terminal, neutralise_for_csv
 from analyze.report import Report
 from analyze.summary import Group
 
 
 def render_csv(report: Report) -> str:
-    """A header and a line for each group; names that a spreadsheet would run get a `'` in front."""
+    """A header and a line for each group.
+
+    Names are escaped as on a terminal, and one that a spreadsheet would run gets a `'` in front.
+    The column `kind` tells the groups of cache flushes, `cache_flush`, from those of I/Os, `io`.
+    """
     text = io.StringIO(newline="")
-    columns = [*report.summary.key_columns, *_numbers(report.summary.total)]
+    columns = [*report.summary.key_columns, "kind", *_numbers(report.summary.total)]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for group in report.summary.groups:
-        writer.writerow({name: _cell(value) for name, value in _row(group).items()})
+    parts = {"io": report.summary.groups, "cache_flush": report.summary.cache_flushes}
+    for kind, groups in parts.items():
+        for group in groups:
+            row = group.key | {"kind": kind} | _numbers(group)
+            writer.writerow({name: _cell(value) for name, value in row.items()})
     return text.getvalue()
-
-
-def _row(group: Group) -> dict[str, Any]:
-    return group.key | _numbers(group)
 
 
 def _numbers(group: Group) -> dict[str, Any]:
@@ -33,4 +36,4 @@ def _numbers(group: Group) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    return neutralise_for_csv(value) if isinstance(value, str) else value
+    return neutralise_for_csv(escape_for_terminal(value)) if isinstance(value, str) else value

@@ -1,7 +1,8 @@
 """Renders groups of I/Os as a table and as latency histograms."""
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from analyze.names import errno_name, escape_for_terminal
 from analyze.render.table import Column, fit_columns, format_columns
@@ -21,10 +22,13 @@ _NUMERIC_KEYS = ("pid", "tid", "cpu", "size_class_bytes")
 # Title, value, and how early the column is left out when there is little room.
 _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
     ("I/OS", lambda group: format_count(group.ios), 0),
-    ("READS", lambda group: format_count(group.reads), 14),
-    ("WRITES", lambda group: format_count(group.writes), 13),
+    ("READS", lambda group: format_count(group.reads), 15),
+    ("WRITES", lambda group: format_count(group.writes), 14),
+    ("FLUSHES", lambda group: format_count(group.flushes), 13),
     ("READ", lambda group: format_bytes(group.read_bytes), 3),
     ("WRITTEN", lambda group: format_bytes(group.write_bytes), 4),
+    ("DISCARDED", lambda group: format_bytes(group.discarded_bytes), 5),
+    ("ZEROED", lambda group: format_bytes(group.zeroed_bytes), 5),
     ("IOPS", lambda group: format_rate(group.ios_per_s), 7),
     ("RATE", lambda group: format_throughput(group.bytes_per_s), 8),
     ("AVG", lambda group: format_duration(group.latency.avg_ns), 9),
@@ -35,11 +39,24 @@ _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
     ("P99.9", lambda group: format_duration(group.latency.p999_ns), 10),
     ("MAX", lambda group: format_duration(group.latency.max_ns), 6),
     ("QUEUED", lambda group: format_percent(group.queue_share), 11),
-    ("ERRORS", lambda group: format_count(group.errors), 15),
-    ("TIME", lambda group: format_percent(group.time_share), 5),
+    ("ERRORS", lambda group: format_count(group.errors), 0),
+    ("TIME", lambda group: format_percent(group.time_share), 0),
 )
+_FLUSH_COLUMNS = ("I/OS", "AVG", "P50", "P95", "P99", "MAX", "ERRORS")
+# Shown where there is any.
+_RARE: dict[str, Callable[[Group], int]] = {
+    "FLUSHES": lambda group: group.flushes,
+    "DISCARDED": lambda group: group.discarded_bytes,
+    "ZEROED": lambda group: group.zeroed_bytes,
+    "ERRORS": lambda group: group.errors,
+}
 # What is too low when I/Os were lost.
-_COUNTED = frozenset({"I/OS", "READS", "WRITES", "READ", "WRITTEN", "IOPS", "RATE", "ERRORS"})
+_COUNTED = frozenset(
+    {
+        *("I/OS", "READS", "WRITES", "FLUSHES", "READ", "WRITTEN", "DISCARDED", "ZEROED"),
+        *("IOPS", "RATE", "ERRORS"),
+    }
+)
 
 
 def group_lines(summary: Summary, width: int, *, is_too_low: bool) -> list[str]:
@@ -48,9 +65,11 @@ def group_lines(summary: Summary, width: int, *, is_too_low: bool) -> list[str]:
     If counts are too low, their titles say so with a `≥`.
     """
     if not summary.total.ios:
-        return ["no I/Os were recorded"]
-    keys = [_key_column(summary, key) for key in summary.key_columns]
-    columns = [*keys, *_value_columns(summary, is_too_low=is_too_low)]
+        return [] if summary.cache_flushes else ["no I/Os were recorded"]
+    groups = (*summary.groups, summary.total)
+    keys = _key_columns(summary.key_columns, summary.groups, has_total=True)
+    titles = [title for title, *_ in _COLUMNS if title not in _RARE or _RARE[title](summary.total)]
+    columns = [*keys, *_value_columns(titles, groups, is_too_low=is_too_low)]
     shown = fit_columns(columns, width)
     *lines, total_line = format_columns(shown)
     left_out = summary.group_count - len(summary.groups)
@@ -64,13 +83,37 @@ def group_lines(summary: Summary, width: int, *, is_too_low: bool) -> list[str]:
     return lines
 
 
-def histogram_lines(group: Group) -> list[str]:
-    """The latency of a group in powers of two of a microsecond, as biolatency prints it."""
+def cache_flush_lines(summary: Summary, width: int) -> list[str]:
+    """What devices flushed from their caches, and a line for each group if there are several."""
+    total, groups = summary.cache_flush_total, summary.cache_flushes
+    if total is None:
+        return []
+    latency = total.latency
+    line = (
+        f"{format_count(total.ios)} cache flushes by devices, in no sum above:"
+        f" p50 {format_duration(latency.p50_ns)}, p99 {format_duration(latency.p99_ns)},"
+        f" max {format_duration(latency.max_ns)}"
+    )
+    lines = textwrap.wrap(line, width, subsequent_indent="  ")
+    if len(groups) == 1:
+        return lines
+    keys = _key_columns(summary.key_columns, groups, has_total=False)
+    titles = [title for title in _FLUSH_COLUMNS if title not in _RARE or _RARE[title](total)]
+    columns = [*keys, *_value_columns(titles, groups, is_too_low=False)]
+    columns = [replace(c, title="FLUSHED") if c.title == "I/OS" else c for c in columns]
+    return [*lines, *format_columns(fit_columns(columns, width))]
+
+
+def histogram_lines(group: Group, kind: str = "") -> list[str]:
+    """The latency of a group in powers of two of a microsecond, as biolatency prints it.
+
+    `kind` says what they are if they are not the I/Os.
+    """
     bins = group.histogram or ()
     peak = max((bin_.ios for bin_ in bins), default=0)
     title = ", ".join(f"{_key_title(key)} {format_key(key, v)}" for key, v in group.key.items())
     return [
-        title or "total",
+        kind + title,
         f"     {'usecs':<19} : count     distribution",
         *(
             f"{bin_.low_ns // 1000:>10} -> {bin_.high_ns // 1000 - 1:<10} : {bin_.ios:<8}"
@@ -95,18 +138,25 @@ def _key_title(key: str) -> str:
     return _KEY_TITLES.get(key, key.upper())
 
 
-def _key_column(summary: Summary, key: str) -> Column:
-    is_first = key == summary.key_columns[0]
-    values = [format_key(key, group.key[key]) for group in summary.groups]
-    return Column(
-        _key_title(key), [*values, "total" if is_first else ""], is_text=key not in _NUMERIC_KEYS
-    )
-
-
-def _value_columns(summary: Summary, *, is_too_low: bool) -> list[Column]:
+def _key_columns(keys: Sequence[str], groups: Sequence[Group], *, has_total: bool) -> list[Column]:
+    """The values of each key; in the first one the line of the total is named."""
     columns = []
-    for title, value, rank in _COLUMNS:
-        cells = [value(group) for group in (*summary.groups, summary.total)]
-        sign = "≥" if is_too_low and title in _COUNTED else ""
-        columns.append(Column(sign + title, cells, rank))
+    for place, key in enumerate(keys):
+        cells = [format_key(key, group.key[key]) for group in groups]
+        cells += ["" if place else "total"] * has_total
+        columns.append(Column(_key_title(key), cells, is_text=key not in _NUMERIC_KEYS))
     return columns
+
+
+def _value_columns(
+    titles: Sequence[str], groups: Sequence[Group], *, is_too_low: bool
+) -> list[Column]:
+    return [
+        Column(
+            "≥" * (is_too_low and title in _COUNTED) + title,
+            [value(group) for group in groups],
+            rank,
+        )
+        for title, value, rank in _COLUMNS
+        if title in titles
+    ]

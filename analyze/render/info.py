@@ -3,11 +3,12 @@
 import shlex
 import textwrap
 
+from analyze.completeness import Completeness
 from analyze.info import CaptureInfo, Info
-from analyze.metadata import Counts, Device, Filters, Metadata, Note
+from analyze.metadata import Counts, Device, Filters, Metadata, Note, Recorder
 from analyze.names import escape_for_terminal
 from analyze.render.table import Column, fit_columns, format_columns
-from analyze.render.text import completeness_lines, device_lines
+from analyze.render.text import completeness_lines, device_lines, level_lines
 from analyze.units import format_bytes, format_count, format_duration, format_time
 
 _LABEL_WIDTH = 13
@@ -16,43 +17,76 @@ _KINDS = {True: "rotating", False: "solid", None: "-"}
 
 def render_info(info: Info, width: int) -> str:
     """A section for each file, in lines of at most `width` characters if names allow it."""
-    return "\n\n".join(_capture_text(capture, width) for capture in info.captures) + "\n"
+    sections = [_capture_text(capture, width) for capture in info.captures]
+    if info.repeats:
+        names = ", ".join(escape_for_terminal(str(path)) for path in info.repeats)
+        sections.append(f"shown once, though given again: {names}")
+    return "\n\n".join(sections) + "\n"
 
 
 def _capture_text(capture: CaptureInfo, width: int) -> str:
     sections = [
         completeness_lines(capture.completeness, capture.metadata.started_at, width),
         _fact_lines(capture, width),
-        _disk_lines(capture.metadata.devices, width),
+        _disk_lines(capture.metadata.devices, width) + level_lines(capture.levels, width),
         device_lines(capture.completeness, width),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
 def _fact_lines(capture: CaptureInfo, width: int) -> list[str]:
-    metadata, recorder = capture.metadata, capture.metadata.recorder
+    metadata = capture.metadata
     per_io = "" if capture.bytes_per_io is None else f", {capture.bytes_per_io:.1f} bytes per I/O"
     facts = {
         "file": f"{capture.path}, {format_bytes(capture.size_bytes)}{per_io}",
-        "host": f"{metadata.hostname}, Linux {metadata.kernel} {metadata.machine},"
-        f" {metadata.cpus} CPUs",
+        "host": _host(metadata),
         "recorded": f"{format_time(metadata.started_at)}, {format_duration(capture.duration_ns)}",
-        "command": shlex.join(metadata.command),
-        "workload": _workload(metadata),
         "layers": ", ".join(metadata.layers),
-        "filters": _filters(metadata.filters),
-        "completions": _ledger(metadata.counts),
-        "in flight": f"{format_count(metadata.counts.in_flight_at_start)} at the start,"
-        f" {format_count(metadata.counts.in_flight_at_stop)} at the end",
-        "clock steps": _clock_steps(metadata),
-        "recorder": f"iorec {metadata.iorec_version}, {format_duration(capture.recorder_cpu_ns)}"
-        f" of CPU, {format_bytes(recorder.peak_memory_bytes)} of memory,"
-        f" {format_bytes(recorder.buffer_bytes)} of kernel buffer",
     }
+    if metadata.counts is not None:
+        facts |= {
+            "command": shlex.join(metadata.command),
+            "workload": _workload(metadata),
+            "filters": _filters(metadata.filters),
+            "completions": _ledger(metadata.counts),
+            "in flight": f"{format_count(metadata.counts.in_flight_at_start)} at the start,"
+            f" {format_count(metadata.counts.in_flight_at_stop)} at the end",
+            "checked": _checked(capture.completeness),
+            "clock steps": _clock_steps(metadata),
+        }
+    if metadata.recorder is not None:
+        facts["recorder"] = _recorder(metadata, metadata.recorder, capture.recorder_cpu_ns)
     notes = [("note", _note(note)) for note in metadata.notes]
-    return [
-        line for label, text in [*facts.items(), *notes] for line in _labelled(label, text, width)
-    ]
+    lines = [*facts.items(), *notes]
+    return [line for label, text in lines for line in _labelled(label, text, width)]
+
+
+def _host(metadata: Metadata) -> str:
+    if not metadata.kernel:
+        return metadata.hostname
+    return f"{metadata.hostname}, Linux {metadata.kernel} {metadata.machine}, {metadata.cpus} CPUs"
+
+
+def _checked(completeness: Completeness) -> str:
+    rows = "the number of rows; their bytes are added up by iorec report"
+    is_compared = any(device.agrees is not None for device in completeness.devices)
+    return f"the account; its I/Os and bytes with /proc/diskstats; {rows}" if is_compared else rows
+
+
+def _recorder(metadata: Metadata, recorder: Recorder, cpu_ns: int | None) -> str:
+    return (
+        f"iorec {metadata.iorec_version}, {format_duration(cpu_ns)} of CPU,"
+        f" {format_bytes(recorder.peak_memory_bytes)} of memory,"
+        f" {format_bytes(recorder.buffer_bytes)} of kernel buffer"
+    )
+
+
+def _note(note: Note) -> str:
+    """What went wrong, how often and when."""
+    if note.count == 1:
+        return f"{note.what}: {note.message}, at {format_time(note.first)}"
+    times = f"{format_count(note.count)} times from {format_time(note.first)}"
+    return f"{note.what}: {note.message}, {times} to {format_time(note.last)}"
 
 
 def _labelled(label: str, text: str, width: int) -> list[str]:
@@ -76,6 +110,7 @@ def _workload(metadata: Metadata) -> str:
 def _filters(filters: Filters) -> str:
     named = {
         "device": filters.device,
+        "which is": filters.resolved_device,
         "pid": filters.pid,
         "comm": filters.comm,
         "cgroup": filters.cgroup,
@@ -94,24 +129,23 @@ def _ledger(counts: Counts) -> str:
         "filtered out": counts.filtered,
         "began before": counts.began_before,
         "parts of others": counts.continuations,
+        "refused": counts.refused,
         "lost": counts.lost_completions,
     }
-    text = " + ".join(f"{format_count(count)} {name}" for name, count in parts.items())
+    text = " + ".join(
+        f"{format_count(count)} {name}"
+        for name, count in parts.items()
+        if count or name != "refused"
+    )
     return f"{format_count(counts.completions)} = {text}"
 
 
 def _clock_steps(metadata: Metadata) -> str:
     steps = [
         f"{format_duration(step.step_ns)} at {format_time(step.time)}"
-        for step in metadata.clock.steps
+        for step in (metadata.clock.steps if metadata.clock else ())
     ]
     return ", ".join(steps) or "none"
-
-
-def _note(note: Note) -> str:
-    times = f" {format_count(note.count)} times" if note.count > 1 else ""
-    span = f", for {format_duration(note.last - note.first)}" if note.last > note.first else ""
-    return f"{note.what}: {note.message}{times}, at {format_time(note.first)}{span}"
 
 
 def _disk_lines(all_devices: tuple[Device, ...], width: int) -> list[str]:

@@ -10,7 +10,8 @@ from analyze.units import format_rfc3339
 
 # Version history
 #   1  first version
-SCHEMA_VERSION = 1
+#   2  cache flushes are groups of their own; failed I/Os are in no bytes and no latency
+SCHEMA_VERSION = 2
 
 
 def render_json(document: Any) -> str:

@@ -4,13 +4,14 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 from analyze.agreement import Agreement
-from analyze.completeness import Completeness, format_completeness
+from analyze.completeness import Completeness
 from analyze.metadata import DeviceEvents
 from analyze.names import errno_name, escape_for_terminal
-from analyze.render.groups import group_lines, histogram_lines
+from analyze.render.groups import cache_flush_lines, group_lines, histogram_lines
 from analyze.render.table import Column, fit_columns, format_columns
-from analyze.report import Report
-from analyze.stacks import Leg, Stack
+from analyze.report import Report, Source
+from analyze.stacks import Leg, Level, Stack
+from analyze.summary import Summary
 from analyze.troubles import Troubles
 from analyze.units import (
     format_bytes,
@@ -20,23 +21,28 @@ from analyze.units import (
     format_percent,
     format_time,
 )
+from analyze.verdict import advise, cause_name, format_completeness
 
 _MAX_SOURCES = 3
 _MAX_GAPS = 3
 _MAX_DEVICE_LINES = 12
+_REFUSED = (
+    "REFUSED: attempts for which no request was free and the caller would not wait, as io_uring's;"
+    " each was retried, and only that counts as an I/O"
+)
 _VERDICTS = {True: "agrees", False: "DIFFERS", None: "not comparable"}
 
 
 def render_text(report: Report, width: int) -> str:
     """The report in lines of at most `width` characters, if names allow it."""
-    histograms = [
-        histogram_lines(group) for group in report.summary.groups if group.histogram is not None
-    ]
     sections = [
-        completeness_lines(report.completeness, report.origin, width) + _selection_lines(report),
+        completeness_lines(report.completeness, report.origin, width)
+        + _selection_lines(report)
+        + level_lines(report.levels, width),
         device_lines(report.completeness, width),
         group_lines(report.summary, width, is_too_low=report.completeness.lost > 0),
-        *histograms,
+        cache_flush_lines(report.summary, width),
+        *_histograms(report.summary),
         _stack_lines(report, width),
         _in_flight_lines(report, width),
         _failed_lines(report, width),
@@ -45,13 +51,29 @@ def render_text(report: Report, width: int) -> str:
 
 
 def completeness_lines(completeness: Completeness, origin_ns: int, width: int) -> list[str]:
-    """The verdict, and when I/Os were lost in seconds from `origin_ns`."""
-    lines = textwrap.wrap(format_completeness(completeness), width, subsequent_indent="  ")
+    """The verdict, when I/Os were lost in seconds from `origin_ns`, and what that means."""
+    lines = _wrapped(format_completeness(completeness), width)
     for gap in completeness.gaps[:_MAX_GAPS]:
         begin, end = format_elapsed(gap.start, origin_ns), format_elapsed(gap.stop, origin_ns)
-        lines.append(f"  {format_count(gap.lost)} lost from {begin} to {end}")
+        lost = f"{format_count(gap.lost)} lost from {begin} to {end}"
+        lines.append(f"  {lost}: {cause_name(gap.cause)}")
     left_out = len(completeness.gaps) - _MAX_GAPS
-    return [*lines, f"  and more in {format_count(left_out)} other gaps"] if left_out > 0 else lines
+    if left_out > 0:
+        lines.append(f"  and more in {format_count(left_out)} other gaps")
+    for advice in advise(completeness):
+        lines += _wrapped(f"hint: {advice}", width)
+    return lines
+
+
+def level_lines(levels: Sequence[Level], width: int) -> list[str]:
+    """Which devices were recorded with what they stand on."""
+    if not levels:
+        return []
+    pairs = [
+        f"{escape_for_terminal(level.device)} on {escape_for_terminal(' and '.join(level.below))}"
+        for level in levels
+    ]
+    return _wrapped(f"stacked: {', '.join(pairs)}: totals count an I/O on each level", width)
 
 
 def device_lines(completeness: Completeness, width: int) -> list[str]:
@@ -66,10 +88,29 @@ def device_lines(completeness: Completeness, width: int) -> list[str]:
         Column("I/OS", [format_count(row.counted_ios) for row in rows]),
         Column("DISKSTATS", [_diskstats_range(row) for row in rows]),
         Column("", [_VERDICTS[row.agrees] for row in rows], is_text=True),
+        *_size_columns(rows),
         *_event_columns(completeness, rows),
     ]
     lines = format_columns(fit_columns(columns, width)) if rows else []
-    return [*lines, f"({left_out} more, which do not differ)"] if left_out else lines
+    if left_out:
+        lines.append(f"({left_out} more, which do not differ)")
+    if any(event.refused for event in completeness.events):
+        lines += _wrapped(_REFUSED, width)
+    return lines
+
+
+def _size_columns(rows: Sequence[Agreement]) -> list[Column]:
+    """Both sides' bytes, exactly, where I/Os agree and bytes do not."""
+    if not any(row.agrees is False and _ios_agree(row) for row in rows):
+        return []
+    return [
+        Column("BYTES", [format_count(row.counted_bytes) for row in rows]),
+        Column("BY DISKSTATS", [format_count(row.diskstats_bytes) for row in rows]),
+    ]
+
+
+def _ios_agree(row: Agreement) -> bool:
+    return row.diskstats_ios - row.edge_ios <= row.counted_ios <= row.diskstats_ios
 
 
 def _event_columns(completeness: Completeness, rows: Sequence[Agreement]) -> list[Column]:
@@ -80,6 +121,7 @@ def _event_columns(completeness: Completeness, rows: Sequence[Agreement]) -> lis
         ("MERGES", lambda event: event.merges),
         ("SPLITS", lambda event: event.splits),
         ("REQUEUES", lambda event: event.requeues),
+        ("REFUSED", lambda event: event.refused),
     )
     counted = [(title, [count(event) if event else 0 for event in found]) for title, count in kinds]
     return [
@@ -98,14 +140,20 @@ def _diskstats_range(row: Agreement) -> str:
 def _selection_lines(report: Report) -> list[str]:
     """Where and when it was recorded, and which part of it is shown below."""
     lines = [
-        f"{escape_for_terminal(str(source.path))}: {escape_for_terminal(source.hostname)},"
-        f" Linux {escape_for_terminal(source.kernel)},"
+        f"{escape_for_terminal(str(source.path))}: {_system(source)},"
         f" {format_time(source.started_at)}, {format_duration(source.duration_ns)}"
         for source in report.sources[:_MAX_SOURCES]
     ]
     left_out = len(report.sources) - _MAX_SOURCES
     if left_out > 0:
         lines.append(f"and {format_count(left_out)} more captures")
+    if report.repeats:
+        names = ", ".join(escape_for_terminal(str(path)) for path in report.repeats[:_MAX_SOURCES])
+        more = ", ..." * (len(report.repeats) > _MAX_SOURCES)
+        lines.append(f"read once, though given again: {names}{more}")
+    notes = report.completeness.note_count
+    if notes:
+        lines.append(f"{format_count(notes)} other things went wrong while recording: iorec info")
     shown, selection = [], report.selection
     if selection.layer is not None:
         shown.append(f"in the layer {selection.layer}")
@@ -120,6 +168,20 @@ def _selection_lines(report: Report) -> list[str]:
     elif len(report.completeness.recorded_by_layer) > 1:
         lines.append("below: requests, and bios of devices without requests; all bios: --layer bio")
     return lines
+
+
+def _system(source: Source) -> str:
+    host = escape_for_terminal(source.hostname)
+    return f"{host}, Linux {escape_for_terminal(source.kernel)}" if source.kernel else host
+
+
+def _histograms(summary: Summary) -> list[list[str]]:
+    return [
+        histogram_lines(group, kind)
+        for kind, groups in (("", summary.groups), ("cache flushes: ", summary.cache_flushes))
+        for group in groups
+        if group.histogram is not None
+    ]
 
 
 def _stack_lines(report: Report, width: int) -> list[str]:
@@ -192,6 +254,10 @@ def _trouble_lines(
     left_out = troubles.count - len(rows)
     more = [f"({format_count(left_out)} more)"] if left_out > 0 else []
     return [f"{format_count(troubles.count)} {title}:", *lines, *more]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent="  ")
 
 
 def _text(value: str | int | None) -> str:

@@ -3,6 +3,7 @@
 import shutil
 
 from iorec.options import Captures, Json, Verbose
+from iorec.signals import raising_interrupts
 
 EPILOG = """\b
 Examples:
@@ -18,7 +19,7 @@ def info(captures: Captures, json: Json = False, verbose: Verbose = False) -> st
     from analyze.render.info import render_info
     from analyze.render.json import render_json
 
-    with open_captures(captures) as capture:
+    with raising_interrupts(), open_captures(captures) as capture:
         made = make_info(capture)
     if json:
         return render_json(made)

@@ -9,7 +9,7 @@ from analyze.errors import IorecError
 from analyze.plot.kinds import Kind
 from iorec.options import Begin, Captures, End, Layer, Verbose, Where
 from iorec.output import Folder, check_free
-from iorec.signals import interruptible
+from iorec.signals import interruptible, raising_interrupts
 from iorec.workload import invoking_user
 
 EPILOG = """\b
@@ -49,6 +49,7 @@ def plot(
 
     suffix = ".png" if output is None else image_suffix(output)
     with (
+        raising_interrupts(),
         open_captures(captures, begin_s=begin, end_s=end, where=where, layer=layer) as capture,
         interruptible(capture.connection.interrupt),
     ):

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from iorec.options import Verbose
+
 _DEFAULT_BUFFER = "16M"
 
 EPILOG = """\b
@@ -62,14 +64,19 @@ def record(
     ] = None,
     device: Annotated[
         list[str] | None,
-        typer.Option("-d", "--device", metavar="NAME", help="Only this disk or partition."),
+        typer.Option(
+            "-d",
+            "--device",
+            metavar="NAME",
+            help="Only this disk or partition: its name, a glob, or a path on it.",
+        ),
     ] = None,
     pid: Annotated[
         list[int] | None, typer.Option("-p", "--pid", metavar="PID", help="Only this process.")
     ] = None,
     comm: Annotated[
         list[str] | None,
-        typer.Option("-c", "--comm", metavar="NAME", help="Only threads of this name."),
+        typer.Option("-c", "--comm", metavar="NAME", help="Only threads of this name or glob."),
     ] = None,
     cgroup: Annotated[
         list[str] | None, typer.Option(metavar="PATH", help="Only this cgroup and those below it.")
@@ -93,9 +100,7 @@ def record(
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="Print nothing but warnings and errors.")
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Trace prints in the kernel, tracebacks.")
-    ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Record every block I/O of the machine to a file.
 
@@ -106,9 +111,9 @@ def record(
     from analyze.errors import IorecError
     from analyze.units import parse_duration_ns, parse_size_bytes
     from iorec import __version__
-    from iorec.filters import Filters, resolve_layers
+    from iorec.filters import Filters, resolve_layers, with_resolved_devices
     from iorec.limits import Limits
-    from iorec.messages import format_end, format_start, format_warnings
+    from iorec.messages import format_start, format_warnings
     from iorec.privileges import check_privileges
     from iorec.session import Settings, buffer_bytes, record_session
 
@@ -123,14 +128,16 @@ def record(
         output=output or _default_output(),
         is_forced=force,
         layers=resolve_layers(layer or ["request"]),
-        filters=Filters(
-            device=tuple(device or ()),
-            pid=tuple(pid or ()),
-            comm=tuple(comm or ()),
-            cgroup=tuple(cgroup or ()),
-            op=tuple(op or ()),
-            min_latency_ns=parse_duration_ns(min_latency) if min_latency else None,
-            include_self=include_self,
+        filters=with_resolved_devices(
+            Filters(
+                device=tuple(device or ()),
+                pid=tuple(pid or ()),
+                comm=tuple(comm or ()),
+                cgroup=tuple(cgroup or ()),
+                op=tuple(op or ()),
+                min_latency_ns=parse_duration_ns(min_latency) if min_latency else None,
+                include_self=include_self,
+            )
         ),
         limits=Limits(
             duration_ns=duration_ns,
@@ -146,18 +153,23 @@ def record(
         is_verbose=verbose,
     )
     check_privileges()
-    if not quiet:
-        for line in format_warnings(settings):
-            typer.echo(line, err=True)
+    for line in format_warnings(settings):
+        typer.echo(line, err=True)
     result = record_session(
         settings,
         lambda has_trace: _say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
     )
+    # Only now: see its docstring.
+    from iorec.outcome import format_end, verdict
+
+    found = verdict(result)
     _say(format_end(result), is_quiet=quiet)
+    for line in found.warnings:
+        typer.echo(line, err=True)
     if result.failure is not None:
         raise result.failure
-    if strict and result.lost:
-        raise IorecError(f"{result.lost} I/Os were lost", "record with a larger -B", exit_code=3)
+    if strict and not found.is_complete:
+        raise IorecError(found.message, found.hint, exit_code=3)
     raise typer.Exit(result.exit_status or 0)
 
 

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from iorec.options import Verbose
+from iorec.signals import SignalWaiter
+
 EPILOG = """\b
 Examples:
   iorec recover run.parquet.part
@@ -23,17 +26,22 @@ def recover(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Bring back what an interrupted recording had written.
 
     Every I/O up to the last second before a crash, kill or power cut becomes a capture that is
     marked as recovered.
     """
-    from iorec.messages import format_end
     from iorec.recover import recover as recover_spool
 
-    result = recover_spool(part, output, lambda _: None, is_forced=force)
-    typer.echo(format_end(result), err=True)
+    with SignalWaiter() as signals:
+        result = recover_spool(part, output, lambda _: signals.check(), is_forced=force)
+    # Only now: see its docstring.
+    from iorec.outcome import format_end, verdict
+
+    for line in (format_end(result), *verdict(result).warnings):
+        typer.echo(line, err=True)
     if result.failure is not None:
         typer.echo(f"warning: {result.failure.message}; {result.failure.hint}", err=True)
     elif part.exists():

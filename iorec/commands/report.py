@@ -7,7 +7,7 @@ import typer
 
 from analyze.errors import IorecError
 from iorec.options import Begin, Captures, End, Json, Layer, Verbose, Where
-from iorec.signals import interruptible
+from iorec.signals import interruptible, raising_interrupts
 
 EPILOG = """\b
 Examples:
@@ -28,7 +28,8 @@ def report(
             metavar="KEY",
             help="Group by process (the default), pid, tid, comm, owner (who wrote, also where a"
             " kworker submits), cgroup, file, device, partition, above (the stacked device that"
-            " sent it down), op, flags, cpu, errno, size or layer; by several: --by device,op.",
+            " sent it down), op, flags, cpu, errno, size, layer, host or capture (the file); by"
+            " several: --by device,op.",
         ),
     ] = None,
     sort: Annotated[
@@ -61,11 +62,11 @@ def report(
 ) -> str:
     """Sum up who did which I/O, and how long it took."""
     from analyze.capture import open_captures
-    from analyze.completeness import format_completeness
     from analyze.render.csv import render_csv
     from analyze.render.json import render_json
     from analyze.render.text import render_text
     from analyze.report import make_report
+    from analyze.verdict import format_completeness
 
     if csv and (json or histogram):
         raise IorecError("--csv goes with neither --json nor --histogram", "use --json", 2)
@@ -73,6 +74,7 @@ def report(
     if top is None and not (json or csv):
         top = _MAX_GROUPS_OF_TEXT
     with (
+        raising_interrupts(),
         open_captures(captures, begin_s=begin, end_s=end, where=where, layer=layer) as capture,
         interruptible(capture.connection.interrupt),
     ):

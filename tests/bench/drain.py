@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iorec.cgroups import CgroupNames
+from iorec.device_watch import DeviceWatch
 from iorec.file_paths import FilePaths
+from iorec.files import Files
+from iorec.identities import Identities
 from iorec.kernel_names import read_kernel_names
 from iorec.loader import Loading
 from iorec.plan import KernelFilter, Plan
 from iorec.probes import open_probes
-from iorec.records import RECORD
 from iorec.ring import Ring
 from iorec.rows import RowBuilder
+from iorec.signals import SignalWaiter
 from iorec.spool import Spool
 from tests.bench.load import SATURATED, loop_device, run_fio
 from tests.bench.producer import RING_BYTES, producing
@@ -45,9 +49,9 @@ def measure() -> dict[str, Any]:
             return seen
 
         table.open_ring_buffer(on_record)
-        with Ring(table.map_fd, RING_BYTES, RECORD) as ring:
+        with Ring(table.map_fd, RING_BYTES) as ring:
             for _ in range(PAIRS):
-                bulk.append(_record_ns(lambda: len(ring.drain())))
+                bulk.append(_record_ns(lambda: len(ring.drain()[0])))
                 callback.append(_record_ns(consume))
     spooling = _spool_ns()
     drain_to_spool = [a + b for a, b in zip(bulk, spooling, strict=True)]
@@ -73,27 +77,39 @@ def _record_ns(consume: Callable[[], int]) -> float:
 
 def _spool_ns() -> list[float]:
     """ns of CPU to turn each real record into a row of the spool."""
-    plan = Plan(KernelFilter(), ("request",), ring_bytes=64 << 20, bucket_count=1 << 13)
     names = read_kernel_names()
+    plan = Plan(
+        KernelFilter(),
+        ("request",),
+        ring_bytes=64 << 20,
+        bucket_count=1 << 13,
+        is_preemptible=names.is_preemptible,
+    )
     with (
         FilePaths() as paths,
         Loading(plan) as loading,
-        open_probes(plan, loading.finish()) as probes,
+        SignalWaiter() as signals,
+        open_probes(plan, loading.finish(signals)) as probes,
     ):
         with loop_device() as (device, _):
             probes.control["is_recording"] = True
             run_fio(device, SATURATED, seconds=1)
             probes.control["is_recording"] = False
-        records = probes.ring.drain()
-        return [_write(records, RowBuilder(probes, names, paths, 0)) for _ in range(PAIRS)]
+        records, announcements = probes.ring.drain()
+        files = Files(paths)
+        identities = Identities(files, CgroupNames(paths.notes))
+        identities.read(announcements)
+        builder = RowBuilder(
+            names, DeviceWatch(paths.notes), identities, files, probes.cpu_count, 0
+        )
+        return [_write(records, builder) for _ in range(PAIRS)]
 
 
 def _write(records: NDArray[np.void], builder: RowBuilder) -> float:
-    builder.read_identities()
     with tempfile.TemporaryFile(dir="/dev/shm") as file:
         spool = Spool(file)
         cpu = time.process_time()
         for start in range(0, len(records), _LARGEST_BATCH):
-            spool.write(builder.build(records[start : start + _LARGEST_BATCH]), {})
+            spool.write(builder.build(records[start : start + _LARGEST_BATCH])[0], {})
         spool.close()
         return (time.process_time() - cpu) / len(records) * 1e9

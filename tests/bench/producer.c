@@ -28,7 +28,7 @@ int produce(void *packet)
 		record->cmd_flags = *number;
 		record->identity = *number;
 		record->bios_or_above = *number;
-		record->lane = *number;
+		record->source = *number;
 		record->error = *number;
 		record->partno = *number;
 		records.ringbuf_submit(record, BPF_RB_NO_WAKEUP);

@@ -28,8 +28,9 @@ def measure() -> dict[str, Any]:
                     file = folder / TRACERS[name].file
                     found.append(file.stat().st_size / TRACERS[name].count(file))
                 with analyze.open(folder / TRACERS["iorec"].file) as capture:
-                    peak_bytes = capture.files[0].metadata.recorder.peak_memory_bytes
-                    recorder_mib.append(peak_bytes / (1 << 20))
+                    recorder = capture.files[0].metadata.recorder
+                    assert recorder is not None
+                    recorder_mib.append(recorder.peak_memory_bytes / (1 << 20))
     sizes_by_load = {
         load: {
             "iorec_bytes": spread(found["iorec"]),

@@ -31,6 +31,7 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     from iorec.messages import format_end
     from iorec.output import Folder
     from iorec.recording import Result
+    from iorec.spool import Spool
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 PARQUET_MAGIC, STREAM_MAGIC = b"PAR1", b"\xff\xff\xff\xff"
@@ -212,11 +213,13 @@ def mutate_bytes(part: bytes, choice: random.Random, *, keep_length: bool = Fals
 
 
 def split(content: bytes) -> list[tuple[bytes, bytes]]:
-    """The header and the body of each message of a stream."""
+    """The header and the body of each message of all streams, and the marks that end them."""
     file = pa.BufferReader(content)
     parts = []
-    while content[file.tell() + 4 : file.tell() + 8] not in (b"", bytes(4)):
-        start = file.tell()
+    while (start := file.tell()) < len(content):
+        if content[start + 4 : start + 8] == bytes(4):
+            parts.append((file.read(8), b""))
+            continue
         message = pa.ipc.read_message(file)
         body = message.body.size if message.body else 0
         parts.append(
@@ -243,8 +246,18 @@ def stream(batches: list[tuple[pa.Table, object]], compression: str | None) -> b
     with pa.ipc.new_stream(sink, batches[0][0].schema, options=options) as writer:
         for rows, metadata in batches:
             for batch in rows.combine_chunks().to_batches():
-                writer.write_batch(batch, {METADATA_KEY: json.dumps(metadata).encode()})
+                custom = metadata and {METADATA_KEY: json.dumps(metadata).encode()}
+                writer.write_batch(batch, custom)
     return sink.getvalue()
+
+
+def first_rows(sample: Path, count: int) -> pa.Table:
+    """Those of an earlier version with nulls in the columns that it had not."""
+    rows = pq.read_table(sample).slice(0, count)
+    for field in SCHEMA:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select(SCHEMA.names).cast(SCHEMA)
 
 
 def write_seeds(corpus: Path) -> None:
@@ -252,12 +265,21 @@ def write_seeds(corpus: Path) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for sample in SAMPLES.glob("*.parquet"):
         content = sample.read_bytes()
-        rows, metadata = pq.read_table(sample).slice(0, 60).cast(SCHEMA), described(content)
+        rows, metadata = first_rows(sample, 60), described(content)
         (corpus / sample.name).write_bytes(parquet(rows, json.dumps(metadata).encode()))
         halves = [(rows.slice(0, 20), metadata), (rows.slice(20), metadata)]
         for compression in ("zstd", None):
             seed = corpus / f"{sample.name}.{compression}.part"
             seed.write_bytes(stream(halves, compression))
+        # As the recorder writes them: streams, of which one has a slice without metadata.
+        seed = corpus / f"{sample.name}.streams.part"
+        with seed.open("wb") as file:
+            for half, described_so_far in halves:
+                spool = Spool(file)
+                spool.write(half.combine_chunks().to_batches()[0], described_so_far)
+                spool.close()
+        slices = stream([(rows.slice(0, 20), None), (rows.slice(20), metadata)], "zstd")
+        seed.write_bytes(seed.read_bytes() + slices)
 
 
 def main() -> None:

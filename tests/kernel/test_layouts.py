@@ -14,10 +14,10 @@ PAIRS = {
     "control": records.CONTROL,
     "record": records.RECORD,
     "slot": records.SLOT,
+    "bucket": records.BUCKET,
     "identity": records.IDENTITY,
-    "program_counters": records.PROGRAM_COUNTERS,
-    "counters": records.COUNTERS,
-    "complete_counters": records.COMPLETE_COUNTERS,
+    "announcement": records.ANNOUNCEMENT,
+    "lane": records.LANE,
     "tally": records.TALLY,
     "gap": records.GAP,
 }
@@ -50,7 +50,9 @@ def test_every_field_is_where_the_kernel_programs_write_it(
         assert getattr(struct, field).offset == offset, field
 
 
-def test_a_record_with_its_header_is_one_cache_line_and_a_slot_too() -> None:
+def test_a_record_with_its_header_is_one_cache_line_and_an_announcement_two() -> None:
     assert records.RECORD.itemsize + 8 == records.SLOT.itemsize == 64
-    assert np.dtype(records.RECORD).itemsize % 8 == 0
+    assert records.ANNOUNCEMENT.itemsize + 8 == 2 * 64
+    # Where the header of a second record would be.
+    assert np.dtype(records.ANNOUNCEMENT).fields["record_bytes"][1] + 8 == 64
     assert sys.byteorder == "little"

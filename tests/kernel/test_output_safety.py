@@ -1,14 +1,18 @@
 """A capture is made for its owner alone and never written through what somebody else put there."""
 
 import contextlib
+import itertools
 import os
+import shutil
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -314,3 +318,153 @@ def test_under_sudo_every_file_is_the_users(folder: Path) -> None:
     assert {(uid, mode) for _, uid, mode in seen} <= {(NOBODY, 0o600), (0, 0o600)}
     assert {path.stat().st_uid for path in folder.iterdir()} == {NOBODY}
     assert ".part" in {suffix for suffix, _, _ in seen}
+
+
+@contextlib.contextmanager
+def recording_below(loop: LoopDevice, output: Path, cwd: Path, *options: str) -> Iterator[Any]:
+    """Records what a load does, from another folder, until the end of the block."""
+    recording = subprocess.Popen(
+        [IOREC, "record", "-o", output, "-d", loop.name, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+    )
+    assert recording.stderr is not None
+    while not (line := recording.stderr.readline()).startswith("recording "):
+        assert line, recording.wait()
+    with running_load(loop, "--rw=randread"):
+        yield recording
+        time.sleep(0.5)
+    recording.send_signal(signal.SIGINT)
+
+
+def saved_in(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.glob("iorec-*/run*"))
+
+
+def test_a_deleted_folder_costs_no_row(folder: Path, ram_folder: Path, loop: LoopDevice) -> None:
+    elsewhere = ram_folder / "elsewhere"
+    elsewhere.mkdir()
+    with recording_below(loop, folder / "run.parquet", elsewhere) as recording:
+        time.sleep(0.3)
+        shutil.rmtree(folder)
+    said = recording.communicate(timeout=60)[1]
+    assert recording.returncode == 1
+    (saved,) = saved_in(elsewhere)
+    assert saved.name == "run.parquet"
+    assert f"next: iorec report {saved}" in said
+    assert f"the folder {folder} was deleted" in said
+    assert str(saved.parent) in said.partition("hint: ")[2]
+    assert_is_private_capture(saved)
+    capture = read_capture(saved)
+    assert len(capture.table) == capture.counts["recorded"] > 10_000
+    assert not folder.exists()
+
+
+def test_a_folder_deleted_with_the_current_one_costs_no_row(
+    folder: Path, loop: LoopDevice, ram_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = ram_folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with recording_below(loop, Path("run.csv"), folder) as recording:
+        shutil.rmtree(folder)
+    assert recording.wait(60) == 1
+    assert [path.name for path in saved_in(temporary)] == ["run.csv", "run.meta.json"]
+
+
+def test_a_folder_deleted_while_rotating_costs_no_row_from_then_on(
+    folder: Path, ram_folder: Path, loop: LoopDevice
+) -> None:
+    elsewhere = ram_folder / "elsewhere"
+    elsewhere.mkdir()
+    options = ("--max-size", "400K", "--rotate", "1000")
+    with recording_below(loop, folder / "run.parquet", elsewhere, *options) as recording:
+        while not (folder / "run-00003.parquet.part").exists():
+            time.sleep(0.005)
+        shutil.rmtree(folder)
+        while len(saved_in(elsewhere)) < 4:
+            assert recording.poll() is None
+            time.sleep(0.005)
+    said = recording.communicate(timeout=60)[1]
+    assert recording.returncode == 1
+    assert f"the folder {folder} was deleted" in said
+    saved = saved_in(elsewhere)
+    assert {path.suffix for path in saved} == {".parquet"}
+    first = int(saved[0].name[4:9])
+    assert [path.name for path in saved] == [
+        f"run-{number:05}.parquet" for number in range(first, first + len(saved))
+    ]
+    captures = [read_capture(path) for path in saved]
+    assert all(len(each.table) == each.counts["recorded"] for each in captures[:-1])
+    for one, other in itertools.pairwise(captures):
+        assert (
+            other.metadata["clock"]["start"]["monotonic_ns"]
+            - one.metadata["clock"]["stop"]["monotonic_ns"]
+            < 0.2e9
+        )
+
+
+def test_a_deleted_spool_costs_no_row(folder: Path, ram_folder: Path, loop: LoopDevice) -> None:
+    with recording_below(loop, folder / "run.parquet", ram_folder) as recording:
+        (folder / "run.parquet.part").unlink()
+    assert recording.wait(60) == 0
+    assert len(read_capture(folder / "run.parquet").table) > 10_000
+
+
+def test_a_deleted_spool_that_cannot_become_a_capture_gets_a_name_again(
+    folder: Path, ram_folder: Path, loop: LoopDevice
+) -> None:
+    with recording_below(loop, folder / "run.parquet", ram_folder) as recording:
+        (folder / "run.parquet.part").unlink()
+        (folder / "run.parquet").write_text(PRECIOUS)
+    said = recording.communicate(timeout=60)[1]
+    assert recording.returncode == 1
+    spool = folder / "run.parquet.part"
+    assert f"iorec recover {spool}" in said
+    run(IOREC, "recover", spool, "-o", folder / "other.parquet")
+    assert len(read_capture(folder / "other.parquet").table) > 10_000
+
+
+def test_messages_name_a_renamed_folder_as_it_is_called_now(folder: Path, ram_folder: Path) -> None:
+    recording = start_recording(folder / "run.parquet")
+    moved = folder.rename(ram_folder / "moved")
+    recording.send_signal(signal.SIGINT)
+    said = recording.communicate(timeout=30)[1]
+    assert recording.returncode == 0
+    assert f"next: iorec report {moved / 'run.parquet'}" in said
+    assert_is_private_capture(moved / "run.parquet")
+
+
+def test_a_defect_while_recording_costs_nothing_that_was_written(
+    folder: Path, loop: LoopDevice
+) -> None:
+    code = """
+import sys
+from iorec import session
+from iorec.cli import run
+drop = session.drop_privileges
+def drop_and_break(*arguments):
+    drop(*arguments)
+    from iorec.recorder import Recorder
+    checkpoint = Recorder._checkpoint
+    def fail(self):
+        checkpoint(self)
+        raise ZeroDivisionError("a defect")
+    Recorder._checkpoint = fail
+session.drop_privileges = drop_and_break
+sys.exit(run(sys.argv[1:]))
+"""
+    with running_load(loop, "--rw=randread"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "record", "-d", loop.name, "-o", folder / "run.parquet"],
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "ZeroDivisionError: a defect" in done.stderr
+    assert [path.name for path in folder.iterdir()] == ["run.parquet"]
+    capture = read_capture(folder / "run.parquet")
+    assert not capture.metadata["complete"]
+    assert len(capture.table) > 10_000

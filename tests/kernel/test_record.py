@@ -97,13 +97,38 @@ def test_flush_sequences_count_as_the_kernel_counts_them(
     assert_accounts_close(capture)
     stats = capture.metadata["diskstats"][loop.name]
     assert stats["flush"]["ios"] >= 503
-    flushes = capture.rows(device=loop.name, op="flush")
+    flushes = capture.rows(device=loop.name, op="cache_flush")
     assert len(flushes) == stats["flush"]["ios"]
     assert all(row["offset"] is None and row["bytes"] == 0 for row in flushes)
     assert all(row["latency_ns"] > 0 and row["pid"] is None for row in flushes)
+    # What was asked to be flushed is a write of 0 bytes there.
+    asked = capture.rows(device=loop.name, op="flush")
+    assert all(row["offset"] is None and row["bytes"] == 0 for row in asked)
+    assert all(row["pid"] is not None for row in asked)
     writes = capture.rows(device=loop.name, op="write")
-    assert len(writes) == stats["write"]["ios"]
+    assert len(writes) + len(asked) == stats["write"]["ios"]
     assert sum(row["bytes"] for row in writes) == stats["write"]["bytes"]
+    assert min(row["bytes"] for row in writes) > 0
+
+
+@pytest.mark.parametrize("layer", ["request", "bio"])
+def test_an_fsync_is_one_wait_of_its_process(record: Record, loop: LoopDevice, layer: str) -> None:
+    script = f"""
+import os
+fd = os.open({loop.path!r}, os.O_RDWR)
+for _ in range(101):
+    os.fsync(fd)
+"""
+    capture = record("-l", layer, "-d", loop.name, "--", sys.executable, "-c", script)
+    asked = capture.rows(op="flush")
+    assert len(asked) == 101
+    assert len({row["pid"] for row in asked} - {None}) == 1
+    assert len(capture.rows(op="cache_flush")) == (101 if layer == "request" else 0)
+    assert not capture.rows(op="write")
+    only_asked = record(
+        "-l", layer, "-d", loop.name, "--op", "flush", "--", sys.executable, "-c", script
+    )
+    assert {row["op"] for row in only_asked.rows()} == {"flush"}
 
 
 @pytest.mark.parametrize("scheduler", ["none", "mq-deadline", "bfq"])
@@ -122,6 +147,8 @@ def test_splits_and_merges_agree_with_diskstats(
     stats = capture.metadata["diskstats"][loop.name]
     for op in ("read", "write"):
         rows = capture.rows(device=loop.name, op=op)
+        if op == "write":
+            rows += capture.rows(device=loop.name, op="flush")  # which diskstats counts there
         assert len(rows) == stats[op]["ios"] > 0
         assert sum(row["bytes"] for row in rows) == stats[op]["bytes"]
     written = sum(row["bytes"] for row in capture.rows(device=loop.name, op="write"))

@@ -1,9 +1,13 @@
 """What bad input to record gets: one error, one hint, the right status, and nothing left behind."""
 
+import contextlib
 import ctypes
 import os
+import random
+import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -71,6 +75,10 @@ def test_a_refusal_by_the_kernel_is_told_with_its_reason(ram_folder: Path) -> No
     ("options", "named", "status"),
     [
         (("-d", "nosuchdisk"), "no block device nosuchdisk", 1),
+        (("-d", "nosuch*"), "no block device nosuch*", 1),
+        (("-d", "/proc"), "/proc is on no block device", 1),
+        (("-c", "a-name-that-is-too-long"), "the kernel keeps 15 bytes of it, not 23", 2),
+        (("-c", "a-glob-that-is*too-long"), "the kernel keeps 15 bytes of it", 2),
         (("-p", "4194303"), "no process 4194303", 1),
         (("--cgroup", "/no/such/group"), "no cgroup /no/such/group", 1),
         (("--op", "teleport"), "no operation teleport", 2),
@@ -81,7 +89,10 @@ def test_a_refusal_by_the_kernel_is_told_with_its_reason(ram_folder: Path) -> No
         (("--max-size", "1X"), "1X", 2),
         (("-B", "1"), "out of range", 2),
         (("-n", "0"), "--count", 2),
-        (("--", "/no/such/command"), "/no/such/command", 1),
+        (("--", "/no/such/command"), "/no/such/command: command not found", 127),
+        (("--", "nosuchcommand"), "nosuchcommand: command not found", 127),
+        (("--", "/etc/passwd"), "/etc/passwd: it is not executable", 126),
+        (("--", "/etc"), "/etc: it is not executable", 126),
     ],
 )
 def test_nonsense_is_refused_by_name(
@@ -132,9 +143,54 @@ def test_an_unknown_suffix_lists_those_there_are(ram_folder: Path) -> None:
 
 def test_nothing_stays_attached_after_an_error(ram_folder: Path) -> None:
     before = attached_programs()
-    fails(ram_folder, "-o", "x.parquet", "--", "/no/such/command")
+    fails(ram_folder, "-o", "x.parquet", "--", "/no/such/command", status=127)
     time.sleep(0.2)
     assert attached_programs() == before
+
+
+def test_ctrl_c_at_any_moment_of_the_start_ends_quietly(ram_folder: Path) -> None:
+    seed = random.randrange(1 << 32)
+    pick = random.Random(seed)
+    statuses = Counter(
+        interrupt_record(ram_folder, pick.uniform(0, 1.5), *workload)
+        for workload in ((), ("--", "sleep", "9"))
+        for _ in range(30)
+    )
+    assert set(statuses) == {0, 130}, (seed, statuses)
+
+
+def interrupt_record(folder: Path, delay_s: float, *argv: str) -> int:
+    """Sends what a terminal sends at Ctrl-C, to the whole group; returns the status."""
+    with subprocess.Popen(
+        [IOREC, "record", "-o", "x.parquet", *argv],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        time.sleep(delay_s)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    left = [path.name for path in folder.iterdir()]
+    for path in folder.iterdir():
+        path.unlink()
+    time.sleep(0.1)
+    assert processes_in(folder) == []
+    if "/iorec/" not in errors and process.returncode in (1, -signal.SIGINT):
+        return 130  # Python itself was not there yet: what it says then is not ours
+    assert "Traceback" not in errors, (delay_s, errors)
+    assert left == ([] if process.returncode else ["x.parquet"]), (delay_s, errors)
+    return process.returncode
+
+
+def processes_in(folder: Path) -> list[Path]:
+    """Those that work in the folder, as the recorder's children do; they hold its programs."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append(process)
+    return found
 
 
 def attached_programs() -> int:

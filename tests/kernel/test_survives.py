@@ -27,13 +27,14 @@ from tests.kernel.conftest import (
     IOREC,
     Capture,
     LoopDevice,
+    accounted,
     assert_accounts_close,
+    missed_completions,
     read_capture,
     run,
     start_recording,
 )
 from tests.kernel.test_accounting import (
-    accounted,
     completeness,
     fio,
     mounted,
@@ -63,12 +64,12 @@ def recover(part: Path, *options: str | Path) -> int:
     return subprocess.run([IOREC, "recover", part, *options], check=False).returncode
 
 
-def recovered(output: Path, saved: Path | None = None) -> Capture:
+def recovered(output: Path, disk: LoopDevice, saved: Path | None = None) -> Capture:
     """What a recording that was cut off gives back, wherever it is saved; checked."""
     assert recover(part_of(output), *(("-o", saved) if saved else ())) == 0
     capture = read_capture(saved or output)
     assert_ledger_of_a_cut(capture)
-    assert_sequential_prefix(capture)
+    assert_sequential_prefix(capture, disk)
     return capture
 
 
@@ -79,24 +80,24 @@ def assert_one_error(stderr: str) -> None:
     assert sum(line.startswith("hint: ") for line in lines) == 1, stderr
 
 
-def rows_of_fio(capture: Capture) -> pa.Table:
+def rows_of_fio(capture: Capture, disk: LoopDevice) -> pa.Table:
     """What fio reads of its device; its own program is on another one."""
     comm, device = (capture.table[name].cast("string") for name in ("comm", "device"))
-    is_load = pc.and_(pc.equal(comm, "fio"), pc.starts_with(device, "loop"))
+    is_load = pc.and_(pc.equal(comm, "fio"), pc.equal(device, disk.name))
     return capture.table.filter(is_load).sort_by("time")
 
 
-def assert_sequential_prefix(capture: Capture) -> None:
+def assert_sequential_prefix(capture: Capture, disk: LoopDevice) -> None:
     """The rows of a sequential read are each block once and none is missing.
 
     Except for those that were in flight when the last rows were written, and those of which the
     ledger says that their completion was missed: it knows when the request is used once more.
     """
-    rows = rows_of_fio(capture)
+    rows = rows_of_fio(capture, disk)
     steps = np.diff(rows["offset"].to_numpy()) // BLOCK % (DEVICE_BYTES // BLOCK)
     assert (steps > 0).all()
     skipped = int((steps[: -2 * REQUESTS] - 1).sum())
-    assert skipped <= capture.counts["lost"]["missed_completion"]
+    assert skipped <= missed_completions(capture, disk.name, besides=["spool_failed"])
     unwritten = capture.counts["lost"]["spool_failed"]
     assert int((steps[-2 * REQUESTS :] - 1).sum()) <= 2 * IN_FLIGHT + unwritten
     instances = rows.group_by(["time", "offset", "cpu"]).aggregate([])
@@ -157,7 +158,7 @@ def test_a_recording_killed_at_any_moment_is_recovered_up_to_its_last_second(
             assert not part_of(output).exists()
             capture = read_capture(output)
             assert_ledger_of_a_cut(capture)
-            assert_sequential_prefix(capture)
+            assert_sequential_prefix(capture, disk)
             # A checkpoint a second, and half a second for a machine that is busy with the load.
             last_ns = max(nanoseconds(capture.metadata["stopped_at"]), started_ns)
             worst_s = max(worst_s, (killed_ns - last_ns) / 1e9)
@@ -237,7 +238,7 @@ def test_a_recorder_that_is_out_of_memory_leaves_what_it_wrote(
         (folder / limit).write_text(str(int((folder / used).read_text()) + (1 << 20)))
         recording.communicate(timeout=60)
     assert recording.returncode == -signal.SIGKILL
-    capture = recovered(output)
+    capture = recovered(output, disk)
     assert len(capture.table) > 100_000
 
 
@@ -267,8 +268,8 @@ def test_a_capture_whose_writing_is_cut_off_is_whole_or_recovered(
         assert recover(part_of(output)) == 0
     capture = read_capture(output)
     assert capture.metadata["complete"]
-    assert_accounts_close(capture)
-    assert_sequential_prefix(capture)
+    assert_accounts_close(capture, disk.name)
+    assert_sequential_prefix(capture, disk)
     assert set(ram_folder.iterdir()) == {output, disk.backing}
 
 
@@ -309,7 +310,10 @@ def test_ctrl_c_at_a_terminal_leaves_every_file_of_a_rotation_whole(
     disk: LoopDevice, ram_folder: Path
 ) -> None:
     recording = subprocess.Popen(
-        [IOREC, "record", "-o", ram_folder / "run.parquet", "--max-size", "1M", "--rotate", "99"],
+        [
+            *(IOREC, "record", "-d", disk.name, "-o", ram_folder / "run.parquet"),
+            *("--max-size", "1M", "--rotate", "99"),
+        ],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -326,9 +330,9 @@ def test_ctrl_c_at_a_terminal_leaves_every_file_of_a_rotation_whole(
     assert {path.suffix for path in paths} == {".parquet"}
     captures = [read_capture(path) for path in paths]
     assert all(capture.metadata["complete"] for capture in captures)
-    offsets = pa.concat_tables([rows_of_fio(capture) for capture in captures]).sort_by("time")
+    offsets = pa.concat_tables([rows_of_fio(capture, disk) for capture in captures]).sort_by("time")
     steps = np.diff(offsets["offset"].to_numpy()) // BLOCK % (DEVICE_BYTES // BLOCK)
-    missing = sum(capture.counts["lost"]["missed_completion"] for capture in captures)
+    missing = sum(missed_completions(capture, disk.name) for capture in captures)
     assert int((steps - 1).sum()) <= missing + IN_FLIGHT
 
 
@@ -359,8 +363,8 @@ def test_a_signal_under_load_ends_a_recording_like_ctrl_c(
     assert_gone(programs)
     capture = read_capture(output)
     assert capture.metadata["complete"]
-    assert_accounts_close(capture)
-    assert_sequential_prefix(capture)
+    assert_accounts_close(capture, disk.name)
+    assert_sequential_prefix(capture, disk)
 
 
 def test_a_hangup_does_not_end_a_recording_under_nohup(ram_folder: Path) -> None:
@@ -454,7 +458,7 @@ def test_a_full_disk_ends_a_recording_and_keeps_what_there_is(
     assert [path.name for path in small_folder.iterdir()] == ["run.parquet.part"]
     assert part_of(output).stat().st_size > 1 << 20
     saved = ram_folder / "saved.parquet"
-    capture = recovered(output, saved)
+    capture = recovered(output, disk, saved)
     assert len(capture.table) > 50_000
 
 
@@ -499,7 +503,7 @@ def test_a_limit_of_file_sizes_ends_a_recording_and_keeps_what_there_is(
     else:
         assert recover(part_of(output)) == 0
     capture = read_capture(output)
-    assert_sequential_prefix(capture)
+    assert_sequential_prefix(capture, disk)
     assert len(capture.table) > 100_000
     counts = capture.counts
     assert len(capture.table) == counts["recorded"] + counts["in_flight_at_stop"]
@@ -522,7 +526,7 @@ def test_a_disk_that_turns_read_only_leaves_what_was_written(
             stderr = recording.communicate(timeout=30)[1]
         assert recording.returncode == 1
         assert_one_error(stderr)
-        capture = recovered(output, saved)
+        capture = recovered(output, disk, saved)
     assert len(capture.table) > 50_000
 
 
@@ -546,7 +550,7 @@ def test_a_disk_that_fails_ends_a_recording_and_keeps_what_there_is(
             stderr = recording.communicate(timeout=60)[1]
         assert recording.returncode == 1
         assert_one_error(stderr)
-        capture = recovered(output, saved)
+        capture = recovered(output, disk, saved)
         resize(small_folder, 48 << 20)
     assert len(capture.table) > 50_000
 
@@ -572,7 +576,7 @@ def test_a_power_cut_costs_little_more_than_the_last_second(
         recording.kill()
         recording.communicate()
     with mounted(home, mount):
-        capture = recovered(output, saved)
+        capture = recovered(output, disk, saved)
     assert cut_ns - nanoseconds(capture.metadata["stopped_at"]) < 2.2e9
 
 
@@ -582,11 +586,13 @@ def test_a_finished_capture_outlives_a_power_cut(
     home = make_loop()
     with mounted_ext4(home, ram_folder / "mount") as mount:
         output = mount / "run.parquet"
-        run(IOREC, "record", "-q", "-o", output, "--", *fio(disk, "--rw=read", "--io_size=20m"))
+        work = fio(disk, "--rw=read", "--io_size=20m")
+        run(IOREC, "record", "-q", "-d", disk.name, "-o", output, "--", *work)
         cut_power(mount)
     with mounted(home, mount):
         capture = read_capture(output)
-    assert len(rows_of_fio(capture)) == 20 << 8
+    missed = missed_completions(capture, disk.name)
+    assert len(rows_of_fio(capture, disk)) == (20 << 8) - missed
     assert capture.metadata["complete"]
 
 
@@ -638,11 +644,11 @@ def test_time_goes_on_evenly_when_the_clock_is_set(
             time.clock_settime_ns(time.CLOCK_REALTIME, now_ns)
     capture = read_capture(output)
     # fio ends when it sees a day pass.
-    capture = replace(capture, table=rows_of_fio(capture)[:-REQUESTS])
+    capture = replace(capture, table=rows_of_fio(capture, disk)[:-REQUESTS])
     (step,) = capture.metadata["clock"]["steps"]
     assert abs(step["step_ns"] - step_s * 10**9) < 10**9
     assert 0 <= nanoseconds(step["time"]) - before_ns < 2.5e9
-    assert_sequential_prefix(capture)
+    assert_sequential_prefix(capture, disk)
     times = capture.table["time"].cast("int64").to_numpy()
     assert times.max() - times.min() < 60e9
     assert pc.min(capture.table["latency_ns"]).as_py() > 0

@@ -1,0 +1,106 @@
+"""Filters that stand for several names, and those that let nothing through."""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import (
+    Capture,
+    LoopDevice,
+    assert_accounts_close,
+    read_capture,
+    run,
+    start_recording,
+)
+
+Record = Callable[..., Capture]
+COUNTS = {"reader-1": 11, "reader-22": 13, "a-name-of-15-by": 17, "other": 19}
+
+
+@pytest.fixture
+def readers(ram_folder: Path, loop: LoopDevice) -> list[str]:
+    """A command that has each of `COUNTS` read so often."""
+    dd = shutil.which("dd")
+    assert dd
+    for name in COUNTS:
+        shutil.copy(dd, ram_folder / name)
+    read = f"if={loop.path} of=/dev/null bs=4k iflag=direct status=none"
+    work = "; ".join(f"{ram_folder}/{name} {read} count={n}" for name, n in COUNTS.items())
+    return ["--", "sh", "-c", work]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "wanted"),
+    [
+        (["reader-1"], {"reader-1"}),
+        (["reader*"], {"reader-1", "reader-22"}),
+        (["*-?"], {"reader-1"}),
+        (["*-[!0-9]*"], {"a-name-of-15-by"}),
+        (["a-name-of-15-by"], {"a-name-of-15-by"}),
+        (["*5-by", "other", "[x-z]*"], {"a-name-of-15-by", "other"}),
+        (["*"], set(COUNTS)),
+    ],
+)
+def test_a_glob_stands_for_thread_names(
+    record: Record, loop: LoopDevice, readers: list[str], patterns: list[str], wanted: set[str]
+) -> None:
+    options = [word for pattern in patterns for word in ("-c", pattern)]
+    capture = record("-d", loop.name, *options, *readers)
+    rows = [row["comm"] for row in capture.rows() if row["comm"] in COUNTS]
+    assert {name: rows.count(name) for name in rows} == {name: COUNTS[name] for name in wanted}
+    assert capture.metadata["filters"]["comm"] == patterns
+    assert_accounts_close(capture)
+
+
+def test_a_glob_stands_for_devices(record: Record, loop: LoopDevice, readers: list[str]) -> None:
+    capture = record("-d", f"/dev/{loop.name[:-1]}[{loop.name[-1]}]", *readers)
+    assert {row["device"] for row in capture.rows()} == {loop.name}
+    assert capture.metadata["filters"]["resolved_device"] == [loop.name]
+    assert f"({loop.name})" in capture.stderr
+
+
+@pytest.fixture(params=["ext4", "btrfs"])
+def mount(ram_folder: Path, loop: LoopDevice, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system on the device, at a path with a space in it."""
+    folder = ram_folder / "a mount"
+    folder.mkdir()
+    run(f"mkfs.{request.param}", "-q", loop.path)
+    run("mount", loop.path, folder)
+    yield folder
+    run("umount", folder)
+
+
+def test_a_path_stands_for_the_device_that_is_mounted_there(
+    record: Record, loop: LoopDevice, mount: Path
+) -> None:
+    (mount / "below").mkdir()
+    write = ["dd", "if=/dev/zero", f"of={mount}/below/file", "bs=1M", "count=3", "oflag=direct"]
+    capture = record("-d", mount / "below", "--", *write)
+    assert capture.metadata["filters"]["device"] == [str(mount / "below")]
+    assert capture.metadata["filters"]["resolved_device"] == [loop.name]
+    written = [row for row in capture.rows() if row["comm"] == "dd" or "kworker" in row["comm"]]
+    assert {row["device"] for row in written} == {loop.name}
+    assert sum(row["bytes"] for row in written if row["op"] == "write") >= 3 << 20
+
+
+def test_a_filter_that_lets_nothing_through_is_said_at_the_end_and_meanwhile(
+    record: Record, loop: LoopDevice, readers: list[str], ram_folder: Path
+) -> None:
+    capture = record("-q", "-d", loop.name, "-c", "postgres*", *readers)
+    count = f"{capture.counts['filtered']:,}"
+    said = f"nothing matched -d {loop.name} -c 'postgres*'; {count} I/Os were filtered out"
+    assert capture.stderr.splitlines() == [f"warning: {said}"]
+    recording = start_recording(ram_folder / "later.parquet", "-d", loop.name, "-c", "nobody")
+    subprocess.run(readers[1:], check=True)
+    assert recording.stderr is not None
+    started = time.monotonic()
+    assert recording.stderr.readline().startswith(f"warning: nothing matched -d {loop.name} -c no")
+    assert time.monotonic() - started < 10
+    recording.send_signal(signal.SIGINT)
+    assert "nothing matched" in recording.communicate(timeout=30)[1]
+    assert read_capture(ram_folder / "later.parquet").rows() == []

@@ -1,0 +1,60 @@
+"""What record says at the end of a capture: what was lost, and what helps against it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iorec.outcome import verdict
+from iorec.recording import Result
+from tests.builders import metadata, table
+
+MIB = 1 << 20
+
+
+def result(lost: dict[str, int] | None = None, **overrides: Any) -> Result:
+    described = metadata(table(3), counts={"lost": lost or {}, **overrides.pop("counts", {})})
+    return Result(Path("run.parquet"), 1, described | overrides, None)
+
+
+def test_a_whole_capture_needs_no_warning() -> None:
+    assert verdict(result()).is_complete
+    assert verdict(result()).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("lost", "hints"),
+    [
+        ({"ring_full": 5}, ["record with a larger one, -B 64M"]),
+        (
+            {"ring_full": 2, "missed_completion": 5},
+            ["record with a larger one, -B 64M", "a larger buffer does not help"],
+        ),
+        ({"missed_start": 1}, ["a larger buffer does not help"]),
+        ({"table_full": 1}, ["record fewer devices (-d), or one layer"]),
+        ({"spool_failed": 1}, ["free some space, or record to another disk"]),
+    ],
+)
+def test_what_is_said_follows_the_cause(lost: dict[str, int], hints: list[str]) -> None:
+    found = verdict(result(lost))
+    assert not found.is_complete
+    verdict_line, *advice = found.warnings
+    assert f"{sum(lost.values())} of {3 + sum(lost.values())} I/Os lost" in verdict_line
+    assert [line.endswith(hint) for line, hint in zip(advice, hints, strict=True)] == [
+        True for _ in hints
+    ]
+    assert found.hint.endswith(hints[0])
+
+
+def test_the_largest_buffer_is_not_to_be_made_larger() -> None:
+    recorder = metadata(table(1))["recorder"] | {"buffer_bytes": 1 << 30}
+    assert "-B" not in verdict(result({"ring_full": 1}, recorder=recorder)).hint
+
+
+def test_a_filter_that_let_nothing_through_is_named() -> None:
+    counts = {"completions": 12_345, "recorded": 0, "filtered": 12_345, "devices": []}
+    filters = metadata(table(1))["filters"] | {"comm": ["my sql*"], "pid": [7]}
+    assert verdict(result(counts=counts, filters=filters, diskstats={})).warnings == (
+        "warning: nothing matched -p 7 -c 'my sql*'; 12,345 I/Os were filtered out",
+    )
+    assert verdict(result(counts=counts, diskstats={})).warnings == ()

@@ -1,0 +1,340 @@
+"""What the recorder writes, every reader reads, whatever the names, devices and counts."""
+
+import io
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import analyze
+from analyze.metadata import MAX_METADATA_BYTES, parse_metadata
+from analyze.schema import SCHEMA
+from iorec.convert import convert
+from iorec.metadata_json import to_json
+from iorec.output import Folder
+from iorec.spool import Spool, read_spool
+from iorec.stream_names import LONGEST_NAME_BYTES, MOST_NAMES_BYTES
+from tests.builders import metadata, table
+from tests.test_recover import MIB, MOST_BYTES, batch, recover_in_process, with_column
+
+STRANGE = ["", "é" * 120, "\\xff" * 99, "\U0001f4be\n\t\"',", "=1+1", "'", "x" * 65_536, "\0a"]
+
+
+def names(texts: list[str], codes: Any) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(texts, pa.string()))
+
+
+def every_length() -> Iterator[pa.RecordBatch]:
+    """Each length up to 64 KiB once, in three columns."""
+    lengths = [*range(3000), *range(3000, LONGEST_NAME_BYTES, 977), LONGEST_NAME_BYTES]
+    random.Random(1).shuffle(lengths)
+    for start in range(0, len(lengths), 700):
+        texts = [chr(97 + length % 26) * length for length in lengths[start : start + 700]]
+        rows: pa.Table = table(len(texts))
+        for column in ("cgroup", "charged_cgroup", "file"):
+            rows = with_column(pa.table(rows), column, names(texts, range(len(texts))))
+            rows = pa.Table.from_batches([rows])
+        yield batch(rows)
+
+
+def long_names_at_once() -> Iterator[pa.RecordBatch]:
+    texts = [f"{number:05}" + "n" * 4091 for number in range(65_536)]
+    yield with_column(table(65_536), "file", names(texts, range(65_536)))
+
+
+def thousands_of_cgroups() -> Iterator[pa.RecordBatch]:
+    texts = [f"/kubepods.slice/{number:x}{'c' * 170}" for number in range(20_000)]
+    for start in range(0, 20_000, 1000):
+        codes = np.random.default_rng(start).integers(0, 1000, 5000)
+        yield with_column(table(5000), "cgroup", names(texts[start : start + 1000], codes))
+
+
+def one_long_name_in_every_row() -> Iterator[pa.RecordBatch]:
+    for _ in range(3):
+        yield with_column(table(65_536), "cgroup", names(["/c" * 210], [0] * 65_536))
+
+
+def strange_names() -> Iterator[pa.RecordBatch]:
+    for _ in range(3):
+        codes = [None if code == 8 else code for code in range(9)]
+        yield with_column(table(9), "comm", names(STRANGE, codes))
+
+
+EXTREMES = [
+    every_length,
+    long_names_at_once,
+    thousands_of_cgroups,
+    one_long_name_in_every_row,
+    strange_names,
+]
+
+
+def write(path: Path, batches: list[pa.RecordBatch]) -> pa.Table:
+    """The spool of a recording; returns its rows with plain text."""
+    rows = pa.Table.from_batches(batches).unify_dictionaries()
+    with path.open("wb") as file:
+        spool = Spool(file)
+        for number, made in enumerate(batches, 1):
+            last = number == len(batches)
+            spool.write(made, metadata(rows) if last else metadata(table(1), complete=False))
+        spool.close()
+        assert spool.size_bytes == path.stat().st_size
+    return rows
+
+
+def as_text(rows: pa.Table) -> pa.Table:
+    """In an order of its own: the captures' is that of time, which many rows share."""
+    numbers = pa.types.is_integer, pa.types.is_timestamp
+    plain = pa.table(
+        [
+            column if any(kind(column.type) for kind in numbers) else column.cast(pa.large_string())
+            for column in rows.columns
+        ],
+        rows.column_names,
+    )
+    keys = [(name, "ascending") for name in ("time", "offset", "cgroup", "comm", "file")]
+    return plain.sort_by(keys)
+
+
+def without_empty_names(rows: pa.Table) -> pa.Table:
+    """As in CSV, where an empty field is null."""
+    for name in ("comm", "cgroup", "charged_cgroup", "file"):
+        text = rows[name].cast(pa.large_string())
+        text = pc.if_else(pc.equal(text, ""), None, text)
+        rows = rows.set_column(SCHEMA.get_field_index(name), name, text)
+    return rows
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize("make", EXTREMES)
+def test_extreme_names_come_back_as_they_were_written(
+    tmp_path: Path, make: Callable[[], Iterator[pa.RecordBatch]], suffix: str
+) -> None:
+    part = tmp_path / f"run{suffix}.part"
+    written = write(part, list(make()))
+    status, peak_bytes, said = recover_in_process(part)
+    assert status == 0, said
+    assert "to its end" not in said
+    assert not part.exists()
+    assert peak_bytes < MOST_BYTES
+    with analyze.open(tmp_path / f"run{suffix}") as capture:
+        assert capture.completeness().is_complete
+        read = capture.table()
+    if suffix == ".csv":
+        written = without_empty_names(written)
+    assert as_text(read).equals(as_text(written))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_names_in_any_batches_come_back(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    text = st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
+        st.builds(lambda letter, size: letter * size, st.sampled_from("aé"), st.integers(0, 32768)),
+    )
+    batches = []
+    for _ in range(data.draw(st.integers(1, 5))):
+        rows = batch(table(data.draw(st.integers(1, 40))))
+        for column in ("comm", "cgroup", "file"):
+            used = data.draw(st.lists(text, min_size=1, max_size=12))
+            code = st.one_of(st.none(), st.integers(0, len(used) - 1))
+            codes = data.draw(st.lists(code, min_size=len(rows), max_size=len(rows)))
+            rows = with_column(pa.Table.from_batches([rows]), column, names(used, codes))
+        batches.append(rows)
+    path = tmp_path_factory.getbasetemp() / "any.part"
+    written = write(path, batches)
+    with path.open("rb") as file:
+        read = [rows for rows, _ in read_spool(file)]
+        assert not file.read(1)
+    assert as_text(pa.Table.from_batches(read)).equals(as_text(written))
+
+
+def test_a_name_longer_than_the_kernel_has_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet.part"
+    write(path, [batch(table(1, comm="é" * (16 * MIB)))])
+    with path.open("rb") as file:
+        [(rows, _)] = read_spool(file)
+    assert rows["comm"].to_pylist() == ["é" * (LONGEST_NAME_BYTES // 2)]
+
+
+def test_names_are_written_once_and_not_with_each_batch(tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet.part"
+    generator = random.Random(1)
+    texts = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=4096)) for _ in range(500)]
+    write(path, [with_column(table(500), "file", names(texts, range(500)))] * 50)
+    assert path.stat().st_size < 2 * 500 * 4096
+
+
+def test_a_spool_of_many_streams_cut_off_anywhere_gives_every_whole_batch(tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet.part"
+    ends = []
+    with path.open("wb") as file:
+        spool = Spool(file)
+        for number in range(6):
+            texts = [f"{number}.{name}" + "x" * 10_000 for name in range(1000)]
+            assert sum(map(len, texts)) > MOST_NAMES_BYTES
+            made = with_column(table(1000), "file", names(texts, range(1000)))
+            spool.write(made, metadata(table(number)))
+            ends.append(spool.size_bytes)
+        spool.close()
+    whole = path.read_bytes()
+    near = [end + distance for end in ends for distance in (-9, -1, 0, 7, 8, 9, 600)]
+    for length in [*near, *random.Random(1).choices(range(5000, len(whole)), k=60)]:
+        file = io.BytesIO(whole[:length])
+        read = list(read_spool(file))
+        assert not file.read(1)
+        batches = sum(end <= length for end in ends)
+        assert sum(len(rows) for rows, _ in read) == 1000 * batches
+        assert not read or json.loads(read[-1][1])["counts"]["recorded"] == batches - 1
+
+
+def test_damage_in_a_later_stream_keeps_what_precedes_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet.part"
+    with path.open("wb") as file:
+        spool = Spool(file)
+        sizes = []
+        for letter in "abc":
+            texts = [letter + f"{name}" + "x" * 4000 for name in range(1500)]
+            spool.write(with_column(table(1500), "file", names(texts, range(1500))), {})
+            sizes.append(spool.size_bytes)
+    content = bytearray(path.read_bytes())
+    content[sizes[1] + 8 : sizes[1] + 8 + 40] = bytes(40)
+    file = io.BytesIO(content)
+    assert sum(len(rows) for rows, _ in read_spool(file)) == 3000
+    assert file.read(1)
+
+
+def test_a_batch_without_room_is_taken_back_whole(tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet.part"
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+from tests.test_spool import *
+from analyze.errors import IorecError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
+generator = random.Random(1)
+with Path({str(path)!r}).open("wb") as file:
+    spool = Spool(file)
+    spool.write(batch(table(7)), metadata(table(7)))
+    texts = [generator.randbytes(2000).hex() for _ in range(9000)]
+    try:
+        spool.write(with_column(table(9000), "file", names(texts, range(9000))), metadata(table(8)))
+    except IorecError as error:
+        print(error.message, error.hint)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "File too large" in done.stdout
+    assert "ulimit" in done.stdout
+    assert "free some space" not in done.stdout
+    with path.open("rb") as file:
+        read = list(read_spool(file))
+        assert not file.read(1)
+    assert [len(rows) for rows, _ in read] == [7]
+
+
+def extreme_machines() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Metadata as machines give them that have more, or less, than a reader takes."""
+    rows = table(3)
+    base = metadata(rows)
+    device, counted = base["devices"][0], base["counts"]["devices"][0]
+    disks = [f"disk{number}" for number in range(20_000)]
+    groups = base["diskstats"]["loop0"]
+    yield "many idle disks", metadata(rows, devices=[device | {"name": name} for name in disks])
+    yield (
+        "many busy disks",
+        metadata(
+            rows,
+            devices=[device | {"name": name} for name in disks],
+            diskstats=dict.fromkeys(disks, groups),
+            counts={"devices": [counted | {"device": name} for name in disks]},
+        ),
+    )
+    argv = ["tar", *["\udcff" * 120 for _ in range(15_000)]]
+    yield "a long command line", metadata(rows, command=argv, workload={"argv": argv} | EXITED)
+    yield "a filter of many", metadata(rows, filters={"comm": ["x" * 100] * 50_000})
+    steps = [{"time": base["started_at"], "step_ns": -(10**12)} for _ in range(86_400)]
+    yield "a clock that is set each second", metadata(rows, clock={"steps": steps})
+    for number in (-1, 2**63, -(2**64), float("nan"), float("inf"), None, "x", [], {}):
+        bad = {"loop0": {"read": {"ios": number, "bytes": 0, "edge_ios": 0}}, "sda": groups}
+        yield f"diskstats of {number}", metadata(rows, diskstats=bad)
+        yield f"completions of {number}", metadata(rows, counts={"completions": number})
+        yield f"duration of {number}", metadata(rows, duration_s=number)
+        yield f"a size of {number}", metadata(rows, devices=[device | {"size_bytes": number}])
+        yield f"a host of {number}", metadata(rows, hostname=number)
+    yield "a stop before the start", metadata(rows, stopped_at="1999-01-01T00:00:00.000000000Z")
+
+
+EXITED = {"exit_status": 0}
+
+
+@pytest.mark.parametrize(("kind", "described"), list(extreme_machines()))
+def test_what_a_machine_says_of_itself_is_read(
+    tmp_path: Path, kind: str, described: dict[str, Any]
+) -> None:
+    data = to_json(described)
+    assert len(data) <= MAX_METADATA_BYTES
+    read = parse_metadata(data)
+    before = json.dumps(described["counts"]["devices"])
+    assert sum(row.recorded for row in read.counts.devices) == sum(
+        row["recorded"] for row in json.loads(before)
+    )
+    part = tmp_path / "run.csv.part"
+    with part.open("wb") as file:
+        Spool(file).write(batch(table(3)), described)
+    with part.open("rb") as file, Folder.open(tmp_path, None) as folder:
+        convert(file, folder, "run.csv", ".csv", lambda _: None, is_forced=False)
+    with analyze.open(tmp_path / "run.csv") as capture:
+        assert capture.files[0].row_count == 3
+
+
+def test_statistics_that_a_reader_refuses_are_left_out_and_noted() -> None:
+    rows = table(3, device=["sda", "sda", "loop0"])
+    described = metadata(rows)
+    described["diskstats"]["loop0"]["read"]["ios"] = -5
+    data = to_json(described)
+    assert set(parse_metadata(data).diskstats) == {"sda"}
+    (note,) = json.loads(data)["notes"]
+    assert "diskstats.loop0.read.ios" in note["message"]
+
+
+def test_metadata_that_a_reader_takes_are_not_touched() -> None:
+    described = metadata(table(3))
+    assert json.loads(to_json(described)) == described
+
+
+def test_the_busiest_of_many_disks_are_kept() -> None:
+    kinds = dict(extreme_machines())
+    described = kinds["many busy disks"]
+    described["counts"]["devices"][777]["recorded"] = 10**6
+    described["counts"]["devices"][777]["device"] = "nvme0n1"
+    read = parse_metadata(to_json(described))
+    assert "nvme0n1" in {row.device for row in read.counts.devices}
+    assert 500 < len(read.devices) < 20_000
+    assert len({(row.layer, row.device, row.op) for row in read.counts.devices}) == len(
+        read.counts.devices
+    )
+
+
+def test_metadata_of_thousands_of_disks_take_little_room(tmp_path: Path) -> None:
+    rows = table(3)
+    device = metadata(rows)["devices"][0]
+    described = metadata(rows, devices=[device | {"name": f"disk{n}"} for n in range(4000)])
+    path = tmp_path / "run.parquet.part"
+    with path.open("wb") as file:
+        spool = Spool(file)
+        for _ in range(10):
+            spool.write(batch(rows), described)
+    assert path.stat().st_size < 10 * len(json.dumps(described)) / 10
