@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from iorec.notes import Notes
 from iorec.path_finder import FOUND, INODE, LARGEST_MESSAGE, NUMBER, REPLACE, Inode
+from iorec.privileges import has_read_privilege
 
 _PATIENCE_S = 0.2
 _HANG_NS = 2_000_000_000  # without any answer, the process is replaced
@@ -23,6 +24,7 @@ PART = "paths of files"
 _ENDED = "the process that finds them ended, and was started again"
 _HUNG = "the process that finds them did not answer, and was replaced"
 _GONE = "the process that finds them is gone"
+_NOT_PERMITTED = "not found, because iorec lacks CAP_DAC_READ_SEARCH"
 _GIVEN_UP = "not looked up, because the process ended or hung twice"
 _TOO_MANY = "not looked up, because there were too many at once"
 
@@ -44,6 +46,7 @@ class FilePaths:
 
     def __init__(self, notes: Notes | None = None) -> None:
         self.notes = notes or Notes()
+        self._is_permitted = has_read_privilege()
         self._waiting: deque[tuple[Inode, int]] = deque()
         self._questions: dict[int, _Question] = {}
         self._number = 0
@@ -74,6 +77,9 @@ class FilePaths:
 
     def ask(self, inodes: list[Inode]) -> None:
         """Asks for some paths; of too many at once the oldest remain unknown."""
+        if not self._is_permitted:
+            self.notes.add(PART, _NOT_PERMITTED, count=len(inodes))
+            return
         self._queue((inode, 1) for inode in inodes)
         self._send()
 

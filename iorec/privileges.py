@@ -21,8 +21,7 @@ _NOBODY = 65534  # the kernel's own: /proc/sys/kernel/overflowuid
 
 def check_privileges() -> None:
     """Raises IorecError that names the missing capabilities."""
-    status = Path("/proc/self/status").read_text()
-    effective = int(status.partition("CapEff:")[2].split()[0], 16)
+    effective = _effective_capabilities()
     if effective >> _CAP_SYS_ADMIN & 1:
         return
     missing = [name for name, bit in _NEEDED.items() if not effective >> bit & 1]
@@ -31,6 +30,11 @@ def check_privileges() -> None:
             f"recording needs {' and '.join(missing)}, which this process lacks",
             "run it as root: sudo iorec record ...",
         )
+
+
+def has_read_privilege() -> bool:
+    """Whether this process may open any file, by its inode too."""
+    return bool(_effective_capabilities() >> _CAP_DAC_READ_SEARCH & 1)
 
 
 def drop_privileges(user: User | None, *folders: Path) -> None:
@@ -74,6 +78,11 @@ def keep_read_privilege() -> None:
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     _set_capabilities((_CAP_DAC_READ_SEARCH,), (_CAP_DAC_READ_SEARCH,))
     ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _effective_capabilities() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("CapEff:")[2].split()[0], 16)
 
 
 def _may_user_go_on(user: User, folders: Iterable[Path]) -> bool:

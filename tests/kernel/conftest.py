@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -131,6 +132,26 @@ class Capture:
         ]
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_recording_left() -> Iterator[None]:
+    """Ends those that a test that failed has left."""
+    yield
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def stop_recording(process: subprocess.Popen[str]) -> None:
+    """Stops it as Ctrl-C does, and waits until the capture is written."""
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
 def start_recording(output: Path, *options: str | Path) -> subprocess.Popen[str]:
     """Starts `iorec record`; returns when it records."""
     process = subprocess.Popen(
@@ -138,6 +159,7 @@ def start_recording(output: Path, *options: str | Path) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
     )
+    _started.append(process)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("recording "):

@@ -1,7 +1,6 @@
 """What goes wrong beside the events is noted, and the recording goes on."""
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +11,14 @@ import pytest
 from iorec.cgroups import CgroupNames, cgroup_root
 from iorec.escape import escape_name
 from iorec.notes import Notes
-from tests.kernel.conftest import IOREC, LoopDevice, read_capture, run, start_recording
+from tests.kernel.conftest import (
+    IOREC,
+    LoopDevice,
+    read_capture,
+    run,
+    start_recording,
+    stop_recording,
+)
 
 READS = 50
 
@@ -31,8 +37,7 @@ def test_a_recording_goes_on_when_sysfs_is_gone(loop: LoopDevice, ram_folder: Pa
     run("nsenter", "-m", "-t", recording.pid, "umount", "--lazy", "/sys")
     run(*read_once(loop), stderr=subprocess.DEVNULL)
     time.sleep(1.5)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     capture = read_capture(output)
     assert len(capture.rows(device=loop.name, comm="dd")) == READS
     assert capture.metadata["diskstats"] == {}
@@ -66,8 +71,7 @@ def test_a_cgroup_may_be_called_anything(
         os.execvp("dd", read_once(loop))
     os.waitpid(pid, 0)
     time.sleep(0.3)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     capture = read_capture(output)
     wanted = f"/{folder.name}/{escape_name(name)}"
     assert len(capture.rows(comm="dd", cgroup=wanted)) == READS

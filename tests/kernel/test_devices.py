@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import signal
 import struct
 import subprocess
 import time
@@ -19,7 +18,7 @@ from iorec.diskstats import diskstats_delta, read_diskstats
 from iorec.loops import loop_backing
 from iorec.notes import Notes
 from iorec.uevents import DiskEvent
-from tests.kernel.conftest import LoopDevice, read_capture, run, start_recording
+from tests.kernel.conftest import LoopDevice, read_capture, run, start_recording, stop_recording
 from tests.kernel.test_accounting import completeness, mounted_ext4, mounted_new
 
 LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81
@@ -83,11 +82,6 @@ def write_partition_table(device: Path, *partitions: tuple[int, int]) -> None:
         disk.write(table)
 
 
-def stop(recording: subprocess.Popen[str]) -> None:
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
-
-
 def assert_nothing_disagrees(output: Path, *devices: str) -> None:
     compared = [row for row in completeness(output).devices if row.device in devices]
     assert compared
@@ -107,7 +101,7 @@ def test_a_loop_device_that_comes_back_with_another_file_is_a_new_one(
     with attached(number, ram_folder / "two", 16 << 20) as device:
         write(device)
         write(loop.path)
-        stop(recording)
+        stop_recording(recording)
     capture = read_capture(output)
     assert len(capture.rows(device=device.name, comm="dd")) == 2 * WRITES
     assert device.name not in capture.metadata["diskstats"]
@@ -150,7 +144,7 @@ def test_zram_that_comes_back_is_a_new_device(ram_folder: Path) -> None:
         remove_zram(control, device)
         assert add() == device
         write(device)
-        stop(recording)
+        stop_recording(recording)
     finally:
         remove_zram(control, device)
     capture = read_capture(ram_folder / "run.parquet")
@@ -178,7 +172,7 @@ def test_a_device_that_goes_is_not_compared_and_its_rows_have_its_name(
         write(device)
     loop_control(LOOP_CTL_REMOVE, number)
     time.sleep(1.5)
-    stop(recording)
+    stop_recording(recording)
     loop_control(LOOP_CTL_ADD, number)
     capture = read_capture(output)
     assert len(capture.rows(device=device.name, comm="dd")) == WRITES
@@ -198,7 +192,7 @@ def test_a_device_that_comes_while_recording_is_listed_with_its_partitions(
         run("partx", "-a", device)
         write(f"{device}p2")
         run("partx", "-d", device)  # before it can be looked up
-        stop(recording)
+        stop_recording(recording)
     capture = read_capture(output)
     assert len(capture.rows(device=device.name, partition=f"{device.name}p2", comm="dd")) == WRITES
     (described,) = [d for d in capture.metadata["devices"] if d["name"] == device.name]

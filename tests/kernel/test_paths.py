@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from iorec.escape import escape_name
-from tests.kernel.conftest import Capture, LoopDevice, read_capture, run, start_recording
+from tests.kernel.conftest import (
+    Capture,
+    LoopDevice,
+    read_capture,
+    run,
+    start_recording,
+    stop_recording,
+)
 from tests.kernel.test_accounting import mounted_ext4
 
 Record = Callable[..., Capture]
@@ -64,8 +71,7 @@ def test_each_file_has_its_path_whatever_it_is_called(
         recording = start_recording(output, *BIOS, loop.name)
         files = write_files(folder, count)
         run("sync", "-f", mount)
-        recording.send_signal(signal.SIGINT)
-        assert recording.wait(30) == 0
+        stop_recording(recording)
     capture = read_capture(output)
     assert_named(capture, files)
     assert capture.metadata["notes"] == []
@@ -100,8 +106,7 @@ def test_a_mount_point_may_be_called_anything(
         recording = start_recording(output, *BIOS, loop.name)
         files = write_files(mount, 3)
         run("sync", "-f", mount)
-        recording.send_signal(signal.SIGINT)
-        assert recording.wait(30) == 0
+        stop_recording(recording)
     assert_named(read_capture(output), files)
 
 
@@ -124,8 +129,7 @@ def test_a_file_system_below_another_mount_is_not_taken_for_that(
             hidden.flush()
             os.fsync(hidden.fileno())
             hidden.close()
-            recording.send_signal(signal.SIGINT)
-            assert recording.wait(30) == 0
+            stop_recording(recording)
         finally:
             run("umount", mount)
     names = {row["file"] for row in read_capture(output).rows(inode=inode)}
@@ -152,8 +156,7 @@ def test_a_folder_that_is_mounted_alone_gives_no_path_of_another(
             held.close()
             files = write_files(only, 1)
             run("sync", "-f", only)
-            recording.send_signal(signal.SIGINT)
-            assert recording.wait(30) == 0
+            stop_recording(recording)
         finally:
             run("umount", only)
             run("mount", loop.path, mount)
@@ -167,7 +170,7 @@ def finders_of(recorder: int) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            parent = int(path.read_bytes().rpartition(b")")[2].split()[1])
             words = path.with_name("cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
@@ -189,8 +192,7 @@ def writing_files(mount: Path, recording: subprocess.Popen[str]) -> Iterator[dic
     files |= write_files(later, 50)
     run("sync", "-f", mount)
     time.sleep(1.5)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
 
 
 @pytest.mark.parametrize("which", ["the one that answers", "the one that starts it", "one by one"])
@@ -223,8 +225,7 @@ def test_a_finder_that_hangs_is_replaced_and_that_is_noted(
             (mount / "file0").write_bytes(b"y" * WRITTEN)
             run("sync", "-f", mount)
             time.sleep(1.5)
-        recording.send_signal(signal.SIGINT)
-        assert recording.wait(30) == 0
+        stop_recording(recording)
     capture = read_capture(output)
     last = [row for row in capture.rows(op="write") if row["inode"] in files][-1]
     assert last["file"] == os.fsdecode(files[last["inode"]])
@@ -240,15 +241,16 @@ def test_without_a_finder_files_are_numbers_and_the_capture_says_for_how_long(
     output = ram_folder / "run.parquet"
     with mounted_ext4(loop, ram_folder / "mount") as mount:
         recording = start_recording(output, *BIOS, loop.name)
-        for victim in finders_of(recording.pid):
-            os.kill(victim, signal.SIGKILL)
+        finders = finders_of(recording.pid)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # at once, or one replaces the other
+            for finder in finders:
+                os.kill(finder, number)
         files = write_files(mount, 10)
         run("sync", "-f", mount)
         time.sleep(2.5)
         write_files(mount, 10)
         run("sync", "-f", mount)
-        recording.send_signal(signal.SIGINT)
-        assert recording.wait(30) == 0
+        stop_recording(recording)
     capture = read_capture(output)
     named = {row["inode"]: row["file"] for row in capture.rows() if row["inode"] in files}
     assert set(named) == set(files)
@@ -261,8 +263,7 @@ def test_without_a_finder_files_are_numbers_and_the_capture_says_for_how_long(
 def test_who_finds_paths_may_do_nothing_else(ram_folder: Path) -> None:
     recording = start_recording(ram_folder / "run.parquet")
     states = [Path(f"/proc/{pid}/status").read_text() for pid in finders_of(recording.pid)]
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     assert len(states) == 2
     for state in states:
         fields = dict(line.split(":\t", 1) for line in state.splitlines() if ":\t" in line)
@@ -280,5 +281,4 @@ def test_nothing_that_was_started_to_record_is_left_as_a_zombie(ram_folder: Path
     while len(children.read_text().split()) > 1:  # who finds paths
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)

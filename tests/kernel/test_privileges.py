@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import IOREC, start_recording
+from tests.kernel.conftest import IOREC, LoopDevice, read_capture, start_recording
+from tests.kernel.test_accounting import mounted_ext4
 
 NOBODY = 65534
 
@@ -70,3 +71,19 @@ def test_a_folder_of_somebody_else_can_still_be_written(
     output = folder / "x.parquet"
     subprocess.run([IOREC, "record", "-o", output, "--", "true"], env=environment, check=True)
     assert output.stat().st_uid == (sudo_uid or 0)
+
+
+def test_who_may_not_open_files_by_inode_is_told_why_they_have_no_paths(
+    loop: LoopDevice, ram_folder: Path
+) -> None:
+    output = ram_folder / "x.parquet"
+    without = ["setpriv", "--bounding-set=-dac_read_search", "--inh-caps=-dac_read_search"]
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        write = ["dd", "if=/dev/zero", f"of={mount}/file", "bs=4k", "count=1", "conv=fsync"]
+        record = [IOREC, "record", "-o", output, "-d", loop.name, "--", *write]
+        subprocess.run([*without, *record], check=True)
+        inode = (mount / "file").stat().st_ino
+    capture = read_capture(output)
+    assert {row["file"].endswith(f":{inode}") for row in capture.rows(inode=inode)} == {True}
+    (note,) = capture.metadata["notes"]
+    assert "CAP_DAC_READ_SEARCH" in note["message"]
