@@ -182,6 +182,9 @@ def _unsaved(rotation: Rotation, name: str, cause: Exception) -> IorecError:
     folder, part_name = rotation.folder, f"{name}{PART_SUFFIX}"
     message = f"cannot write {folder.path / name}: {cause}"
     spool: Path | None = folder.path / part_name
+    if not os.fstat(rotation.part.fileno()).st_size:
+        folder.remove(part_name)
+        return IorecError(message, advice(str(cause)))
     if not os.fstat(rotation.part.fileno()).st_nlink:
         spool = next(_copies(rotation.part, folder, part_name), None)
     elif not folder.exists(part_name):

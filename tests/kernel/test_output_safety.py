@@ -330,8 +330,10 @@ def recording_below(loop: LoopDevice, output: Path, cwd: Path, *options: str) ->
         cwd=cwd,
     )
     assert recording.stderr is not None
-    while not (line := recording.stderr.readline()).startswith("recording "):
-        assert line, recording.wait()
+    said = [recording.stderr.readline()]
+    while not said[-1].startswith("recording "):
+        assert said[-1], said
+        said.append(recording.stderr.readline())
     with running_load(loop, "--rw=randread"):
         yield recording
         time.sleep(0.5)
