@@ -38,7 +38,7 @@ def format_completeness(completeness: Completeness) -> str:
         (completeness.began_before, "began before"),
     )
     parts = [
-        f"{_recorded(completeness)} recorded",
+        f"{format_recorded(completeness)} recorded",
         *(f"{format_count(count)} {what}" for count, what in left_out if count),
         "0 lost",
         f"{format_count(completeness.in_flight)} in flight{_failed(completeness)}",
@@ -82,7 +82,7 @@ def _explain_missed(completeness: Completeness) -> str:
     )
 
 
-def _recorded(completeness: Completeness) -> str:
+def format_recorded(completeness: Completeness) -> str:
     """`1,234 I/Os`, or `1,234 requests and 5,678 bios`, which are not to be added up.
 
     Cache flushes are requests.
@@ -123,7 +123,7 @@ def _shortcomings(completeness: Completeness) -> list[str]:
         lost = f"{format_count(completeness.lost)} of {format_count(total)} I/Os lost ({causes})"
         said.append(f"{lost}, {in_flight}")
     else:
-        recorded = f"{_recorded(completeness)} recorded"
+        recorded = f"{format_recorded(completeness)} recorded"
         said.append(f"{recorded}, 0 known to be lost, {in_flight}")
     if completeness.identity_lost:
         count = format_count(completeness.identity_lost)

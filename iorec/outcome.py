@@ -5,29 +5,24 @@ To be imported when privileges are dropped: the analysis starts threads, and eac
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
-from analyze.completeness import make_completeness_of
+from analyze.completeness import Completeness, make_completeness_of
 from analyze.metadata import parse_metadata
 from analyze.units import format_bytes, format_count, format_duration
-from analyze.verdict import advise, format_completeness
+from analyze.verdict import advise, format_completeness, format_recorded
 from iorec.messages import format_unmatched
 from iorec.recording import Result
 
 
 def format_end(result: Result) -> str:
     """What was recorded, what was lost, and the next command."""
-    counts = result.metadata["counts"]
+    completeness = _check(result)
     duration = format_duration(result.metadata["duration_s"] * 1e9)
-    layers = counts.get("layers") or {"request": counts}  # earlier captures have but one
-    recorded = " and ".join(
-        f"{format_count(layers[layer]['recorded'])} {layer if len(layers) > 1 else 'I/O'}s, "
-        f"{format_bytes(_recorded_bytes(counts, layer))}"
-        for layer in layers
-    )
+    size = sum(row["recorded_bytes"] for row in result.metadata["counts"]["devices"])
     return "\n".join(
         (
-            f"{recorded} in {duration}; {format_count(result.lost)} lost",
+            f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"
+            f" {format_count(completeness.lost)} lost",
             f"{result.path} ({format_bytes(result.size_bytes)})",
             f"next: iorec report {result.path}",
         )
@@ -46,8 +41,7 @@ class Verdict:
 
 def verdict(result: Result) -> Verdict:
     """Whether the capture holds every I/O that was asked for, and if not, why."""
-    metadata = parse_metadata(json.dumps(result.metadata).encode())
-    completeness = make_completeness_of(metadata)
+    completeness = _check(result)
     message, advice = format_completeness(completeness), advise(completeness)
     warnings = [] if completeness.is_complete else [message, *advice]
     counts = result.metadata["counts"]
@@ -61,5 +55,5 @@ def verdict(result: Result) -> Verdict:
     )
 
 
-def _recorded_bytes(counts: dict[str, Any], layer: str) -> int:
-    return sum(row["recorded_bytes"] for row in counts["devices"] if row["layer"] == layer)
+def _check(result: Result) -> Completeness:
+    return make_completeness_of(parse_metadata(json.dumps(result.metadata).encode()))
