@@ -10,12 +10,16 @@
 int bio_queue(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[QUEUE_BIO_ARGUMENT];
-	struct lane *mine = enter(ctx, BIO_QUEUE_LANE);
+	struct lane *mine = enter(BIO_QUEUE_LANE);
 	struct slot *slot;
+	u64 key;
 
 	if (!mine)
 		return 0;
-	slot = submit(mine, BIO_QUEUE_LANE, BIO_LAYER, plain(bio, &mine->scratch) | 1, bio,
+	key = plain(bio, &mine->scratch) | 1;
+	if (copy_number() && has_begun(key))
+		return 0;
+	slot = submit(mine, BIO_QUEUE_LANE, BIO_LAYER, key, bio,
 		      dev_of_bio(bio), partno_of_bio(bio), bio->bi_opf, bio->bi_size);
 	if (slot)
 		slot->sector = bio->bi_sector;
@@ -31,7 +35,7 @@ int bio_remap(u64 *ctx)
 #ifdef HAVE_BI_BDEV
 	struct bio *bio = (struct bio *)ctx[REMAP_BIO_ARGUMENT];
 	u32 from = ctx[REMAP_BIO_ARGUMENT + 1];
-	struct lane *mine = enter(ctx, BIO_REMAP_LANE);
+	struct lane *mine = enter(BIO_REMAP_LANE);
 	struct slot *slot;
 
 	/* From a partition to its disk. */
@@ -79,10 +83,13 @@ static inline bool is_last_end(struct entry entry)
 static inline void end_bio(struct lane *mine, u32 first_lane, struct entry entry, u8 error,
 			   bool is_whole)
 {
+	take_turn(mine);
 	mine->runs++;
 	if (slot_of(entry)->is_part) {
 		entry = end_part(entry);
 		is_whole = false;
+	} else {
+		slot_of(entry)->has_ended = true;
 	}
 	if (entry.bucket && error && !slot_of(entry)->error)
 		slot_of(entry)->error = error;
@@ -95,7 +102,7 @@ static inline void end_bio(struct lane *mine, u32 first_lane, struct entry entry
 int bio_complete(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[COMPLETE_BIO_ARGUMENT];
-	struct lane *mine = enter(ctx, BIO_COMPLETE_LANE);
+	struct lane *mine = enter(BIO_COMPLETE_LANE);
 	struct entry entry;
 	u64 key;
 
@@ -106,6 +113,8 @@ int bio_complete(u64 *ctx)
 		end_bio(mine, BIO_COMPLETE_LANE, entry, bio->bi_status, true);
 		return 0;
 	}
+	if (copy_number())
+		return 0;
 	mine->runs++;
 	if (find_whole(bio, &key, &mine->scratch).bucket)
 		/* A part of which nothing was seen: md shows its splits since 6.18. */
@@ -127,7 +136,7 @@ BPF_PROG_ARRAY(complete_more_bios, MOST_COPIES);
 int bios_complete(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[0];
-	struct lane *mine = enter(ctx, BIOS_COMPLETE_LANE);
+	struct lane *mine = enter(BIOS_COMPLETE_LANE);
 	u32 left = ctx[2], dev, done, i, j;
 #ifdef HAVE_BLK_STATUS
 	u8 error = ctx[1];
@@ -157,9 +166,10 @@ int bios_complete(u64 *ctx)
 			return 0;
 		left -= bio->bi_size;
 		entry = find_in_loop(plain(bio, &mine->scratch) | 1);
-		if (entry.bucket) {
+		if (entry.bucket && !slot_of(entry)->has_ended) {
 			end_bio(mine, BIOS_COMPLETE_LANE, entry, error, false);
-		} else if (bio->bi_flags & BIO_TRACE_COMPLETION) {
+		} else if (!entry.bucket && !copy_number() &&
+			   bio->bi_flags & BIO_TRACE_COMPLETION) {
 			/* Without the flag it was not queued: a clone of another request's. */
 			mine->runs++;
 			note_unmatched(mine, BIO_LAYER, dev, bio->bi_opf, bio->bi_size);

@@ -24,6 +24,9 @@ static inline void trace_complete(u64 latency_ns, u32 bytes, u16 error)
 #endif
 }
 
+/* No request is that large. */
+#define NOTHING_COMPLETED (~0ULL)
+
 /* Puts an I/O into the table; NULL if there is no room. */
 static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, u64 key,
 				  struct bio *bio, u32 dev, u8 partno, u32 cmd_flags, u32 bytes)
@@ -32,6 +35,7 @@ static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, 
 	struct identity who = {.cgroup = bpf_get_current_cgroup_id(), .pid = id >> 32, .tid = id};
 	struct slot *slot;
 
+	take_turn(mine);
 	mine->runs++;
 	slot = claim(key, mine, first_lane);
 	if (!slot)
@@ -47,6 +51,8 @@ static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, 
 	slot->error = 0;
 	slot->bios_or_above = slot->is_part ? slot->bios_or_above : 0;
 	slot->is_part = false;
+	slot->has_ended = false;
+	slot->left = NOTHING_COMPLETED;
 	slot->is_filtered = !is_wanted_device(dev, partno) || !is_wanted_op(slot->cmd_flags) ||
 			    !is_wanted_submitter(&who);
 	if (!slot->is_filtered) {
@@ -182,6 +188,7 @@ static inline struct slot *note_part(struct lane *mine, u32 first_lane, struct b
 	if (!slot)
 		return NULL;
 	slot->is_part = true;
+	slot->has_ended = false;
 	slot->bios_or_above = above;
 	slot->whole_key = 0;
 	if (!is_split)
@@ -201,7 +208,7 @@ static inline struct slot *note_part(struct lane *mine, u32 first_lane, struct b
 int bio_split(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[SPLIT_BIO_ARGUMENT];
-	struct lane *mine = enter(ctx, BIO_SPLIT_LANE);
+	struct lane *mine = enter(BIO_SPLIT_LANE);
 	struct tally *tally;
 
 	if (!mine)

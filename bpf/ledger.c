@@ -19,10 +19,10 @@ BPF_F_TABLE("array", u32, struct control, control, 1, MMAPABLE);
  * interrupt interrupts, or that is preempted, which tracepoints can be since f7d327654b88 and
  * a46023d5616e (7.0). So each program that this can happen to is loaded several times, as copies
  * that differ in COPY_MARK alone. All are called for each event, in turn, and the first that runs
- * takes the event. Each copy has a lane of its own on each CPU.
+ * takes it; the others see by the table that it was taken. Each copy has a lane of its own on each
+ * CPU. What only counts events has no copies: how often it was skipped is in the capture.
  */
 BPF_F_TABLE("array", u32, struct lane, lanes, LANES * CPUS, MMAPABLE);
-BPF_F_TABLE("array", u32, struct turns, turns, LANES * CPUS, 0);
 /* For each CPU some 50 devices with their operations. Added to atomically. */
 #define TALLY_BUCKETS 32
 BPF_F_TABLE("array", u32, struct tally_bucket, tallies, CPUS * TALLY_BUCKETS, MMAPABLE);
@@ -58,10 +58,8 @@ static inline bool recording(void)
 	return settings && settings->is_recording;
 }
 
-/* Which copy of its program this is; the loader puts the number in place of the mark. */
-#define IS_LAST_COPY 8
-#define HAS_COPIES 16
-static inline u64 copy_mark(void)
+/* Which copy of its program this is, from 0; the loader puts the number in place of the mark. */
+static inline u32 copy_number(void)
 {
 	u64 answer;
 
@@ -69,71 +67,19 @@ static inline u64 copy_mark(void)
 	return answer;
 }
 
-static inline u32 copy_number(void)
-{
-	return copy_mark() & (MOST_COPIES - 1);
-}
-
-static inline bool note_turn(struct turns *turn, u64 context)
-{
-	int i;
-
-#pragma unroll
-	for (i = 0; i < MOST_TURNS; i++) {
-#ifdef HAVE_CMPXCHG
-		if (!__sync_val_compare_and_swap(&turn->contexts[i], 0, context))
-			return true;
-#else
-		/* What comes between has taken its own place out again (without preemption). */
-		if (!turn->contexts[i]) {
-			turn->contexts[i] = context;
-			return true;
-		}
-#endif
-	}
-	/* Left by copies that were themselves skipped. */
-	turn->contexts[hash(context) >> 62] = context;
-	return true;
-}
-
-/*
- * Whether this copy is the first that runs for an event. The event's context is known by where its
- * arguments lie, on a stack of its own; the last copy takes the context out again.
- */
-static inline bool takes_turn(const void *ctx, u32 first_lane)
-{
-	u32 index = first_lane * CPUS + bpf_get_smp_processor_id();
-	struct turns *turn = turns.lookup(&index);
-	u64 context;
-	int i;
-
-	if (!turn)
-		return false;
-	context = plain(ctx, &turn->scratch[copy_number()]);
-#pragma unroll
-	for (i = 0; i < MOST_TURNS; i++) {
-		if (turn->contexts[i] != context)
-			continue;
-		if (copy_mark() & IS_LAST_COPY)
-			turn->contexts[i] = 0;
-		return copy_number() == 0;
-	}
-	return copy_mark() & IS_LAST_COPY || note_turn(turn, context);
-}
-
-/* The lane of this copy of a program, to be left by leave(); NULL if there is nothing to do. */
-static inline struct lane *enter(const void *ctx, u32 first_lane)
+/* The lane of this copy of a program; NULL if there is nothing to do. */
+static inline struct lane *enter(u32 first_lane)
 {
 	u32 index = (first_lane + copy_number()) * CPUS + bpf_get_smp_processor_id();
-	struct lane *mine = recording() ? lanes.lookup(&index) : NULL;
 
-	if (!mine || !(copy_mark() & HAS_COPIES) || mine->done_bios)
-		return mine;
-	if (!takes_turn(ctx, first_lane))
-		return NULL;
+	return recording() ? lanes.lookup(&index) : NULL;
+}
+
+/* Notes that this copy is the first that runs for an event. */
+static inline void take_turn(struct lane *mine)
+{
 	if (copy_number())
 		mine->turns++;
-	return mine;
 }
 
 /* 1 or 0, in such a way that neither the compiler nor the verifier makes a branch of it. */

@@ -40,7 +40,10 @@ struct record {
 /* An I/O in flight: one cache line, so that two never share one. */
 struct slot {
 	u64 start_ns;
-	u64 whole_key;		/* of a part: the key of the whole, or 0 */
+	union {
+		u64 whole_key;	/* of a part: the key of the whole, or 0 */
+		u64 left;	/* of a request: bytes left when a part of it completed last */
+	};
 	u64 issue_ns;		/* 0: not handed to the driver, or the device below, yet */
 	u64 sector;
 	u32 bytes;
@@ -55,7 +58,8 @@ struct slot {
 	u8 partno;
 	u8 is_filtered;
 	u8 is_part;		/* a bio that is no I/O: split off from one, or not queued yet */
-	u8 padding[2];
+	u8 has_ended;		/* a bio that waits for its parts */
+	u8 padding;
 };
 
 #define SLOTS_PER_BUCKET 8
@@ -108,7 +112,7 @@ struct cached_identity {
  */
 struct lane {
 	u64 scratch;
-	u64 turns;		/* events that a copy took because those before it were running */
+	u64 turns;		/* events that a copy took as those before it were running */
 	u64 runs;		/* I/Os begun, or completions reported */
 	u64 recorded;
 	u64 ring_full;
@@ -125,13 +129,7 @@ struct lane {
 	u64 padding;
 };
 
-/* The contexts whose event a copy of a program has taken, on one CPU, and room for each copy. */
 #define MOST_COPIES 4
-#define MOST_TURNS 4
-struct turns {
-	u64 scratch[MOST_COPIES];
-	u64 contexts[MOST_TURNS];	/* 0: free */
-};
 
 /* I/Os of one layer, device and operation that got no record, counted on one CPU. */
 struct tally {

@@ -6,12 +6,16 @@
 int rq_start(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[0];
-	struct lane *mine = enter(ctx, RQ_START_LANE);
+	struct lane *mine = enter(RQ_START_LANE);
 	struct slot *slot;
+	u64 key;
 
 	if (!mine)
 		return 0;
-	slot = submit(mine, RQ_START_LANE, REQUEST_LAYER, plain(rq, &mine->scratch), rq->bio,
+	key = plain(rq, &mine->scratch);
+	if (copy_number() && has_begun(key))
+		return 0;
+	slot = submit(mine, RQ_START_LANE, REQUEST_LAYER, key, rq->bio,
 		      dev_of_disk(disk_of_request(rq)), partno_of_bio(rq->bio), rq->cmd_flags,
 		      rq->__data_len);
 	if (slot)
@@ -33,7 +37,7 @@ static inline struct entry find_request(struct request *rq, u64 *scratch)
 int rq_start(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[GETRQ_BIO_ARGUMENT];
-	struct lane *mine = enter(ctx, RQ_START_LANE);
+	struct lane *mine = enter(RQ_START_LANE);
 	struct slot *slot;
 
 	if (!mine)
@@ -77,6 +81,7 @@ static inline struct slot *rekey(struct entry entry, u64 key, struct lane *mine)
 		slot->bios_or_above = 0;
 		slot->is_filtered = old->is_filtered;
 		slot->is_part = false;
+		slot->left = old->left;
 	}
 	set_key(entry, 0);
 	return slot;
@@ -92,6 +97,16 @@ static inline bool begins_at_issue(u32 op)
 #else
 	return op == REQ_OP_FLUSH || op >= FIRST_PASSTHROUGH_OP;
 #endif
+}
+
+/* Whether a copy before this one has taken the event, or none has anything to do. */
+static inline bool is_issue_taken(struct request *rq, u64 key)
+{
+	struct entry entry = find_in_loop(key);
+
+	if (!entry.bucket)
+		return !begins_at_issue(rq->cmd_flags & REQ_OP_MASK);
+	return slot_of(entry)->issue_ns;
 }
 
 static inline struct slot *begin_at_issue(struct request *rq, u64 key, struct lane *mine)
@@ -110,6 +125,7 @@ static inline struct slot *begin_at_issue(struct request *rq, u64 key, struct la
 	slot->partno = 0;
 	slot->bios_or_above = 0;
 	slot->is_part = false;
+	slot->left = NOTHING_COMPLETED;
 	slot->is_filtered = !IS_UNKNOWN_SUBMITTER_WANTED || !is_wanted_device(slot->dev, 0) ||
 			    !is_wanted_op(slot->cmd_flags);
 	return slot;
@@ -178,15 +194,20 @@ static inline struct slot *slot_at_issue(struct request *rq, u64 key, struct lan
 int rq_issue(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[ISSUE_REQUEST_ARGUMENT];
-	struct lane *mine = enter(ctx, RQ_ISSUE_LANE);
+	struct lane *mine = enter(RQ_ISSUE_LANE);
 	struct slot *slot;
 	u32 bios;
+	u64 key;
 
 	if (!mine)
 		return 0;
+	key = plain(rq, &mine->scratch);
+	if (copy_number() && is_issue_taken(rq, key))
+		return 0;
+	take_turn(mine);
 	/* First, or the verifier would look at its loop once for each place of the slot. */
 	bios = count_bios(rq);
-	slot = slot_at_issue(rq, plain(rq, &mine->scratch), mine);
+	slot = slot_at_issue(rq, key, mine);
 	if (!slot)
 		return 0;
 	slot->issue_ns = bpf_ktime_get_ns();
@@ -204,18 +225,21 @@ int rq_issue(u64 *ctx)
 int rq_requeue(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[REQUEUE_REQUEST_ARGUMENT];
-	struct lane *mine = enter(ctx, RQ_REQUEUE_LANE);
+	struct lane *mine = enter(RQ_REQUEUE_LANE);
 	struct tally *tally;
 	struct entry entry;
 
 	if (!mine)
 		return 0;
+	entry = find_request(rq, &mine->scratch);
+	if (copy_number() && (!entry.bucket || !slot_of(entry)->issue_ns))
+		return 0;
+	take_turn(mine);
 	mine->events++;
 	tally = tally_of(REQUEST_LAYER, dev_of_disk(disk_of_request(rq)),
 			 effective_flags(rq->cmd_flags, rq->__data_len));
 	if (tally)
 		count(tally->requeues, 1);
-	entry = find_request(rq, &mine->scratch);
 	if (entry.bucket)
 		slot_of(entry)->issue_ns = 0;
 	return 0;
@@ -233,7 +257,7 @@ int back_merge(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[BACK_MERGE_BIO_ARGUMENT];
 
-	if (enter(ctx, BACK_MERGE_LANE))
+	if (enter(BACK_MERGE_LANE))
 		note_merge(dev_of_bio(bio), bio->bi_opf);
 	return 0;
 }
@@ -242,7 +266,7 @@ int front_merge(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[FRONT_MERGE_BIO_ARGUMENT];
 
-	if (enter(ctx, FRONT_MERGE_LANE))
+	if (enter(FRONT_MERGE_LANE))
 		note_merge(dev_of_bio(bio), bio->bi_opf);
 	return 0;
 }
@@ -251,13 +275,16 @@ int front_merge(u64 *ctx)
 int rq_merge(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[MERGE_REQUEST_ARGUMENT];
-	struct lane *mine = enter(ctx, RQ_MERGE_LANE);
+	struct lane *mine = enter(RQ_MERGE_LANE);
 	struct entry entry;
 
 	if (!mine)
 		return 0;
-	note_merge(dev_of_disk(disk_of_request(rq)), rq->cmd_flags);
 	entry = find_request(rq, &mine->scratch);
+	if (copy_number() && !entry.bucket)
+		return 0;
+	take_turn(mine);
+	note_merge(dev_of_disk(disk_of_request(rq)), rq->cmd_flags);
 	if (!entry.bucket)
 		return 0;
 	mine->events++;
@@ -280,7 +307,7 @@ static inline bool is_continuation(struct request *rq, u32 nr_bytes, u32 left)
 int rq_complete(u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[0];
-	struct lane *mine = enter(ctx, RQ_COMPLETE_LANE);
+	struct lane *mine = enter(RQ_COMPLETE_LANE);
 	u32 nr_bytes = ctx[2], left = rq->__data_len;
 #ifdef HAVE_BLK_STATUS
 	u8 error = ctx[1];
@@ -292,15 +319,20 @@ int rq_complete(u64 *ctx)
 
 	if (!mine)
 		return 0;
-	mine->runs++;
 	entry = find_request(rq, &mine->scratch);
 	slot = entry.bucket ? slot_of(entry) : NULL;
+	if (copy_number() && (!slot || slot->left == left))
+		return 0;
+	take_turn(mine);
+	mine->runs++;
 	if (slot && error && !slot->error)
 		slot->error = error;
 	if (is_continuation(rq, nr_bytes, left)) {
 		mine->continuations++;
-		if (slot)
+		if (slot) {
 			slot->done_bytes_or_parts += nr_bytes;
+			slot->left = left;
+		}
 		return 0;
 	}
 	if (!slot) {

@@ -70,6 +70,14 @@ static inline struct entry find_in_loop(u64 key)
 	return entry;
 }
 
+/* Whether a copy before this one has put the I/O into the table. */
+static inline bool has_begun(u64 key)
+{
+	struct entry entry = find(key);
+
+	return entry.bucket && !slot_of(entry)->is_part && !slot_of(entry)->issue_ns;
+}
+
 static inline u32 layer_of(const struct slot *slot)
 {
 	return slot->source / CPUS;

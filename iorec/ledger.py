@@ -12,7 +12,7 @@ from iorec.arrow import distinct
 from iorec.device_watch import DeviceWatch
 from iorec.gaps import Gaps, Span
 from iorec.kernel_names import KernelNames
-from iorec.plan import LAYERS
+from iorec.plan import COUNTERS_OF_EVENTS, LAYERS
 from iorec.probes import Probes
 
 _Place = tuple[str, int, int]  # layer, device number, op
@@ -151,6 +151,7 @@ class Ledger:
             "layers": layers,
             "merged": self._grown(now, ("rq_merge",), "events"),
             "requeued": self._grown(now, ("rq_requeue",), "events"),
+            "missed_events": self._missed(now, COUNTERS_OF_EVENTS),
             "in_flight_at_start": self._in_flight_at_start,
             "devices": _entries(by_place, _COUNTED, _PLACE_KEYS),
             "events": _entries(by_place, _EVENTS, ("device", "op")),
@@ -169,14 +170,9 @@ class Ledger:
         def completed(name: str) -> int:
             return self._grown(now, programs.complete, name)
 
-        def missed(*names: str) -> int:
-            """Events that no copy of these programs took."""
-            skipped = sum(now.missed.get(p, 0) - self._start.missed.get(p, 0) for p in names)
-            return max(0, skipped - self._grown(now, names, "turns"))
-
         unmatched = completed("unmatched")
         table_full = min(unmatched, self._grown(now, programs.claiming, "table_full"))
-        missed_start = min(unmatched - table_full, missed(programs.start))
+        missed_start = min(unmatched - table_full, self._missed(now, (programs.start,)))
         stale = self._grown(now, programs.claiming, "stale")
         seen_over = self._totals["missed_completion", layer]
         return {
@@ -192,10 +188,15 @@ class Ledger:
                 "ring_full": completed("ring_full"),
                 "table_full": table_full,
                 "missed_start": missed_start,
-                "missed_completion": max(stale + seen_over, missed(*programs.complete)),
+                "missed_completion": max(stale + seen_over, self._missed(now, programs.complete)),
                 "spool_failed": self._totals["spool_failed", layer],
             },
         }
+
+    def _missed(self, now: Snapshot, programs: Sequence[str]) -> int:
+        """Events that no copy of these programs took."""
+        skipped = sum(now.missed.get(p, 0) - self._start.missed.get(p, 0) for p in programs)
+        return max(0, skipped - self._grown(now, programs, "turns"))
 
     def _grown(self, now: Snapshot, programs: Sequence[str], name: str) -> int:
         """By how much a counter of some programs has grown, on all CPUs."""

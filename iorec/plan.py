@@ -24,6 +24,8 @@ _PROGRAMS = {
     },
 }
 _PROGRAMS_OF_ALL_LAYERS = {"bio_split": "block_split"}
+# They change nothing, so that no copy could see that another one ran.
+COUNTERS_OF_EVENTS = ("back_merge", "front_merge")
 # Interrupts complete I/Os: one of a device may come in the middle of a softirq's completions, and
 # that in the middle of a task's.
 _COPIES_OF_INTERRUPTIBLE = {"rq_complete": 3, "bio_complete": 3, "bios_complete": 3}
@@ -85,7 +87,7 @@ class Plan:
 
     def copy_count(self, program: str) -> int:
         """How often the program is loaded (bpf/ledger.c)."""
-        if self.is_preemptible:
+        if self.is_preemptible and program not in COUNTERS_OF_EVENTS:
             return _COPIES_IF_PREEMPTIBLE
         return _COPIES_OF_INTERRUPTIBLE.get(program, 1)
 

@@ -30,7 +30,6 @@ MAPS = ("records", "control", "lanes", "in_flight", "tallies", "gaps")
 _CALLS_ITSELF = "bios_complete"  # by the table of tail calls
 # No other number in the programs, see copy_mark() in bpf/ledger.c.
 _COPY_MARK = 0x2EC0_17D5
-_IS_LAST_COPY, _HAS_COPIES = 8, 16
 _START_BEFORE_6_5 = "block_getrq"
 
 # include/uapi/linux/bpf.h
@@ -115,7 +114,7 @@ def _load_with(
     with ThreadPoolExecutor() as pool:
         loading = {
             name: [
-                pool.submit(load_program, bcc, module, name, target, copy, plan.copy_count(name))
+                pool.submit(load_program, bcc, module, name, target, copy)
                 for copy in range(plan.copy_count(name))
             ]
             for name, target in targets.items()
@@ -142,9 +141,7 @@ def copy_name(program: str, copy: int) -> str:
     return f"{program}_{copy + 1}" if copy else program
 
 
-def load_program(
-    bcc: Any, module: Any, name: str, tracepoint_id: int, copy: int = 0, copy_count: int = 1
-) -> int:
+def load_program(bcc: Any, module: Any, name: str, tracepoint_id: int, copy: int = 0) -> int:
     """A file descriptor of a compiled program, which the verifier has let through."""
     log = ctypes.create_string_buffer(1 << 20)
     opts = _ProgLoadOpts(
@@ -157,11 +154,9 @@ def load_program(
     start = bcc.lib.bpf_function_start(module.module, name.encode())
     size = bcc.lib.bpf_function_size(module.module, name.encode())
     instructions = ctypes.string_at(start, size)
-    if struct.pack("=I", _COPY_MARK) not in instructions and copy_count > 1:
+    if struct.pack("=I", _COPY_MARK) not in instructions and copy:
         raise IorecError(f"the program {name} has no mark", "please report this as a defect")
-    is_last = copy == copy_count - 1
-    mark = copy | _IS_LAST_COPY * is_last | _HAS_COPIES * (copy_count > 1)
-    instructions = instructions.replace(struct.pack("=I", _COPY_MARK), struct.pack("=I", mark))
+    instructions = instructions.replace(struct.pack("=I", _COPY_MARK), struct.pack("=I", copy))
 
     def load() -> int:
         arguments = instructions, size // 8, ctypes.byref(opts)

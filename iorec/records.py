@@ -52,7 +52,8 @@ SLOT = np.dtype(
         ("partno", "u1"),
         ("is_filtered", "u1"),
         ("is_part", "u1"),
-        ("padding", "V2"),
+        ("has_ended", "u1"),
+        ("padding", "u1"),
     ]
 )
 
