@@ -19,7 +19,7 @@ struct comm_key {
 BPF_HASH(filter_comm, struct comm_key, u8, 64);
 #endif
 #ifdef COMM_GLOBS
-/* All ways to match a glob, followed at once: see iorec/comm_glob.py. 1 KiB each. */
+/* All ways to match a glob, followed at once: see iorec/kernel/comm_glob.py. 1 KiB each. */
 struct comm_glob {
 	u32 masks[256];		/* of each byte: in the low half the states that it takes to the next
 				 * one, in the high half those that it keeps */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the kernel programs share with the recorder; iorec/records.py holds the same layouts. */
+/* What the kernel programs share with the recorder; iorec/kernel/layouts.py holds the same layouts. */
 
 #define NO_ISSUE (~0ULL)
 

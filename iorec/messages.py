@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyze.units import format_count, format_duration
-from iorec.devices import disk_of_file
-from iorec.filters import Filters, filter_options
-from iorec.output import leftover_spools
-from iorec.session import Settings
+from iorec.host.devices import disk_of_file
+from iorec.record.filters import Filters, filter_options
+from iorec.record.session import Settings
+from iorec.store.folder import leftover_spools
 
 
 def format_start(settings: Settings, *, has_trace: bool) -> str:

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from analyze.units import format_bytes, format_count
-from iorec.filters import Filters, filter_options
-from iorec.limits import Limits
 from iorec.messages import format_unmatched
-from iorec.recorder import State
+from iorec.record.filters import Filters, filter_options
+from iorec.record.limits import Limits
+from iorec.record.recorder import State
 
 _PATIENCE_S = 5.0
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyze.errors import IorecError
-from iorec.comm_glob import LONGEST_NAME, glob_masks
+from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks
 
 PIECES = ["a", "b", "c", "*", "?", "[ab]", "[!a]", "[^b]", "[a-c]", "[]a]", "[", "]"]
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from analyze.metadata import Metadata, parse_metadata
-from iorec.clock import read_clocks
-from iorec.device_inventory import describe_device, gone_device
-from iorec.devices import disk_name
-from iorec.diskstats import DiskStats, diskstats_delta, read_diskstats
-from iorec.escape import escape_name
-from iorec.filters import Filters
-from iorec.metadata import Facts, build_metadata
-from iorec.notes import Notes
+from iorec.host.clock import read_clocks
+from iorec.host.device_inventory import describe_device, gone_device
+from iorec.host.devices import disk_name
+from iorec.host.diskstats import DiskStats, diskstats_delta, read_diskstats
+from iorec.host.escape import escape_name
+from iorec.host.notes import Notes
+from iorec.record.filters import Filters
+from iorec.record.metadata import Facts, build_metadata
 from tests.builders import metadata, table
 
 READINGS = 4

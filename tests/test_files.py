@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from iorec import files
-from iorec.file_paths import FilePaths
-from iorec.files import Files
-from iorec.path_finder import FOUND, NUMBER, Inode
+from iorec.host.inode_paths import FilePaths
+from iorec.host.path_finder import FOUND, NUMBER, Inode
+from iorec.record import files
+from iorec.record.files import Files
 
 DEV = 7 << 20 | 3
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from iorec.cgroups import CgroupNames
-from iorec.files import Files
-from iorec.identities import UNKNOWN, Identities, keys_of
-from iorec.notes import Notes
-from iorec.records import ANNOUNCEMENT, LOST_IDENTITY, RECORD
+from iorec.host.cgroups import CgroupNames
+from iorec.host.notes import Notes
+from iorec.kernel.layouts import ANNOUNCEMENT, LOST_IDENTITY, RECORD
+from iorec.record.files import Files
+from iorec.record.identities import UNKNOWN, Identities, keys_of
 
 
 def announced(*submitters: tuple[int, int, int]) -> np.ndarray:

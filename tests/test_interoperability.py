@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from analyze.schema import SCHEMA
-from iorec.convert import convert
-from iorec.output import Folder
-from iorec.spool import Spool
+from iorec.store.convert import convert
+from iorec.store.folder import Folder
+from iorec.store.spool import Spool
 from tests.builders import START_NS, metadata, table
 
 # More than a row group.

@@ -21,10 +21,10 @@ from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES
 from analyze.schema import SCHEMA
 from iorec.cli import run
-from iorec.convert import convert
-from iorec.output import Folder
-from iorec.spool import Spool, read_spool
-from iorec.stream_names import LONGEST_NAME_BYTES
+from iorec.store.convert import convert
+from iorec.store.folder import Folder
+from iorec.store.spool import Spool, read_spool
+from iorec.store.stream_names import LONGEST_NAME_BYTES
 from tests.builders import metadata, mixed_table, table, write_capture, write_spool
 
 MIB = 1 << 20
@@ -388,8 +388,8 @@ import sys, types
 from pathlib import Path
 def convert(*_, **__):
     sys.exit(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0])
-sys.modules["iorec.convert"] = types.SimpleNamespace(convert=convert)
-sys.modules["iorec.recording"] = types.SimpleNamespace(Result=None)
+sys.modules["iorec.store.convert"] = types.SimpleNamespace(convert=convert)
+sys.modules["iorec.record.recording"] = types.SimpleNamespace(Result=None)
 from iorec.cli import run
 run(["recover", sys.argv[1]])
 """
@@ -409,7 +409,7 @@ def test_a_rotating_recording_that_has_dropped_them_recovers_its_files(tmp_path:
     code = """
 import os, sys
 from iorec.cli import run
-from iorec.privileges import _set_capabilities
+from iorec.host.privileges import _set_capabilities
 _set_capabilities((0, 1), (0, 1))  # CAP_CHOWN and CAP_DAC_OVERRIDE
 sys.exit(run(["recover", sys.argv[1]]))
 """

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 import analyze
 from analyze.metadata import MAX_METADATA_BYTES, parse_metadata
 from analyze.schema import SCHEMA
-from iorec.convert import convert
-from iorec.metadata_json import to_json
-from iorec.output import Folder
-from iorec.spool import Spool, read_spool
-from iorec.stream_names import LONGEST_NAME_BYTES, MOST_NAMES_BYTES
+from iorec.store.convert import convert
+from iorec.store.folder import Folder
+from iorec.store.metadata_json import to_json
+from iorec.store.spool import Spool, read_spool
+from iorec.store.stream_names import LONGEST_NAME_BYTES, MOST_NAMES_BYTES
 from tests.builders import metadata, table
 from tests.test_recover import MIB, MOST_BYTES, batch, recover_in_process, with_column
 

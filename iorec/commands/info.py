@@ -2,8 +2,8 @@
 
 import shutil
 
+from iorec.host.signals import raising_interrupts
 from iorec.options import Captures, Json, Verbose
-from iorec.signals import raising_interrupts
 
 EPILOG = """\b
 Examples:

@@ -7,10 +7,10 @@ import typer
 
 from analyze.errors import IorecError
 from analyze.plot.kinds import Kind
+from iorec.host.signals import interruptible, raising_interrupts
+from iorec.host.workload import invoking_user
 from iorec.options import Begin, Captures, End, Layer, Verbose, Where
-from iorec.output import Folder, check_free
-from iorec.signals import interruptible, raising_interrupts
-from iorec.workload import invoking_user
+from iorec.store.folder import Folder, check_free
 
 EPILOG = """\b
 Examples:

@@ -111,11 +111,11 @@ def record(
     from analyze.errors import IorecError
     from analyze.units import parse_duration_ns, parse_size_bytes
     from iorec import __version__
-    from iorec.filters import Filters, resolve_layers, with_resolved_devices
-    from iorec.limits import Limits
+    from iorec.host.privileges import check_privileges
     from iorec.messages import format_start, format_warnings
-    from iorec.privileges import check_privileges
-    from iorec.session import Settings, buffer_bytes, record_session
+    from iorec.record.filters import Filters, resolve_layers, with_resolved_devices
+    from iorec.record.limits import Limits
+    from iorec.record.session import Settings, buffer_bytes, record_session
 
     duration_ns = parse_duration_ns(duration) if duration else None
     max_size_bytes = parse_size_bytes(max_size) if max_size else None

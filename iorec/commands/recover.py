@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from iorec.host.signals import SignalWaiter
 from iorec.options import Verbose
-from iorec.signals import SignalWaiter
 
 EPILOG = """\b
 Examples:
@@ -33,7 +33,7 @@ def recover(
     Every I/O up to the last second before a crash, kill or power cut becomes a capture that is
     marked as recovered.
     """
-    from iorec.recover import recover as recover_spool
+    from iorec.record.recover import recover as recover_spool
 
     with SignalWaiter() as signals:
         result = recover_spool(part, output, lambda _: signals.check(), is_forced=force)

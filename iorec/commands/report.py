@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from analyze.errors import IorecError
+from iorec.host.signals import interruptible, raising_interrupts
 from iorec.options import Begin, Captures, End, Json, Layer, Verbose, Where
-from iorec.signals import interruptible, raising_interrupts
 
 EPILOG = """\b
 Examples:

@@ -4,9 +4,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from iorec.btf import KernelTypes
-from iorec.kernel_header import kernel_header
-from iorec.programs import attach_program, import_bcc, load_program
+from iorec.kernel.btf import KernelTypes
+from iorec.kernel.header import kernel_header
+from iorec.kernel.programs import attach_program, import_bcc, load_program
 
 _PROGRAMS = {
     "on_complete": "block_rq_complete",

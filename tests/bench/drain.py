@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iorec.cgroups import CgroupNames
-from iorec.device_watch import DeviceWatch
-from iorec.file_paths import FilePaths
-from iorec.files import Files
-from iorec.identities import Identities
-from iorec.kernel_names import read_kernel_names
-from iorec.loader import Loading
-from iorec.plan import KernelFilter, Plan
-from iorec.probes import open_probes
-from iorec.ring import Ring
-from iorec.rows import RowBuilder
-from iorec.signals import SignalWaiter
-from iorec.spool import Spool
+from iorec.host.cgroups import CgroupNames
+from iorec.host.inode_paths import FilePaths
+from iorec.host.signals import SignalWaiter
+from iorec.kernel.loader import Loading
+from iorec.kernel.names import read_kernel_names
+from iorec.kernel.plan import KernelFilter, Plan
+from iorec.kernel.probes import open_probes
+from iorec.kernel.ring import Ring
+from iorec.record.device_watch import DeviceWatch
+from iorec.record.files import Files
+from iorec.record.identities import Identities
+from iorec.record.rows import RowBuilder
+from iorec.store.spool import Spool
 from tests.bench.load import SATURATED, loop_device, run_fio
 from tests.bench.producer import RING_BYTES, producing
 from tests.bench.stats import PAIRS, ratio, spread

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from analyze.metadata import parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
 from analyze.units import format_rfc3339
-from iorec.spool import Spool
+from iorec.store.spool import Spool
 
 SAMPLE = Path(__file__).parent.parent.parent / "samples/postgres-pgbench.parquet"
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iorec.btf import KernelTypes, libbpf
-from iorec.programs import attach_program, import_bcc, load_program
+from iorec.kernel.btf import KernelTypes, libbpf
+from iorec.kernel.programs import attach_program, import_bcc, load_program
 from tests.bench.load import SATURATED, loop_device, run_fio
 from tests.bench.stats import PAIRS, ratio, spread
 from tests.bench.tracers import TRACERS, Tracer, running

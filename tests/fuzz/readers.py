@@ -27,11 +27,11 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     from analyze.report import make_report
     from analyze.schema import METADATA_KEY, SCHEMA
     from analyze.summary_query import GROUPINGS
-    from iorec.convert import convert
     from iorec.messages import format_end
-    from iorec.output import Folder
-    from iorec.recording import Result
-    from iorec.spool import Spool
+    from iorec.record.recording import Result
+    from iorec.store.convert import convert
+    from iorec.store.folder import Folder
+    from iorec.store.spool import Spool
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 PARQUET_MAGIC, STREAM_MAGIC = b"PAR1", b"\xff\xff\xff\xff"

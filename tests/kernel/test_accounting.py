@@ -18,7 +18,7 @@ import pytest
 from analyze.capture import open_captures
 from analyze.completeness import Completeness, make_completeness
 from analyze.verdict import format_completeness
-from iorec.diskstats import read_diskstats
+from iorec.host.diskstats import read_diskstats
 from tests.kernel.conftest import (
     Capture,
     LoopDevice,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from iorec.cgroups import CgroupNames, cgroup_root
-from iorec.escape import escape_name
-from iorec.notes import Notes
+from iorec.host.cgroups import CgroupNames, cgroup_root
+from iorec.host.escape import escape_name
+from iorec.host.notes import Notes
 from tests.kernel.conftest import (
     IOREC,
     LoopDevice,

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 import analyze
-from iorec.devices import disk_of_file
+from iorec.host.devices import disk_of_file
 from tests.kernel.conftest import (
     Capture,
     LoopDevice,

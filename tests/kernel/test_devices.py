@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from iorec.device_inventory import describe_devices
-from iorec.device_watch import DeviceWatch
-from iorec.devices import disk_of_file, disks_of_file
-from iorec.diskstats import diskstats_delta, read_diskstats
-from iorec.loops import loop_backing
-from iorec.notes import Notes
-from iorec.uevents import DiskEvent
+from iorec.host.device_inventory import describe_devices
+from iorec.host.devices import disk_of_file, disks_of_file
+from iorec.host.diskstats import diskstats_delta, read_diskstats
+from iorec.host.loops import loop_backing
+from iorec.host.notes import Notes
+from iorec.host.uevents import DiskEvent
+from iorec.record.device_watch import DeviceWatch
 from tests.kernel.conftest import LoopDevice, read_capture, run, start_recording, stop_recording
 from tests.kernel.test_accounting import completeness, mounted_ext4, mounted_new
 

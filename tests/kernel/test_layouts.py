@@ -1,4 +1,4 @@
-"""The numpy dtypes of iorec/records.py against the C structs of bpf/records.h."""
+"""The numpy dtypes of iorec/kernel/layouts.py against the C structs of bpf/records.h."""
 
 import ctypes
 import os
@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from iorec import records
-from iorec.programs import BPF_FOLDER
+from iorec.kernel import layouts as records
+from iorec.kernel.programs import BPF_FOLDER
 
 PAIRS = {
     "control": records.CONTROL,

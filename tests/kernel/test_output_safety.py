@@ -443,12 +443,12 @@ def test_a_defect_while_recording_costs_nothing_that_was_written(
 ) -> None:
     code = """
 import sys
-from iorec import session
+from iorec.record import session
 from iorec.cli import run
 drop = session.drop_privileges
 def drop_and_break(*arguments):
     drop(*arguments)
-    from iorec.recorder import Recorder
+    from iorec.record.recorder import Recorder
     checkpoint = Recorder._checkpoint
     def fail(self):
         checkpoint(self)

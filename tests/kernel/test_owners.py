@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import analyze
-from iorec.cgroups import cgroup_root, is_io_controller_unified
+from iorec.host.cgroups import cgroup_root, is_io_controller_unified
 from tests.kernel.conftest import Capture, LoopDevice, run
 from tests.kernel.test_accounting import mounted_ext4, mounted_new
 
@@ -205,4 +205,4 @@ def test_a_file_that_is_gone_keeps_its_inode(
 def test_the_process_that_finds_paths_ends_with_the_recording(record: Record) -> None:
     record("--duration", "300ms")
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert "iorec.path_finder" not in processes
+    assert "iorec.host.path_finder" not in processes

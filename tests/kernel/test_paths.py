@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from iorec.escape import escape_name
+from iorec.host.escape import escape_name
 from tests.kernel.conftest import (
     Capture,
     LoopDevice,
@@ -174,7 +174,7 @@ def finders_of(recorder: int) -> list[int]:
             words = path.with_name("cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"iorec.path_finder" in words:
+        if b"iorec.host.path_finder" in words:
             found.append((parent != recorder, int(path.parent.name), parent))
     starters = {pid for is_second, pid, parent in found if not is_second}
     return [pid for is_second, pid, parent in sorted(found) if parent in {recorder, *starters}]

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from iorec.records import RECORD
-from iorec.ring import Ring
+from iorec.kernel.layouts import RECORD
+from iorec.kernel.ring import Ring
 from tests.bench.producer import RING_BYTES, producing
 
 # What producer.c multiplies a record's number by.

@@ -24,6 +24,7 @@ _HOT_ADD = Path("/sys/class/zram-control/hot_add")
 _FILES_PER_FOLDER, _DEEP_PER_FOLDER = 500, 5
 _PAUSES_S = (0.0, 0.0, 0.0005, 0.01, 0.1)
 _PAGES = (1, 2, 3, 4)
+_FIRST_RENAMED = 1 << 20  # or a file could get the name of another one
 
 
 def hide_mounts() -> None:
@@ -168,7 +169,8 @@ class Crowd:
         place = self._dice.randrange(len(self._paths))
         path = self._paths[place]
         with suppress(OSError):  # too long
-            self._paths[place] = path.rename(path.with_name(component(self._dice, number)))
+            name = component(self._dice, _FIRST_RENAMED + number)
+            self._paths[place] = path.rename(path.with_name(name))
             self.disks[-1].names[place].add(escaped(os.fsencode(self._paths[place])))
 
     def switch_statistics(self) -> None:

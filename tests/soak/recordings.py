@@ -97,7 +97,9 @@ class Recording:
         if not part.exists() or not part.stat().st_size:  # of a rotation that was just begun
             return
         done = subprocess.run([IOREC, "recover", part], stderr=subprocess.PIPE, text=True)
-        if done.returncode:
+        # One that was still being finished is a capture by now.
+        is_capture = part.with_suffix("").exists() and not part.exists()
+        if done.returncode and not is_capture:
             self.refused += 1
             self.troubles.append(f"{part.name} is refused: {done.stderr.strip()}")
 

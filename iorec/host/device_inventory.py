@@ -1,0 +1,103 @@
+"""Describes block devices as the capture's metadata lists them."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from iorec.host.devices import SECTOR_BYTES, disk_name
+from iorec.host.escape import escape_name
+from iorec.host.loops import disks_below
+
+Description = dict[str, Any]
+
+_LARGEST = 2**63 - 1
+
+
+def describe_devices() -> list[Description]:
+    """Every disk of the machine."""
+    folders = sorted(Path("/sys/block").iterdir())
+    described = (describe_device(folder, may_open=True) for folder in folders)
+    return [found for found in described if found is not None]
+
+
+def describe_device(folder: Path, *, may_open: bool) -> Description | None:
+    """The disk with that folder in sysfs; None if it is gone, or has no number.
+
+    Who opens a disk may keep another from removing it just then.
+    """
+    numbers = _text(folder / "dev")
+    if numbers is None:
+        return None
+    try:
+        major, minor = map(int, numbers.split(":"))
+    except ValueError:
+        return None
+    schedulers = _text(folder / "queue/scheduler") or ""
+    chosen = [word.strip("[]") for word in schedulers.split() if word.startswith("[")]
+    return {
+        "name": disk_name(folder.name),
+        "major": major,
+        "minor": minor,
+        "model": _text(folder / "device/model"),
+        "size_bytes": _number(folder / "size", SECTOR_BYTES),
+        "logical_block_size": _number(folder / "queue/logical_block_size"),
+        "rotational": _text(folder / "queue/rotational") == "1",
+        "scheduler": chosen[0] if chosen else None,
+        "nr_requests": _number(folder / "queue/nr_requests"),
+        "has_requests": (folder / "mq").exists(),
+        "partitions": _describe_partitions(folder),
+        "stands_on": _stands_on(folder, may_open=may_open),
+    }
+
+
+def gone_device(name: str, dev: int) -> Description:
+    """What is known of a device that went before it could be described."""
+    return {
+        "name": name,
+        "major": dev >> 20,
+        "minor": dev & 0xFFFFF,
+        **dict.fromkeys(("model", "size_bytes", "logical_block_size", "rotational", "scheduler")),
+        **dict.fromkeys(("nr_requests", "has_requests")),
+        "partitions": [],
+        "stands_on": [],
+    }
+
+
+def _stands_on(folder: Path, *, may_open: bool) -> list[str]:
+    if (folder / "loop").exists():
+        return disks_below(folder, may_open=may_open)
+    return sorted(disk_name(path.name) for path in folder.glob("slaves/*"))
+
+
+def _describe_partitions(folder: Path) -> list[Description]:
+    partitions = []
+    for path in folder.glob("*/partition"):
+        places = [_number(path.parent / name, SECTOR_BYTES) for name in ("start", "size")]
+        number = _number(path)
+        if number is None or None in places:
+            continue
+        partitions.append(
+            {
+                "name": disk_name(path.parent.name),
+                "number": number,
+                "start_bytes": places[0],
+                "size_bytes": places[1],
+            }
+        )
+    return sorted(partitions, key=lambda partition: int(partition["number"]))
+
+
+def _text(path: Path) -> str | None:
+    """Drivers put any bytes there."""
+    try:
+        return escape_name(path.read_bytes().strip(b" \n\0"))
+    except OSError:
+        return None
+
+
+def _number(path: Path, unit: int = 1) -> int | None:
+    """A count of `unit` each; None if there is none, or more than a capture can hold."""
+    with contextlib.suppress(ValueError):
+        number = int(_text(path) or "") * unit
+        return number if 0 <= number <= _LARGEST else None
+    return None

@@ -1,0 +1,79 @@
+"""Finds the files on which loop devices stand."""
+
+import contextlib
+import fcntl
+import os
+import stat
+import struct
+from pathlib import Path
+
+from iorec.host.devices import dev_of_user, disk_of_dev, disks_of_file, mount_of
+
+# include/uapi/linux/loop.h: loop_info64 begins with the device, inode and rdevice of the file.
+_LOOP_GET_STATUS64 = 0x4C05
+_INFO = struct.Struct("=QQQ")
+_INFO_BYTES = 232
+
+
+LoopFiles = dict[tuple[int, int], str]
+
+
+def disks_below(folder: Path, *, may_open: bool) -> list[str]:
+    """The disks that hold the file of a loop device, by its folder in sysfs; none in memory.
+
+    Where the device may be opened, a path that leads to another file by now is not believed.
+    """
+    with contextlib.suppress(OSError):
+        path = _backing_path(folder)
+        if not may_open or _is_path_right(folder.name, path):
+            return disks_of_file(path)
+    if may_open:
+        with contextlib.suppress(OSError):
+            device, _, rdevice = _status(folder.name)
+            disk = disk_of_dev(dev_of_user(rdevice or device))
+            return [] if disk is None else [disk]
+    return []
+
+
+def loop_backing() -> LoopFiles:
+    """The loop device of each backing file, by the kernel's dev_t of its file system and inode.
+
+    That of a block device is its own number and 0. Several loop devices on one file are left out:
+    it cannot be told whose I/O that is.
+    """
+    found: dict[tuple[int, int], list[str]] = {}
+    for folder in Path("/sys/block").glob("loop*"):
+        with contextlib.suppress(OSError):
+            found.setdefault(_backing(folder), []).append(folder.name)
+    return {key: names[0] for key, names in found.items() if len(names) == 1}
+
+
+def _backing(folder: Path) -> tuple[int, int]:
+    path = _backing_path(folder)
+    if not _is_path_right(folder.name, path):
+        raise FileNotFoundError(path)
+    info = path.stat()
+    if stat.S_ISBLK(info.st_mode):
+        return dev_of_user(info.st_rdev), 0
+    mount = mount_of(path)  # of btrfs the number that stat gives is that of the subvolume
+    return (dev_of_user(info.st_dev) if mount is None else mount.dev), info.st_ino
+
+
+def _backing_path(folder: Path) -> Path:
+    """OSError if the loop device has no file."""
+    path = (folder / "loop" / "backing_file").read_bytes().removesuffix(b"\n")
+    return Path(os.fsdecode(path))
+
+
+def _is_path_right(name: str, path: Path) -> bool:
+    """Not so where another file system is mounted over it, or by the path of a container."""
+    device, inode, _ = _status(name)
+    info = path.stat()
+    return (dev_of_user(device), inode) == (dev_of_user(info.st_dev), info.st_ino)
+
+
+def _status(name: str) -> tuple[int, int, int]:
+    with Path("/dev", name).open("rb") as device:
+        answer = fcntl.ioctl(device, _LOOP_GET_STATUS64, bytes(_INFO_BYTES))
+    device_number, inode, rdevice = _INFO.unpack_from(answer)
+    return device_number, inode, rdevice

@@ -1,0 +1,128 @@
+"""The layouts of bpf/records.h as numpy dtypes."""
+
+import numpy as np
+
+from iorec.kernel.plan import SLOTS_PER_BUCKET
+
+NO_ISSUE = 2**64 - 1
+NO_IDENTITY, LOST_IDENTITY = 0, 2**32 - 1
+IS_AWAKE = 2**64 - 1
+
+CONTROL = np.dtype(
+    [
+        ("is_recording", "u8"),
+        ("wake_bytes", "u8"),
+        ("wakes_for_identities", "u8"),
+        ("has_identities", "u8"),
+        ("epoch", "u8"),
+    ]
+)
+
+RECORD = np.dtype(
+    [
+        ("start_ns", "u8"),
+        ("latency_ns", "u8"),
+        ("queue_ns", "u8"),
+        ("sector", "u8"),
+        ("bytes", "u4"),
+        ("dev", "u4"),
+        ("cmd_flags", "u4"),
+        ("identity", "u4"),
+        ("bios_or_above", "u4"),
+        ("source", "u2"),
+        ("error", "u1"),
+        ("partno", "u1"),
+    ]
+)
+
+SLOT = np.dtype(
+    [
+        ("start_ns", "u8"),
+        ("whole_key", "u8"),
+        ("issue_ns", "u8"),
+        ("sector", "u8"),
+        ("bytes", "u4"),
+        ("dev", "u4"),
+        ("cmd_flags", "u4"),
+        ("identity", "u4"),
+        ("done_bytes_or_parts", "u4"),
+        ("bios_or_above", "u4"),
+        ("source", "u2"),
+        ("error", "u1"),
+        ("partno", "u1"),
+        ("is_filtered", "u1"),
+        ("is_part", "u1"),
+        ("has_ended", "u1"),
+        ("padding", "u1"),
+    ]
+)
+
+BUCKET = np.dtype([("keys", "u8", SLOTS_PER_BUCKET), ("slots", SLOT, SLOTS_PER_BUCKET)])
+
+IDENTITY = np.dtype(
+    [
+        ("cgroup", "u8"),
+        ("charged_cgroup", "u8"),
+        ("inode", "u8"),
+        ("inode_dev", "u4"),
+        ("generation", "u4"),
+        ("pid", "u4"),
+        ("tid", "u4"),
+        ("comm", "V16"),
+    ]
+)
+
+ANNOUNCEMENT = np.dtype(
+    [
+        ("identity", IDENTITY),
+        ("record_bytes", "u8"),
+        ("number", "u4"),
+        ("source", "u2"),
+        ("padding", "u2", 25),
+    ]
+)
+
+LANE = np.dtype(
+    [
+        (name, "u8")
+        for name in (
+            "scratch",
+            "turns",
+            "runs",
+            "recorded",
+            "ring_full",
+            "filtered",
+            "unmatched",
+            "continuations",
+            "refused",
+            "table_full",
+            "stale",
+            "identities",
+            "events",
+            "gaps",
+            "done_bios",
+            "padding",
+        )
+    ]
+)
+
+TALLY = np.dtype(
+    [
+        ("key", "u8"),
+        ("filtered", "u8"),
+        ("filtered_bytes", "u8"),
+        ("ring_full", "u8"),
+        ("ring_full_bytes", "u8"),
+        ("unmatched", "u8"),
+        ("unmatched_bytes", "u8"),
+        ("stale", "u8"),
+        ("stale_bytes", "u8"),
+        ("merges", "u8"),
+        ("splits", "u8"),
+        ("requeues", "u8"),
+        ("refused", "u8"),
+        ("padding", "u8", 3),
+    ]
+)
+
+GAP = np.dtype([("first_ns", "u8"), ("last_ns", "u8"), ("lost", "u8")])

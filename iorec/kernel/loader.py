@@ -1,0 +1,110 @@
+"""Has a process of its own load the kernel programs and hand over their file descriptors.
+
+The compiler takes 200 MiB that a recorder should not hold for hours, and loading takes privileges
+that it should not have.
+"""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from analyze.errors import IorecError
+from iorec.host.signals import SignalWaiter
+from iorec.kernel.plan import KernelFilter, Plan
+from iorec.kernel.programs import MAPS, load_programs
+
+_MOST_FDS = 253  # SCM_MAX_FD of include/net/scm.h
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """File descriptors of what was loaded, by name; links keep the programs attached."""
+
+    maps: dict[str, int]
+    programs: dict[str, int]
+    links: dict[str, int]
+    has_trace: bool
+
+
+class Loading:
+    """Loads and attaches everything in another process; a context manager.
+
+    With `wants_trace` the programs also print to the kernel's trace_pipe, unless the kernel
+    refuses that.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Starts the process, which has the privileges that this one has now."""
+        self._plan = plan
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "iorec.kernel.loader", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the recorder
+            )
+        self._channel.sendall(json.dumps(asdict(plan)).encode())
+        self._channel.shutdown(socket.SHUT_WR)
+
+    def __enter__(self) -> "Loading":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+        with contextlib.suppress(PermissionError):  # a user's recorder may not; it ends by itself
+            self._process.kill()
+        self._process.wait()
+
+    def finish(self, signals: SignalWaiter) -> Loaded:
+        """Waits for the process; raises IorecError for whatever kept it from loading."""
+        signals.wait_for(self._channel.fileno())
+        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
+        if not message:
+            raise IorecError(
+                f"the process that loads the kernel programs ended with {self._process.wait()}",
+                "run it again; if it stays, please report it with the output of `uname -a`",
+            )
+        # It takes a moment to end; nobody waits for it, and no zombie is left.
+        threading.Thread(target=self._process.wait, daemon=True).start()
+        answer = json.loads(message)
+        if "error" in answer:
+            raise IorecError(**answer["error"])
+        named = dict(zip(answer["names"], fds, strict=True))
+        return Loaded(
+            maps={name: named[f"map {name}"] for name in MAPS},
+            programs={
+                name.removeprefix("program "): fd
+                for name, fd in named.items()
+                if name.startswith("program ")
+            },
+            links={
+                name.removeprefix("link "): fd
+                for name, fd in named.items()
+                if name.startswith("link ")
+            },
+            has_trace=answer["has_trace"],
+        )
+
+
+def _main() -> None:
+    with socket.socket(fileno=int(sys.argv[1])) as channel:
+        document = json.load(channel.makefile())
+        plan = Plan(**{**document, "kernel_filter": KernelFilter(**document["kernel_filter"])})
+        answer: dict[str, Any]
+        try:
+            named, has_trace = load_programs(plan)
+            answer = {"names": list(named), "has_trace": has_trace}
+        except IorecError as error:
+            named, answer = {}, {"error": error.__dict__}
+        with contextlib.suppress(BrokenPipeError):  # the recorder was stopped meanwhile
+            socket.send_fds(channel, [json.dumps(answer).encode()], list(named.values()))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,80 @@
+"""What the running kernel calls its operations, request flags and errors."""
+
+import errno
+from dataclasses import dataclass
+
+from iorec.kernel.btf import KernelTypes
+from iorec.kernel.header import has_blk_status, is_preemptible, req_ops, request_flag_bits
+
+# blk_errors in block/blk-core.c. The statuses from 14 on moved down by one when
+# BLK_STS_ZONE_RESOURCE went in 6.10 (the series that brought zone write plugging).
+_STATUS_ERRNO = [
+    0,
+    errno.EOPNOTSUPP,
+    errno.ETIMEDOUT,
+    errno.ENOSPC,
+    errno.ENOLINK,
+    errno.EREMOTEIO,
+    errno.EBADE,
+    errno.ENODATA,
+    errno.EILSEQ,
+    errno.ENOMEM,
+    errno.EIO,
+    errno.EREMCHG,
+    errno.EAGAIN,
+    errno.EBUSY,
+]
+_LATE_STATUS_ERRNO = [
+    errno.ETOOMANYREFS,
+    errno.EOVERFLOW,
+    errno.ENODEV,
+    errno.ETIME,
+    errno.EINVAL,
+    errno.EINVAL,
+]
+
+
+OP_CACHE_FLUSH = 62  # of bpf/records.h
+
+
+@dataclass(frozen=True)
+class KernelNames:
+    """What the running kernel calls its operations, flags and errors."""
+
+    ops: dict[int, str]
+    flags: dict[int, str]  # by bit
+    errnos: dict[str, tuple[int, ...]]  # of each layer, by what a record holds as its error
+    is_preemptible: bool  # a tracepoint's programs
+
+    def op(self, cmd_flags: int) -> str:
+        """The operation's name; `driver` for passthrough, `op_N` if the kernel has no name."""
+        return self.ops.get(cmd_flags & 0xFF, f"op_{cmd_flags & 0xFF}")
+
+    def flag_list(self, cmd_flags: int) -> str:
+        """The flags' names in the order of their bits, joined by `|`."""
+        return "|".join(name for bit, name in self.flags.items() if cmd_flags >> bit & 1)
+
+
+def read_kernel_names() -> KernelNames:
+    """Reads the names from the kernel's BTF."""
+    with KernelTypes() as kernel:
+        has_status = has_blk_status(kernel)
+        ops = {value: _op_name(name) for name, value in req_ops(kernel).items()}
+        ops[OP_CACHE_FLUSH] = "cache_flush"
+        bits = kernel.enum("req_flag_bits")
+        preemptible = is_preemptible(kernel)
+        has_plugging = "__RQF_ZONE_WRITE_PLUGGING" in request_flag_bits(kernel)
+    flags: dict[int, str] = {}
+    for name, bit in sorted(bits.items(), key=lambda item: item[1]):
+        if name != "__REQ_NR_BITS":
+            flags.setdefault(bit, name.removeprefix("__REQ_").lower())
+    zone_resource = [] if has_plugging else [errno.EBUSY]
+    table = [*_STATUS_ERRNO, *zone_resource, *_LATE_STATUS_ERRNO]
+    statuses = (*table, *[errno.EIO] * (256 - len(table)))
+    of_requests = statuses if has_status else tuple(range(256))
+    return KernelNames(ops, flags, {"request": of_requests, "bio": statuses}, preemptible)
+
+
+def _op_name(name: str) -> str:
+    name = name.removeprefix("REQ_OP_").lower()
+    return "driver" if name.endswith(("_in", "_out")) else name

@@ -1,0 +1,143 @@
+"""Resolves what the user wants recorded to what the kernel programs compare."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from analyze.errors import IorecError
+from analyze.units import format_duration
+from iorec.host.cgroups import cgroup_root
+from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
+from iorec.kernel.names import KernelNames
+from iorec.kernel.plan import LAYERS, KernelFilter
+from iorec.record.filter_devices import device_key, resolve_device
+
+_MOST_DEVICES, _MOST_COMMS = 1024, 64  # of bpf/filter.c
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the user asked for, as typed; an empty tuple asks for everything.
+
+    `resolved_device` has the names of the disks and partitions that `device` stands for.
+    """
+
+    device: tuple[str, ...] = ()
+    pid: tuple[int, ...] = ()
+    comm: tuple[str, ...] = ()
+    cgroup: tuple[str, ...] = ()
+    op: tuple[str, ...] = ()
+    min_latency_ns: int | None = None
+    include_self: bool = False
+    resolved_device: tuple[str, ...] = ()
+
+    def as_metadata(self) -> dict[str, Any]:
+        """The filters as the capture's metadata lists them."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+def filter_options(filters: Mapping[str, Any]) -> str:
+    """The options of filters as the metadata list them: `-d sda -c 'postgres*'`."""
+    min_latency_ns = filters["min_latency_ns"]
+    named = (
+        ("-d", filters["device"]),
+        ("-p", filters["pid"]),
+        ("-c", filters["comm"]),
+        ("--cgroup", filters["cgroup"]),
+        ("--op", filters["op"]),
+        ("--min-latency", [format_duration(min_latency_ns)] if min_latency_ns else []),
+    )
+    return " ".join(f"{name} {shlex.quote(str(v))}" for name, values in named for v in values)
+
+
+def with_resolved_devices(filters: Filters) -> Filters:
+    """Finds the devices as they are now; IorecError for what names none."""
+    found = {name for wanted in filters.device for name in resolve_device(wanted)}
+    if len(found) > _MOST_DEVICES:
+        raise IorecError(
+            f"{', '.join(filters.device)} stands for {len(found):,} devices",
+            f"leave -d out, or name at most {_MOST_DEVICES:,}",
+        )
+    return replace(filters, resolved_device=tuple(sorted(found)))
+
+
+def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
+    """Raises IorecError for a name, pid, cgroup or operation that cannot exist."""
+    for name in filters.comm:
+        if is_glob(name):
+            glob_masks(name)
+        else:
+            _check_comm(name)
+    if len(filters.comm) > _MOST_COMMS:
+        raise IorecError("too many -c", f"give at most {_MOST_COMMS}, or a glob", exit_code=2)
+    return KernelFilter(
+        devices=tuple(map(device_key, filters.resolved_device)),
+        pids=tuple(_pid(pid) for pid in filters.pid),
+        comms=tuple(name for name in filters.comm if not is_glob(name)),
+        comm_globs=tuple(name for name in filters.comm if is_glob(name)),
+        cgroup_folders=tuple(str(_cgroup(path)) for path in filters.cgroup),
+        ops=tuple(number for name in filters.op for number in _op(name, names)),
+        min_latency_ns=filters.min_latency_ns,
+        excluded_pid=None if filters.include_self else os.getpid(),
+    )
+
+
+def resolve_layers(names: Sequence[str]) -> tuple[str, ...]:
+    """The layers of options such as `request,bio`, each once."""
+    wanted = {layer for name in names for layer in name.split(",")}
+    for layer in wanted - set(LAYERS):
+        raise IorecError(f"no layer {layer!r}", f"there are: {', '.join(LAYERS)}", exit_code=2)
+    return tuple(layer for layer in LAYERS if layer in wanted)
+
+
+def _check_comm(name: str) -> None:
+    size = len(name.encode(errors="surrogateescape"))
+    if size <= LONGEST_NAME:
+        return
+    kept = name.encode(errors="surrogateescape")[:LONGEST_NAME].decode(errors="ignore")
+    raise IorecError(
+        f"no thread's name is {name!r}: the kernel keeps {LONGEST_NAME} bytes of it, not {size}",
+        f"give what it keeps, or a glob: -c {shlex.quote(kept)}, -c {shlex.quote(f'{kept[:-1]}*')}",
+        exit_code=2,
+    )
+
+
+def _pid(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError as error:
+        raise IorecError(
+            f"no process {pid}", "-p takes the id of a running process: see ps -e"
+        ) from error
+    leader = int(status.partition("Tgid:")[2].split()[0])
+    if leader != pid:
+        raise IorecError(
+            f"{pid} is a thread, not a process", f"its process is {leader}: -p {leader}"
+        )
+    return pid
+
+
+def _cgroup(path: str) -> Path:
+    root = cgroup_root()
+    if root is None:
+        raise IorecError(
+            "no cgroup2 hierarchy is mounted", "mount it: mount -t cgroup2 none /sys/fs/cgroup"
+        )
+    folder = Path(path) if path.startswith(f"{root}/") else root / path.lstrip("/")
+    if not (folder / "cgroup.procs").exists():
+        raise IorecError(
+            f"no cgroup {path} in {root}",
+            "give its path as in /proc/PID/cgroup, e.g. /system.slice/postgresql.service",
+        )
+    return folder
+
+
+def _op(name: str, names: KernelNames) -> list[int]:
+    numbers = [number for number, op in names.ops.items() if op == name]
+    if not numbers:
+        known = ", ".join(dict.fromkeys(op for op in names.ops.values() if op != "last"))
+        raise IorecError(f"no operation {name}", f"there are: {known}", exit_code=2)
+    return numbers

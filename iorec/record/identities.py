@@ -1,0 +1,109 @@
+"""Resolves the numbers by which kernel records name their submitters."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iorec.host.cgroups import CgroupNames
+from iorec.host.escape import escape_name
+from iorec.record.files import NO_FILE, Files
+from iorec.store.arrow import distinct
+
+# Some 300 bytes each. Beyond that the kernel is asked to announce anew those that are still in use.
+_MOST_IDENTITIES = 100_000
+
+
+class Identity(NamedTuple):
+    """Who submitted an I/O, and for whom; of an unknown one every field is None."""
+
+    pid: int | None = None
+    tid: int | None = None
+    comm: str | None = None
+    cgroup: str | None = None
+    charged_cgroup: str | None = None
+    inode: int | None = None
+    inode_dev: int = 0
+    file_number: int = NO_FILE
+
+
+UNKNOWN = Identity()
+
+
+class Identities:
+    """The identities that the kernel programs announced.
+
+    A number is never used twice for a source (layer and CPU), so none can be taken for another.
+    """
+
+    def __init__(self, files: Files, cgroups: CgroupNames) -> None:
+        self._known: dict[int, Identity] = {}  # by key, see keys_of()
+        self._files = files
+        self._cgroups = cgroups
+        self._comms: dict[bytes, str] = {}
+        self._outdated: list[int] = []
+
+    def read(self, announcements: NDArray[np.void]) -> None:
+        """Takes in what was drained, before the records that were."""
+        if not len(announcements):
+            return
+        self._cgroups.refresh()
+        rows = announcements["identity"].tolist()
+        keys = keys_of(announcements["source"], announcements["number"]).tolist()
+        for key, row in zip(keys, rows, strict=True):
+            cgroup, charged, inode, inode_dev, generation, pid, tid, comm = row
+            self._known[key] = Identity(
+                pid,
+                tid,
+                self._comm(bytes(comm)),
+                self._cgroups.resolve(cgroup, tid),
+                self._cgroups.resolve(charged) if charged else None,
+                inode or None,
+                inode_dev,
+                self._files.number(inode_dev, inode, generation),
+            )
+        self._files.ask()
+
+    def resolve(self, records: NDArray[np.void]) -> tuple[list[Identity], NDArray[np.int32]]:
+        """The identities of records, each once, and where among them that of each record is."""
+        keys, places = distinct(keys_of(records["source"], records["identity"]))
+        return [self._known.get(key, UNKNOWN) for key in keys], places
+
+    @property
+    def has_too_many(self) -> bool:
+        """Whether it is time to begin a new epoch."""
+        return not self._outdated and len(self._known) > _MOST_IDENTITIES
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether there are some of an earlier epoch."""
+        return bool(self._outdated)
+
+    def begin_epoch(self) -> None:
+        """Notes that the kernel announces anew what is still in use from now on."""
+        self._outdated = list(self._known)
+
+    def forget_outdated(self, in_use: Iterable[int]) -> None:
+        """Forgets those of earlier epochs but the keys of I/Os that are still in flight.
+
+        Of all other I/Os that use them the records must have been resolved.
+        """
+        kept = {key: self._known[key] for key in in_use if key in self._known}
+        for key in self._outdated:
+            del self._known[key]
+        self._known |= kept
+        self._outdated = []
+
+    def _comm(self, raw: bytes) -> str:
+        if raw not in self._comms:
+            if len(self._comms) >= _MOST_IDENTITIES:
+                self._comms.clear()
+            self._comms[raw] = escape_name(raw.partition(b"\0")[0])
+        return self._comms[raw]
+
+
+def keys_of(sources: NDArray[np.uint16], numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """What tells identities of all sources apart."""
+    keys: NDArray[np.uint64] = sources.astype(np.uint64) << np.uint64(32) | numbers
+    return keys

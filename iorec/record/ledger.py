@@ -1,0 +1,274 @@
+"""Accounts for every completion that the kernel reported: recorded, left out, or lost."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iorec.kernel.names import KernelNames
+from iorec.kernel.plan import COUNTERS_OF_EVENTS, LAYERS
+from iorec.kernel.probes import Probes
+from iorec.record.device_watch import DeviceWatch
+from iorec.record.gaps import Gaps, Span
+from iorec.store.arrow import distinct
+
+_Place = tuple[str, int, int]  # layer, device number, op
+_PLACE_KEYS = ("layer", "device", "op")
+
+_EVENTS = ("merges", "splits", "requeues", "refused")
+# The kernel's name of a tally and the ledger's.
+_TALLY_KINDS = {
+    "filtered": ("filtered",),
+    "ring_full": ("lost",),
+    "stale": ("lost", "missed"),
+    "unmatched": ("began_before",),
+}
+_COUNTED = tuple(
+    f"{kind}{unit}"
+    for kind in ("recorded", "filtered", "lost", "missed", "began_before")
+    for unit in ("", "_bytes")
+)
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """A layer's programs: those that begin and end an I/O, and all that put one into the table."""
+
+    start: str
+    complete: tuple[str, ...]
+    claiming: tuple[str, ...]
+
+
+_PROGRAMS = {
+    "request": _Programs("rq_start", ("rq_complete",), ("rq_start", "rq_issue")),
+    "bio": _Programs(
+        "bio_queue",
+        ("bio_complete", "bios_complete"),
+        ("bio_queue", "bio_split", "bio_remap"),
+    ),
+}
+
+
+def diskstats_group(op: str) -> str:
+    """Where /proc/diskstats counts an operation; `other`: nowhere (passthrough).
+
+    A flush that somebody submits is a write of 0 bytes there; a disk's flush of its cache, which
+    that causes, a flush.
+    """
+    if op in ("read", "discard"):
+        return op
+    if op == "cache_flush":
+        return "flush"
+    return "other" if op == "driver" else "write"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where the kernel's counters stood at one moment."""
+
+    lanes: NDArray[np.void]
+    tallies: NDArray[np.void]
+    missed: dict[str, int]
+
+
+def take_snapshot(probes: Probes) -> Snapshot:
+    """Copies the kernel's counters."""
+    return Snapshot(
+        probes.lanes.copy(),
+        probes.tallies.copy(),
+        probes.missed_runs(),
+    )
+
+
+class Ledger:
+    """The recorder's side of the account; `counts` joins it with the kernel's.
+
+    The kernel's counters only grow: a ledger counts from `start`, so that each of several captures
+    of one recording has an account of its own. `carried` completions of each layer were reported
+    before that, but belong to this one.
+    """
+
+    def __init__(
+        self,
+        start: Snapshot,
+        layers: Sequence[str],
+        lanes_of: Mapping[str, range],
+        names: KernelNames,
+        devices: DeviceWatch,
+        gaps: Gaps,
+        in_flight_at_start: int,
+        carried: Mapping[str, int],
+    ) -> None:
+        self._start = start
+        self._layers = layers
+        self._lanes_of = lanes_of
+        self._names = names
+        self._devices = devices
+        self._gaps = gaps
+        self._in_flight_at_start = in_flight_at_start
+        self._carried = carried
+        self._totals: dict[tuple[str, str], int] = defaultdict(int)
+        self._by_place: dict[_Place, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+
+    def add(self, kind: str, records: NDArray[np.void], sign: int = 1) -> None:
+        """Books drained records as `recorded`, `filtered` (beyond --count) or lost.
+
+        What is lost is `spool_failed`, or `missed_completion`: known to be over, but not how. A
+        `sign` of -1 takes a booking back.
+        """
+        columns = {"spool_failed": ("lost",), "missed_completion": ("lost", "missed")}
+        layers = records["source"] // self._start.lanes.shape[1]
+        keys = layers.astype(np.uint64) << np.uint64(40) | records["cmd_flags"] & np.uint64(0xFF)
+        keys |= records["dev"].astype(np.uint64) << np.uint64(8)
+        values, places = distinct(keys)
+        ios, sizes = np.bincount(places), np.bincount(places, records["bytes"])
+        for key, count, size in zip(values, ios, sizes, strict=True):
+            place = _place(key)
+            self._totals[kind, place[0]] += sign * int(count)
+            for column in columns.get(kind, (kind,)):
+                self._by_place[place][column] += sign * int(count)
+                self._by_place[place][f"{column}_bytes"] += sign * int(size)
+
+    def add_identity_lost(self, rows: Mapping[str, int], sign: int = 1) -> None:
+        """Books the rows of each layer whose submitter is unknown as its announcement is lost."""
+        for layer, count in rows.items():
+            self._totals["identity_lost", layer] += sign * count
+
+    def counts(
+        self, now: Snapshot, in_flight_at_stop: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
+        """The ledger as the capture's metadata holds it: of each layer, and of all rows."""
+        layers = {
+            layer: self._layer_counts(layer, now, (in_flight_at_stop or {}).get(layer, 0))
+            for layer in self._layers
+        }
+        by_place = self._sums_by_place(now)
+        return {
+            **_sum(list(layers.values())),
+            "layers": layers,
+            "merged": self._grown(now, ("rq_merge",), "events"),
+            "requeued": self._grown(now, ("rq_requeue",), "events"),
+            "missed_events": self._missed(now, COUNTERS_OF_EVENTS),
+            "in_flight_at_start": self._in_flight_at_start,
+            "devices": _entries(by_place, _COUNTED, _PLACE_KEYS),
+            "events": _entries(by_place, _EVENTS, ("device", "op")),
+        }
+
+    def gaps(self) -> dict[str, list[Span]]:
+        """The spans in which I/Os were lost, by cause."""
+        return self._gaps.read()
+
+    def _layer_counts(self, layer: str, now: Snapshot, in_flight_at_stop: int) -> dict[str, Any]:
+        """A completion without a slot began before the recording, unless its start is known to have
+        been missed: the table was full, or the kernel skipped the program.
+        """
+        programs = _PROGRAMS[layer]
+
+        def completed(name: str) -> int:
+            return self._grown(now, programs.complete, name)
+
+        unmatched = completed("unmatched")
+        table_full = min(unmatched, self._grown(now, programs.claiming, "table_full"))
+        missed_start = min(unmatched - table_full, self._missed(now, (programs.start,)))
+        stale = self._grown(now, programs.claiming, "stale")
+        seen_over = self._totals["missed_completion", layer]
+        return {
+            "completions": completed("runs") + self._carried.get(layer, 0),
+            "recorded": self._totals["recorded", layer],
+            "filtered": completed("filtered") + self._totals["filtered", layer],
+            "began_before": unmatched - table_full - missed_start,
+            "continuations": completed("continuations"),
+            "refused": completed("refused"),
+            "identity_lost": self._totals["identity_lost", layer],
+            "in_flight_at_stop": in_flight_at_stop,
+            "lost": {
+                "ring_full": completed("ring_full"),
+                "table_full": table_full,
+                "missed_start": missed_start,
+                "missed_completion": max(stale + seen_over, self._missed(now, programs.complete)),
+                "spool_failed": self._totals["spool_failed", layer],
+            },
+        }
+
+    def _missed(self, now: Snapshot, programs: Sequence[str]) -> int:
+        """Events that no copy of these programs took."""
+        skipped = sum(now.missed.get(p, 0) - self._start.missed.get(p, 0) for p in programs)
+        return max(0, skipped - self._grown(now, programs, "turns"))
+
+    def _grown(self, now: Snapshot, programs: Sequence[str], name: str) -> int:
+        """By how much a counter of some programs has grown, on all CPUs."""
+        lanes = [lane for program in programs for lane in self._lanes_of.get(program, ())]
+        return int((now.lanes[lanes][name] - self._start.lanes[lanes][name]).sum())
+
+    def _sums_by_place(self, now: Snapshot) -> dict[tuple[str, str, str], dict[str, int]]:
+        """By layer, device and diskstats group."""
+        sums: dict[tuple[str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for (layer, dev, op), counted in [*self._by_place.items(), *self._kernel_tallies(now)]:
+            name = self._devices.account_name(dev)
+            place = sums[layer, name or "", diskstats_group(self._names.op(op))]
+            for kind, count in counted.items():
+                place[kind] += count
+        return sums
+
+    def _kernel_tallies(self, now: Snapshot) -> Iterator[tuple[_Place, dict[str, int]]]:
+        is_used = now.tallies["key"] != 0
+        rows, starts = now.tallies[is_used], self._start.tallies[is_used]
+        for row, before in zip(rows, starts, strict=True):
+            counted: dict[str, int] = defaultdict(int)
+            for theirs, kinds in _TALLY_KINDS.items():
+                for unit in ("", "_bytes"):
+                    grown = int(row[f"{theirs}{unit}"]) - int(before[f"{theirs}{unit}"])
+                    for ours in kinds:
+                        counted[f"{ours}{unit}"] += grown
+            for event in _EVENTS:
+                counted[event] += int(row[event]) - int(before[event])
+            yield _place(int(row["key"]) & ~(1 << 63)), counted
+
+
+def _place(key: int) -> _Place:
+    """Of a tally's key (bpf/records.h)."""
+    return LAYERS[key >> 40], key >> 8 & 0xFFFFFFFF, key & 0xFF
+
+
+def _sum(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Adds up equal dictionaries of numbers."""
+    return {
+        name: _sum([layer[name] for layer in layers])
+        if isinstance(value, dict)
+        else sum(layer[name] for layer in layers)
+        for name, value in layers[0].items()
+    }
+
+
+def _entries(
+    by_place: Mapping[tuple[str, str, str], Mapping[str, int]],
+    columns: Sequence[str],
+    keys: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The places where one of the columns counted something."""
+    return [
+        {
+            **{
+                key: value or None
+                for key, value in zip(_PLACE_KEYS, place, strict=True)
+                if key in keys
+            },
+            **{column: counted.get(column, 0) for column in columns},
+        }
+        for place, counted in sorted(by_place.items())
+        if any(counted.get(column, 0) for column in columns)
+    ]
+
+
+def pending_completions(counts: dict[str, Any]) -> dict[str, int]:
+    """Completions of each layer that are reported, but neither drained nor booked otherwise."""
+    booked = ("recorded", "filtered", "began_before", "continuations", "refused")
+    pending = {}
+    for name, layer in counts["layers"].items():
+        lost = layer["lost"]
+        accounted = sum(layer[kind] for kind in booked) + sum(lost.values())
+        pending[name] = int(layer["completions"] - accounted + lost["missed_completion"])
+    return pending

@@ -1,0 +1,140 @@
+"""Prepares a recording: everything that needs privileges, before they are dropped."""
+
+import contextlib
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analyze.errors import IorecError
+from analyze.units import format_bytes
+from iorec.host.devices import read_request_capacity
+from iorec.host.inode_paths import FilePaths
+from iorec.host.privileges import drop_privileges
+from iorec.host.signals import SignalWaiter
+from iorec.host.workload import Workload, invoking_user
+from iorec.kernel.loader import Loading
+from iorec.kernel.names import KernelNames, read_kernel_names
+from iorec.kernel.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
+from iorec.record.device_watch import DeviceWatch
+from iorec.record.filters import Filters, resolve_filters
+from iorec.record.limits import Limits
+from iorec.record.rotation import earlier_files, rotated_name
+from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix, check_free
+
+if TYPE_CHECKING:
+    from iorec.record.recording import Result
+
+# Eight slots for each request that fits into the queues: then eight of them share a bucket of
+# eight with a probability below 1e-6. At least 64 Ki, for devices that are added later.
+_SLOTS_PER_REQUEST = 8
+_FEWEST_SLOTS = 1 << 16
+# A request holds many bios when they were merged, and bios wait for requests.
+_MORE_SLOTS_FOR_BIOS = 4
+
+_LARGEST_BUFFER = 1 << 30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to record, until when and where to."""
+
+    output: Path
+    is_forced: bool
+    layers: tuple[str, ...]
+    filters: Filters
+    limits: Limits
+    buffer_bytes: int
+    workload: tuple[str, ...]
+    command: tuple[str, ...]
+    version: str
+    is_quiet: bool = False
+    is_verbose: bool = False
+
+
+def buffer_bytes(asked_bytes: int) -> int:
+    """The size of a ring buffer with at least that much room: a power of two of whole pages."""
+    if not mmap.PAGESIZE <= asked_bytes <= _LARGEST_BUFFER:
+        raise IorecError(
+            f"a buffer of {format_bytes(asked_bytes)} is out of range",
+            f"choose from {format_bytes(mmap.PAGESIZE)} to {format_bytes(_LARGEST_BUFFER)}",
+            exit_code=2,
+        )
+    return 1 << (asked_bytes - 1).bit_length()
+
+
+def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Result":
+    """Records and writes the capture; `announce` is called when recording is about to
+    begin, and told whether the programs print to trace_pipe.
+
+    An error before the first row leaves nothing behind, and so does a stop signal, which raises
+    KeyboardInterrupt. After it the spool is left, and the error says how to recover it.
+    """
+    capture_suffix(settings.output)
+    name = settings.output.name
+    if settings.limits.is_rotating:
+        name = rotated_name(settings.output, 1)
+    part_name = f"{name}{PART_SUFFIX}"
+    user = invoking_user()
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(SignalWaiter())
+        folder = stack.enter_context(Folder.open(settings.output.parent, user))
+        earlier = earlier_files(settings.output, folder) if settings.limits.is_rotating else []
+        for taken in (name, part_name, *earlier):
+            if taken.endswith(PART_SUFFIX):
+                _refuse_leftover(folder, taken)
+            else:
+                check_free(folder, taken, is_forced=settings.is_forced)
+        part = stack.enter_context(folder.create_spool(part_name))
+        stack.callback(folder.remove_if_empty, part_name)
+        workload = None
+        if settings.workload:
+            workload = Workload(settings.workload, user)
+            stack.callback(workload.cancel)
+        names = read_kernel_names()
+        plan = _plan(settings, names, resolve_filters(settings.filters, names))
+        loading = stack.enter_context(Loading(plan))
+        paths = stack.enter_context(FilePaths())
+        devices = DeviceWatch(paths.notes)
+        drop_privileges(user, settings.output.parent)
+        # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
+        from iorec.record.recording import record_and_convert
+
+        return record_and_convert(
+            settings,
+            names,
+            plan,
+            loading,
+            paths,
+            devices,
+            folder,
+            part,
+            workload,
+            signals,
+            announce,
+        )
+
+
+def _refuse_leftover(folder: Folder, part_name: str) -> None:
+    if not folder.is_locked(part_name):
+        folder.remove_if_empty(part_name)  # of a recorder that was killed before it recorded
+    if folder.exists(part_name):
+        raise IorecError(
+            f"{folder.path / part_name} exists: a recording runs or was interrupted",
+            f"finish it with: iorec recover {folder.path / part_name}",
+        )
+
+
+def _plan(settings: Settings, names: KernelNames, kernel_filter: KernelFilter) -> Plan:
+    slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
+    if "bio" in settings.layers:
+        slots *= _MORE_SLOTS_FOR_BIOS
+    return Plan(
+        kernel_filter,
+        settings.layers,
+        settings.buffer_bytes,
+        1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
+        names.is_preemptible,
+        settings.is_verbose,
+    )

@@ -1,0 +1,88 @@
+"""Turns finished spools into captures while a recording goes on, one at a time."""
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from iorec.store.folder import PART_SUFFIX, Folder
+
+
+class Conversions:
+    """A queue of spools, worked off by a process for each; their order is that of `add`."""
+
+    def __init__(self, *, is_forced: bool) -> None:
+        self._options = ["--force"] if is_forced else []
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Folder] = {}
+        self._running: str | None = None
+        self._failed: dict[str, tuple[Folder, str]] = {}
+        self._worker: threading.Thread | None = None
+
+    def add(self, folder: Folder, name: str) -> None:
+        """Has the spool of the capture `name` in `folder` converted when it is its turn."""
+        with self._lock:
+            self._waiting[name] = folder
+            if self._worker is None:
+                # A daemon: whoever aborts the recording does not wait for the rest of the queue.
+                self._worker = threading.Thread(target=self._work, daemon=True)
+                self._worker.start()
+
+    def forget(self, name: str) -> bool:
+        """Takes a capture out of the account, converted or not; False while it is converted."""
+        with self._lock:
+            if name == self._running:
+                return False
+            self._waiting.pop(name, None)
+            self._failed.pop(name, None)
+            return True
+
+    def wait(self) -> None:
+        """Returns when nothing is waiting any more."""
+        while (worker := self._worker) is not None:
+            worker.join()
+
+    def failures(self) -> dict[Path, str]:
+        """The spools that are there and could not be converted, and why."""
+        return {
+            folder.path / f"{name}{PART_SUFFIX}": cause
+            for name, (folder, cause) in self._failed.items()
+            if folder.exists(f"{name}{PART_SUFFIX}")
+        }
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            name, folder = job
+            cause = self._convert(folder, f"{name}{PART_SUFFIX}")
+            with self._lock:
+                if cause is not None:
+                    self._failed[name] = folder, cause
+
+    def _next(self) -> tuple[str, Folder] | None:
+        with self._lock:
+            self._running = next(iter(self._waiting), None)
+            if self._running is None:
+                self._worker = None
+                return None
+            return self._running, self._waiting.pop(self._running)
+
+    def _convert(self, folder: Folder, spool: str) -> str | None:
+        """None, or why there is no capture."""
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "iorec", "recover", *self._options, "--", spool],
+                cwd=folder.descriptor_path,
+                start_new_session=True,  # a terminal's Ctrl-C is for the recording alone
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            return str(error)
+        if done.returncode == 0:
+            return None
+        said = re.search(r"^error: (.*)$", done.stderr, re.MULTILINE)
+        return said[1] if said else f"iorec recover ended with {done.returncode}"

@@ -1,0 +1,216 @@
+"""Turns a spool into a capture file."""
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from analyze.errors import IorecError
+from analyze.metadata import MAX_METADATA_BYTES, parse_metadata
+from analyze.schema import METADATA_KEY, SCHEMA
+from iorec.store.folder import Folder, sidecar_name
+from iorec.store.metadata_json import Metadata, to_json
+from iorec.store.spool import Batch, held_bytes, read_spool
+
+# Enough for the encodings to pay off; sorting a group takes some 30 MiB.
+_ROWS_PER_GROUP = 1 << 17
+# What the batches of a group may take before they are made one: a quiet machine's have few rows,
+# and batches that have names in common hold each their own copy.
+_MOST_HELD_BYTES = 16 << 20
+# As text a name takes its room once for each row.
+_MOST_TEXT_BYTES = 4 << 20
+_ROW_TEXT_BYTES = 256  # of a row without names, at the most
+# More than the names of a group: beyond it Parquet would have each name once for each row, too.
+_MOST_DICTIONARY_BYTES = 256 << 20
+
+# PLAIN, as their values differ from row to row. DELTA_BINARY_PACKED and BYTE_STREAM_SPLIT would
+# save a tenth of the bytes, but fastparquet reads the first wrongly from steps of 2**30 on, which
+# is a second without I/O, and neither it nor Spark 4.0 reads the second.
+_PLAIN = ("time", "latency_ns", "queue_ns", "offset")
+_DICTIONARY_ENCODED = [name for name in SCHEMA.names if name not in _PLAIN]
+# The least and greatest of long names would make the footer more than a reader takes.
+_WITH_STATISTICS = [
+    name for name in SCHEMA.names if name not in ("cgroup", "charged_cgroup", "file")
+]
+
+_FORMULA_START = r"^[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
+
+
+def convert(
+    spool: BinaryIO,
+    folder: Folder,
+    name: str,
+    suffix: str,
+    on_rows: Callable[[int], None],
+    last: Batch | None = None,
+    *,
+    is_forced: bool,
+) -> Metadata:
+    """Writes the capture `name` into `folder` and returns its metadata.
+
+    `last` follows the spool's batches where it could not be written there. `on_rows` is told how
+    many rows are written. Readers see the whole capture under its name or none of it: the name is
+    given, by rename, when everything is on disk.
+    """
+    rows = _SpoolRows(spool, on_rows, last)
+    with folder.writing(name, is_forced=is_forced) as sink:
+        if suffix == ".parquet":
+            _write_parquet(sink, rows)
+        else:
+            _write_csv(sink, rows, is_compressed=suffix.endswith(".gz"))
+            with folder.writing(sidecar_name(name), is_forced=is_forced) as sidecar:
+                sidecar.write(_indented(rows.described))
+    return rows.metadata()
+
+
+def _indented(described: bytes) -> bytes:
+    """For people to read, unless that would be too much for a reader."""
+    indented = json.dumps(json.loads(described), indent=2).encode() + b"\n"
+    return indented if len(indented) <= MAX_METADATA_BYTES else described
+
+
+class _SpoolRows:
+    """The rows of a spool in groups, each in time order; `described` stands after the last one.
+
+    A group ends with its number of rows, or when its names take too much memory.
+    """
+
+    def __init__(self, spool: BinaryIO, on_rows: Callable[[int], None], last: Batch | None) -> None:
+        self.described = b""
+        self._last = [(last[0], to_json(last[1]))] if last else []
+        self._spool = spool
+        self._on_rows = on_rows
+
+    def metadata(self) -> Metadata:
+        metadata: Metadata = json.loads(self.described)
+        return metadata
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        self._spool.seek(0)
+        batches: list[pa.RecordBatch] = []
+        pending, held, written = 0, 0, 0
+        for batch, described in itertools.chain(read_spool(self._spool), self._last):
+            self.described = described
+            if len(batch) == 0:
+                continue
+            batches.append(batch)
+            pending += len(batch)
+            held += held_bytes(batch)
+            is_full = pending >= _ROWS_PER_GROUP
+            if held > _MOST_HELD_BYTES and not is_full:
+                batches = _table(batches).combine_chunks().to_batches()
+                held = sum(map(held_bytes, batches))
+                is_full = held > _MOST_HELD_BYTES * 3 / 4
+            if is_full:
+                yield _in_time_order(batches)
+                written += pending
+                self._on_rows(written)
+                batches, pending, held = [], 0, 0
+                pa.default_memory_pool().release_unused()
+        if not self.described:
+            raise IorecError(
+                "the spool holds nothing: it was cut off in its first second, or it is damaged",
+                "record once more",
+            )
+        parse_metadata(self.described, "the spool")
+        yield _in_time_order(batches)
+
+
+def _in_time_order(batches: list[pa.RecordBatch]) -> pa.Table:
+    table = _table(batches)
+    return table.take(pc.array_sort_indices(table["time"]))
+
+
+def _table(batches: list[pa.RecordBatch]) -> pa.Table:
+    return pa.Table.from_batches(batches, SCHEMA).unify_dictionaries()
+
+
+def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
+    with pq.ParquetWriter(
+        sink,
+        SCHEMA,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=_DICTIONARY_ENCODED,
+        dictionary_pagesize_limit=_MOST_DICTIONARY_BYTES,
+        write_statistics=_WITH_STATISTICS,
+    ) as writer:
+        for table in rows:
+            writer.write_table(table, row_group_size=_ROWS_PER_GROUP * 2)
+        writer.add_key_value_metadata({METADATA_KEY: rows.described})
+
+
+def _write_csv(sink: BinaryIO, rows: _SpoolRows, *, is_compressed: bool) -> None:
+    # Arrow closes what it writes to; the sink must stay open to be synced.
+    file = os.fdopen(os.dup(sink.fileno()), "wb")
+    stream = pa.CompressedOutputStream(file, "gzip") if is_compressed else pa.PythonFile(file)
+    schema = pa.schema([_csv_field(SCHEMA.field(name)) for name in SCHEMA.names])
+    with pyarrow.csv.CSVWriter(stream, schema) as writer:
+        for table in rows:
+            safe = pa.table([_neutralised(column) for column in table.columns], SCHEMA)
+            for part in _text_slices(safe):
+                columns = [_csv_column(column) for column in part.columns]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    stream.close()
+
+
+def _text_slices(table: pa.Table) -> Iterator[pa.Table]:
+    """Slices that take little memory as text, of one row at least."""
+    sizes = np.full(len(table), _ROW_TEXT_BYTES, np.int64)
+    for column in table.columns:
+        if pa.types.is_dictionary(column.type):
+            sizes += _name_lengths(column)
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(table):
+        most = ends[start] - sizes[start] + _MOST_TEXT_BYTES
+        stop = max(int(np.searchsorted(ends, most, "right")), start + 1)
+        yield table.slice(start, stop - start)
+        start = stop
+
+
+def _name_lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    lengths = [
+        pc.binary_length(chunk.dictionary).take(chunk.indices).fill_null(0)
+        for chunk in column.chunks
+    ]
+    return np.concatenate([np.empty(0, np.int64), *map(np.asarray, lengths)])
+
+
+def _csv_field(field: pa.Field) -> pa.Field:
+    is_number = pa.types.is_integer(field.type)
+    return field if is_number else field.with_type(pa.string())
+
+
+def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_timestamp(column.type):
+        return pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
+    if pa.types.is_dictionary(column.type):
+        return pa.chunked_array(
+            [chunk.dictionary.take(chunk.indices) for chunk in column.chunks], pa.string()
+        )
+    return column
+
+
+def _neutralised(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A name that a spreadsheet would run as a formula gets a quote in front."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    return pa.chunked_array(
+        [
+            pa.DictionaryArray.from_arrays(
+                chunk.indices,
+                pc.replace_substring_regex(chunk.dictionary, f"({_FORMULA_START}|^')", r"'\1"),
+            )
+            for chunk in column.chunks
+        ],
+        column.type,
+    )
