@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # Sets up what is missing, as root on Debian and Ubuntu, and runs it.
 #   make install   the command in .venv/bin/iorec
 #   make demo      record a real workload, print its report, draw its plot

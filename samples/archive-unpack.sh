@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
 # Records an archive being unpacked onto ext4 and synced.  usage: archive-unpack.sh OUTPUT.parquet
 output=$(realpath "$1")
 . "$(dirname "$0")/loop.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
 # Records with losses on purpose: a tiny buffer, and a recorder that is stopped for a while.
 # usage: losses.sh OUTPUT.parquet
 output=$(realpath "$1")

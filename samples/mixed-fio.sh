@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
 # Records the three jobs of mixed.fio on a loop device.  usage: mixed-fio.sh OUTPUT.parquet
 output=$(realpath "$1")
 . "$(dirname "$0")/loop.sh"

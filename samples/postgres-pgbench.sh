@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
 # Records PostgreSQL under pgbench, with a checkpoint on the way.
 # usage: postgres-pgbench.sh OUTPUT.parquet; needs the package postgresql
 output=$(realpath "$1")

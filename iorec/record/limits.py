@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Says when a recording stops by itself."""
 
 from dataclasses import dataclass
