@@ -4,7 +4,7 @@
 #                  program in .venv; make uninstall removes what is below PREFIX
 #   make demo      record a real workload, print its report, draw its plot
 #   make test      every test
-#   make check     linters, types and the import contract
+#   make check     linters of Python and of the scripts, types and the import contract
 #   make soak      one hour in which everything comes and goes, each row checked: SOAK_S, SOAK_SEED
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
 #   make bench     what it costs, beside other tracers, into bench-results/: half an hour alone
@@ -16,8 +16,11 @@
 PYTHON := /usr/bin/python3
 PACKAGES := python3-bpfcc python3-venv fio e2fsprogs
 PREFIX := /usr/local
-test: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm
+# addpart is of util-linux up to Debian 12, of util-linux-extra from Debian 13 on.
+test: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm procps util-linux-extra groff fish zsh
+check: PACKAGES += shellcheck
 bench bench-%: PACKAGES += linux-perf bpftrace
+SCRIPTS := .ci/run $(wildcard samples/*.sh tests/*.sh)
 STAMP := .venv/.installed
 
 # Where this kernel loads no BPF programs, the tests that need one run under another kernel.
@@ -70,6 +73,7 @@ check: environment
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	shellcheck $(SCRIPTS)
 
 soak: environment
 	.venv/bin/python -m tests.soak

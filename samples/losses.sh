@@ -3,6 +3,7 @@
 # Records with losses on purpose: a tiny buffer, and a recorder that is stopped for a while.
 # usage: losses.sh OUTPUT.parquet
 output=$(realpath "$1")
+# shellcheck source=samples/loop.sh
 . "$(dirname "$0")/loop.sh"
 make_loop 256M
 cat >load.sh <<-END
