@@ -15,8 +15,8 @@ from typing import Any
 
 from analyze.errors import IorecError
 from iorec.host.signals import SignalWaiter
+from iorec.kernel.load import MAPS, load_programs
 from iorec.kernel.plan import KernelFilter, Plan
-from iorec.kernel.programs import MAPS, load_programs
 
 _MOST_FDS = 253  # SCM_MAX_FD of include/net/scm.h
 

@@ -195,7 +195,7 @@ def processes_in(folder: Path) -> list[Path]:
 
 def attached_programs() -> int:
     """How many BPF programs the kernel holds, by the ids it gives out."""
-    from iorec.kernel.btf import libbpf
+    from iorec.kernel.libbpf import libbpf
 
     count, number = 0, ctypes.c_uint32(0)
     while libbpf().bpf_prog_get_next_id(number, ctypes.byref(number)) == 0:
