@@ -11,8 +11,9 @@ from analyze.errors import IorecError
 from analyze.units import format_duration
 from iorec.host.cgroups import cgroup_root
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
+from iorec.kernel.layers import LAYER_NAMES, layers_of
 from iorec.kernel.names import KernelNames
-from iorec.kernel.plan import LAYERS, KernelFilter
+from iorec.kernel.plan import KernelFilter
 from iorec.record.filter_devices import device_key, resolve_device
 from iorec.record.settings import Filters
 
@@ -68,9 +69,9 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
 def resolve_layers(names: Sequence[str]) -> tuple[str, ...]:
     """The layers of options such as `request,bio`, each once."""
     wanted = {layer for name in names for layer in name.split(",")}
-    for layer in wanted - set(LAYERS):
-        raise IorecError(f"no layer {layer!r}", f"there are: {', '.join(LAYERS)}", exit_code=2)
-    return tuple(layer for layer in LAYERS if layer in wanted)
+    for layer in wanted - set(LAYER_NAMES):
+        raise IorecError(f"no layer {layer!r}", f"there are: {', '.join(LAYER_NAMES)}", exit_code=2)
+    return tuple(layer.name for layer in layers_of(tuple(wanted)))
 
 
 def _check_comm(name: str) -> None:

@@ -10,6 +10,7 @@ from iorec.host.inode_paths import FilePaths
 from iorec.host.privileges import drop_privileges
 from iorec.host.signals import SignalWaiter
 from iorec.host.workload import Workload, invoking_user
+from iorec.kernel.layers import layers_of
 from iorec.kernel.loader import Loading
 from iorec.kernel.names import KernelNames, read_kernel_names
 from iorec.kernel.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 # eight with a probability below 1e-6. At least 64 Ki, for devices that are added later.
 _SLOTS_PER_REQUEST = 8
 _FEWEST_SLOTS = 1 << 16
-# A request holds many bios when they were merged, and bios wait for requests.
-_MORE_SLOTS_FOR_BIOS = 4
 
 
 def record_session(
@@ -100,8 +99,7 @@ def _refuse_leftover(folder: Folder, part_name: str) -> None:
 
 def _plan(settings: Settings, names: KernelNames, kernel_filter: KernelFilter) -> Plan:
     slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
-    if "bio" in settings.layers:
-        slots *= _MORE_SLOTS_FOR_BIOS
+    slots *= max(layer.slots for layer in layers_of(settings.layers))
     return Plan(
         kernel_filter,
         settings.layers,
