@@ -74,9 +74,9 @@ class RowBuilder:
             "errno": to_arrow(self._errnos[layers, records["error"]], is_unfinished),
             **self._submitters(identities, submitters),
             "cpu": to_arrow(cpus.astype(np.int16)),
-            "bios": to_arrow(records["bios_or_above"].view(np.int32), is_bio | is_unissued),
+            "bios": to_arrow(records["bio_count"].view(np.int32), is_bio | is_unissued),
             "above": self._above(
-                np.where(is_bio, records["bios_or_above"], 0),
+                np.where(is_bio, records["bio_count"], 0),
                 identities,
                 np.where(is_bio, submitters, -1),
             ),
