@@ -213,7 +213,9 @@ int bio_split(u64 *ctx)
 
 	if (!mine)
 		return 0;
-	tally = tally_of(REQUEST_LAYER, dev_of_bio(bio), effective_flags(bio->bi_opf, bio->bi_size));
+	/* No copy can see whether another one has counted it. */
+	tally = copy_number() ? NULL :
+		tally_of(REQUEST_LAYER, dev_of_bio(bio), effective_flags(bio->bi_opf, bio->bi_size));
 	if (tally)
 		count(tally->splits, 1);
 #ifdef RECORDS_BIOS

@@ -60,8 +60,9 @@ BIO = Layer(
 LAYERS = (REQUEST, BIO)  # by number
 LAYER_NAMES = tuple(layer.name for layer in LAYERS)
 PROGRAMS_OF_ALL_LAYERS = {"bio_split": "block_split"}
-# They change nothing, so that no copy could see that another one ran.
-COUNTERS_OF_EVENTS = ("back_merge", "front_merge")
+# They change nothing, so that no copy could see that another one ran: they have none.
+MERGE_COUNTERS = ("back_merge", "front_merge")
+EVENT_COUNTERS = (*MERGE_COUNTERS, "bio_split")
 
 
 def layers_of(names: tuple[str, ...]) -> tuple[Layer, ...]:

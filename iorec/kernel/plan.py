@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from iorec.kernel.layers import COUNTERS_OF_EVENTS, LAYERS, PROGRAMS_OF_ALL_LAYERS, layers_of
+from iorec.kernel.layers import LAYERS, MERGE_COUNTERS, PROGRAMS_OF_ALL_LAYERS, layers_of
 
 SLOTS_PER_BUCKET = 8  # of bpf/records.h
 # Interrupts complete I/Os: one of a device may come in the middle of a softirq's completions, and
@@ -65,7 +65,7 @@ class Plan:
 
     def copy_count(self, program: str) -> int:
         """How often the program is loaded (bpf/ledger.c)."""
-        if self.is_preemptible and program not in COUNTERS_OF_EVENTS:
+        if self.is_preemptible and program not in MERGE_COUNTERS:
             return _COPIES_IF_PREEMPTIBLE
         is_interruptible = any(program in layer.complete for layer in LAYERS)
         return _COPIES_OF_INTERRUPTIBLE if is_interruptible else 1

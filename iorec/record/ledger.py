@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iorec.kernel.layers import COUNTERS_OF_EVENTS, LAYER_NAMES, Layer, layers_of
+from iorec.kernel.layers import EVENT_COUNTERS, LAYER_NAMES, Layer, layers_of
 from iorec.kernel.names import KernelNames
 from iorec.kernel.probes import Probes
 from iorec.record.device_watch import DeviceWatch
@@ -132,7 +132,7 @@ class Ledger:
             "layers": layers,
             "merged": self._grown(now, ("rq_merge",), "events"),
             "requeued": self._grown(now, ("rq_requeue",), "events"),
-            "missed_events": self._missed(now, COUNTERS_OF_EVENTS),
+            "missed_events": self._missed(now, EVENT_COUNTERS),
             "in_flight_at_start": self._in_flight_at_start,
             "devices": _entries(by_place, _COUNTED, _PLACE_KEYS),
             "events": _entries(by_place, _EVENTS, ("device", "op")),
