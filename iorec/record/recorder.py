@@ -126,7 +126,7 @@ class Recorder:
         time.sleep(_SETTLE_S)
         self._drain()
         self._write_pending()
-        hung = self._take_missed(in_flight_records(self._probes.in_flight), idle_at, idle)
+        hung = self._take_missed(busy_slots(self._probes.in_flight), idle_at, idle)
         rows, identity_lost = self._builder.build(hung, is_in_flight=True)
         self._ledger.add_identity_lost(identity_lost)
         in_flight = Counter(rows["layer"].to_pylist())
@@ -139,17 +139,20 @@ class Recorder:
         return last
 
     def _take_missed(
-        self, hung: NDArray[np.void], idle_at_ns: int, idle: set[int]
+        self, busy: NDArray[np.void], idle_at_ns: int, idle: set[int]
     ) -> NDArray[np.void]:
         """Books those that are over, though the kernel showed it to no program; returns the rest.
 
-        Of a disk that said that it had no I/O in flight, none is that it was handed before.
+        Of a disk that said that it had no I/O in flight, none is that it was handed before, but for
+        writes whose data are done: what they wait for is a flush, which the disk does not count.
         """
+        hung = in_flight_records(busy)
         issue_ns = hung["start_ns"] + hung["queue_ns"]
         ops = hung["cmd_flags"] & np.uint32(0xFF)
         is_over = (hung["queue_ns"] != NO_ISSUE) & (issue_ns < idle_at_ns)
         is_over &= np.isin(hung["dev"], list(idle)) & (ops != OP_CACHE_FLUSH)
         is_over &= hung["source"] < self._probes.cpu_count  # requests
+        is_over &= busy["done_bytes_or_parts"] == 0
         self._ledger.add("missed_completion", hung[is_over])
         rest: NDArray[np.void] = hung[~is_over]
         return rest

@@ -148,9 +148,8 @@ def _numbers(
     return to_arrow(numbers, is_null)
 
 
-def in_flight_records(buckets: NDArray[np.void]) -> NDArray[np.void]:
+def in_flight_records(busy: NDArray[np.void]) -> NDArray[np.void]:
     """Records (dtype RECORD) of the slots whose I/O has not completed, as far as it is known."""
-    busy = busy_slots(buckets)
     records = np.zeros(len(busy), RECORD)
     for name in set(RECORD.names or ()) - {"latency_ns", "queue_ns", "error"}:
         records[name] = busy[name]
