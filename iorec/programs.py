@@ -19,6 +19,7 @@ from iorec.btf import KernelTypes, libbpf
 from iorec.cgroups import is_io_controller_unified
 from iorec.comm_glob import glob_masks
 from iorec.kernel_header import kernel_header
+from iorec.output import advice
 from iorec.plan import KernelFilter, Plan
 
 BPF_FOLDER = Path(__file__).parent.parent / "bpf"
@@ -285,6 +286,8 @@ def _refused(what: str, error: int, log: str = "") -> IorecError:
     if error in (errno.EPERM, errno.EACCES) and not log:
         hint = _NEEDS
     message = f"the kernel refused to {what}: {os.strerror(error)}"
+    if error == errno.EMFILE:
+        return IorecError(message, advice(message))
     if tail := log.strip().splitlines()[-8:]:
         message += "\n" + "\n".join(tail)
     return IorecError(message, hint)
