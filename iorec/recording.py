@@ -94,9 +94,7 @@ def record_and_convert(
             last, failure = _run(recorder, signals)
         result = _finish(settings, rotation, status, last, failure)
     if workload is not None:
-        signals.wait(0.0)  # a Ctrl-C ends the command too, whose end may be seen first
-        exit_status = workload.end(is_interrupted=signals.asks_to_stop)
-        result = replace(result, exit_status=exit_status)
+        result = replace(result, exit_status=workload.end(signals))
     return result
 
 
