@@ -7,6 +7,7 @@ import functools
 import os
 
 from analyze.errors import IorecError
+from iorec.host.advice import advice
 
 NEEDS = "record needs root, or CAP_BPF and CAP_PERFMON; a container may deny them"
 
@@ -147,6 +148,8 @@ def _refused(what: str, error: int, log: str = "") -> IorecError:
     if error in (errno.EPERM, errno.EACCES) and not log:
         hint = NEEDS
     message = f"the kernel refused to {what}: {os.strerror(error)}"
+    if error == errno.EMFILE:
+        return IorecError(message, advice(message))
     if tail := log.strip().splitlines()[-8:]:
         message += "\n" + "\n".join(tail)
     return IorecError(message, hint)

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from analyze.errors import IorecError
+from iorec.host.advice import advice
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.probes import open_probes
 from iorec.record.prepared import Prepared
@@ -18,7 +19,7 @@ from iorec.record.recorder import Recorder
 from iorec.record.rotation import Rotation, copy_spool
 from iorec.record.settings import Settings
 from iorec.store.convert import convert
-from iorec.store.folder import PART_SUFFIX, Folder, advice, capture_suffix
+from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix
 from iorec.store.result import Result
 from iorec.store.spool import Batch, Spool
 
@@ -47,9 +48,7 @@ def record_and_convert(prepared: Prepared) -> Result:
             last, failure = _run(recorder, signals)
         result = _finish(settings, rotation, prepared.progress, last, failure)
     if prepared.workload is not None:
-        signals.wait(0.0)  # a Ctrl-C ends the command too, whose end may be seen first
-        exit_status = prepared.workload.end(is_interrupted=signals.asks_to_stop)
-        result = replace(result, exit_status=exit_status)
+        result = replace(result, exit_status=prepared.workload.end(signals))
     return result
 
 

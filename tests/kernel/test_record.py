@@ -368,6 +368,24 @@ def test_the_workloads_status_is_the_status_of_record(record: Record) -> None:
     assert workload == {"argv": ["true"], "exit_status": 0}
 
 
+def test_a_command_that_does_not_end_is_killed_at_the_second_signal(ram_folder: Path) -> None:
+    output, pid = ram_folder / "x.parquet", ram_folder / "pid"
+    script = f"trap '' TERM; echo $$ > {pid}; while :; do sleep 0.1; done"
+    recording = start_recording(output, "--", "sh", "-c", script)
+    time.sleep(0.5)
+    recording.send_signal(signal.SIGTERM)
+    while not output.exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert recording.poll() is None
+    recording.send_signal(signal.SIGTERM)
+    assert recording.wait(20) == 0
+    time.sleep(0.1)
+    ps = ["ps", "-o", "stat=", "-p", pid.read_text().strip()]
+    state = subprocess.run(ps, capture_output=True, text=True, check=False).stdout
+    assert state[:1] in ("", "Z")
+
+
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
 def test_csv_holds_the_same_columns(
     loop: LoopDevice, ram_folder: Path, record: Record, suffix: str
