@@ -66,10 +66,10 @@ static inline bool is_last_end(struct entry entry)
 	u64 *key = &entry.bucket->keys[entry.place & (SLOTS_PER_BUCKET - 1)];
 	u64 before = *key, ending = before | 2;
 
-	if (!slot->done_bytes_or_parts)
+	if (!slot->open_parts)
 		return true;
-	count(slot->done_bytes_or_parts, -1);
-	if (*(volatile s32 *)&slot->done_bytes_or_parts >= 0)
+	count(slot->open_parts, -1);
+	if (*(volatile s32 *)&slot->open_parts >= 0)
 		return false;
 #ifdef HAVE_CMPXCHG
 	return __sync_val_compare_and_swap(key, before, ending) == before;

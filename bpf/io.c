@@ -47,9 +47,9 @@ static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, 
 	slot->dev = dev;
 	slot->partno = partno;
 	slot->issue_ns = 0;
-	slot->done_bytes_or_parts = 0;
+	slot->done_bytes = 0;
 	slot->error = 0;
-	slot->bios_or_above = slot->is_part ? slot->bios_or_above : 0;
+	slot->above_dev = slot->is_part ? slot->above_dev : 0;
 	slot->is_part = false;
 	slot->has_ended = false;
 	slot->left = NOTHING_COMPLETED;
@@ -145,7 +145,7 @@ static inline void finish(struct lane *mine, u32 first_lane, struct entry entry,
 		record->dev = slot->dev;
 		record->cmd_flags = slot->cmd_flags;
 		record->identity = slot->identity;
-		record->bios_or_above = slot->bios_or_above;
+		record->bio_count = slot->bio_count;
 		record->source = slot->source;
 		record->error = slot->error;
 		record->partno = slot->partno;
@@ -189,14 +189,14 @@ static inline struct slot *note_part(struct lane *mine, u32 first_lane, struct b
 		return NULL;
 	slot->is_part = true;
 	slot->has_ended = false;
-	slot->bios_or_above = above;
+	slot->above_dev = above;
 	slot->whole_key = 0;
 	if (!is_split)
 		return NULL;
 	whole = find_whole(bio, &whole_key, &mine->scratch);
 	if (whole.bucket) {
 		slot->whole_key = whole_key;
-		count(slot_of(whole)->done_bytes_or_parts, 1);
+		count(slot_of(whole)->open_parts, 1);
 	}
 	return NULL;
 }
@@ -213,7 +213,9 @@ int bio_split(u64 *ctx)
 
 	if (!mine)
 		return 0;
-	tally = tally_of(REQUEST_LAYER, dev_of_bio(bio), effective_flags(bio->bi_opf, bio->bi_size));
+	/* No copy can see whether another one has counted it. */
+	tally = copy_number() ? NULL :
+		tally_of(REQUEST_LAYER, dev_of_bio(bio), effective_flags(bio->bi_opf, bio->bi_size));
 	if (tally)
 		count(tally->splits, 1);
 #ifdef RECORDS_BIOS

@@ -31,7 +31,10 @@ struct record {
 	u32 dev;		/* whole disk: major << 20 | minor */
 	u32 cmd_flags;		/* REQ_OP_ (see effective_flags()) and REQ_ flags as submitted */
 	u32 identity;		/* its number among those of the source, NO_IDENTITY or LOST_IDENTITY */
-	u32 bios_or_above;	/* request: bios it carries; bio: the stacked device it is from, or 0 */
+	union {
+		u32 bio_count;	/* of a request: bios that it carries */
+		u32 above_dev;	/* of a bio: the stacked device that it is from, or 0 */
+	};
 	u16 source;		/* layer * CPUS + submitting CPU */
 	u8 error;		/* blk_status_t; of requests on kernels before 5.16, errno */
 	u8 partno;
@@ -50,9 +53,14 @@ struct slot {
 	u32 dev;
 	u32 cmd_flags;
 	u32 identity;
-	u32 done_bytes_or_parts;	/* request: bytes of partial completions so far; bio: how many
-					 * parts of it must end besides itself */
-	u32 bios_or_above;
+	union {
+		u32 done_bytes;	/* of a request: bytes of partial completions so far */
+		u32 open_parts;	/* of a bio: how many parts of it must end besides itself */
+	};
+	union {
+		u32 bio_count;
+		u32 above_dev;
+	};
 	u16 source;
 	u8 error;
 	u8 partno;

@@ -71,14 +71,14 @@ static inline struct slot *rekey(struct entry entry, u64 key, struct lane *mine)
 	if (slot) {
 		slot->start_ns = old->start_ns;
 		slot->issue_ns = old->issue_ns;
-		slot->done_bytes_or_parts = old->done_bytes_or_parts;
+		slot->done_bytes = old->done_bytes;
 		slot->dev = old->dev;
 		slot->cmd_flags = old->cmd_flags;
 		slot->identity = old->identity;
 		slot->source = old->source;
 		slot->error = old->error;
 		slot->partno = old->partno;
-		slot->bios_or_above = 0;
+		slot->bio_count = 0;
 		slot->is_filtered = old->is_filtered;
 		slot->is_part = false;
 		slot->left = old->left;
@@ -116,14 +116,14 @@ static inline struct slot *begin_at_issue(struct request *rq, u64 key, struct la
 	if (!slot)
 		return NULL;
 	slot->start_ns = bpf_ktime_get_ns();
-	slot->done_bytes_or_parts = 0;
+	slot->done_bytes = 0;
 	slot->dev = dev_of_disk(disk_of_request(rq));
 	slot->cmd_flags = effective_flags(rq->cmd_flags, rq->__data_len);
 	slot->identity = NO_IDENTITY;
 	slot->source = REQUEST_LAYER * CPUS + bpf_get_smp_processor_id();
 	slot->error = 0;
 	slot->partno = 0;
-	slot->bios_or_above = 0;
+	slot->bio_count = 0;
 	slot->is_part = false;
 	slot->left = NOTHING_COMPLETED;
 	slot->is_filtered = !IS_UNKNOWN_SUBMITTER_WANTED || !is_wanted_device(slot->dev, 0) ||
@@ -211,10 +211,10 @@ int rq_issue(u64 *ctx)
 	if (!slot)
 		return 0;
 	slot->issue_ns = bpf_ktime_get_ns();
-	slot->bytes = slot->done_bytes_or_parts + rq->__data_len;
-	if (!slot->done_bytes_or_parts) {
+	slot->bytes = slot->done_bytes + rq->__data_len;
+	if (!slot->done_bytes) {
 		slot->sector = rq->__sector;
-		slot->bios_or_above = bios;
+		slot->bio_count = bios;
 	}
 #ifndef HAVE_BI_BDEV
 	slot->partno = rq->part->partno;
@@ -330,7 +330,7 @@ int rq_complete(u64 *ctx)
 	if (is_continuation(rq, nr_bytes, left)) {
 		mine->continuations++;
 		if (slot) {
-			slot->done_bytes_or_parts += nr_bytes;
+			slot->done_bytes += nr_bytes;
 			slot->left = left;
 		}
 		return 0;
@@ -340,8 +340,8 @@ int rq_complete(u64 *ctx)
 			       rq->cmd_flags, nr_bytes);
 		return 0;
 	}
-	if (!slot->issue_ns && !slot->done_bytes_or_parts)
+	if (!slot->issue_ns && !slot->done_bytes)
 		slot->sector = rq->__sector;
-	finish(mine, RQ_COMPLETE_LANE, entry, slot->done_bytes_or_parts + left);
+	finish(mine, RQ_COMPLETE_LANE, entry, slot->done_bytes + left);
 	return 0;
 }

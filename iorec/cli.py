@@ -15,6 +15,7 @@ from analyze.errors import IorecError
 from analyze.names import escape_for_terminal
 from iorec import __version__
 from iorec.commands import info, plot, record, recover, report
+from iorec.host.advice import advice
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -132,7 +133,7 @@ def _explained(error: Exception) -> IorecError:
         message = error.format_message().rstrip(".")
         return IorecError(message[:1].lower() + message[1:], f"see {command} --help", 2)
     if isinstance(error, OSError):
-        return IorecError(str(error), "check that the disk is not full and may be written")
+        return IorecError(str(error), advice(str(error)))
     return IorecError(
         f"unexpected {type(error).__name__}: {error}",
         "this is a defect of iorec: run it again with -v and report what it prints",

@@ -6,8 +6,8 @@ from typing import Any
 
 from analyze.units import format_count, format_duration
 from iorec.host.devices import disk_of_file
-from iorec.record.filters import Filters, filter_options
-from iorec.record.session import Settings
+from iorec.record.filters import filter_options
+from iorec.record.settings import Filters, Settings
 from iorec.store.folder import leftover_spools
 
 

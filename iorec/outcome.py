@@ -12,7 +12,7 @@ from analyze.metadata import parse_metadata
 from analyze.units import format_bytes, format_count, format_duration
 from analyze.verdict import advise, format_completeness, format_recorded
 from iorec.messages import format_unmatched
-from iorec.record.recording import Result
+from iorec.store.result import Result
 
 
 def format_end(result: Result) -> str:

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from analyze.units import format_bytes, format_count
 from iorec.messages import format_unmatched
-from iorec.record.filters import Filters, filter_options
-from iorec.record.limits import Limits
-from iorec.record.recorder import State
+from iorec.record.filters import filter_options
+from iorec.record.progress import State
+from iorec.record.settings import Filters, Limits
 
 _PATIENCE_S = 5.0
 
@@ -48,7 +48,7 @@ class StatusLine:
         return self
 
     def __exit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         with contextlib.suppress(Exception):
             self._progress.stop()

@@ -17,8 +17,8 @@ from iorec.host.devices import disk_name
 from iorec.host.diskstats import DiskStats, diskstats_delta, read_diskstats
 from iorec.host.escape import escape_name
 from iorec.host.notes import Notes
-from iorec.record.filters import Filters
 from iorec.record.metadata import Facts, build_metadata
+from iorec.record.settings import Filters
 from tests.builders import metadata, table
 
 READINGS = 4

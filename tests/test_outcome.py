@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from iorec.outcome import verdict
-from iorec.record.recording import Result
+from iorec.store.result import Result
 from tests.builders import metadata, table
 
 MIB = 1 << 20

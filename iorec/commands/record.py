@@ -114,9 +114,10 @@ def record(
     from iorec import __version__
     from iorec.host.privileges import check_privileges
     from iorec.messages import format_start, format_warnings
-    from iorec.record.filters import Filters, resolve_layers, with_resolved_devices
-    from iorec.record.limits import Limits
-    from iorec.record.session import Settings, buffer_bytes, record_session
+    from iorec.record.filters import resolve_layers, with_resolved_devices
+    from iorec.record.session import record_session
+    from iorec.record.settings import Filters, Limits, Settings, buffer_bytes
+    from iorec.status import StatusLine
 
     duration_ns = parse_duration_ns(duration) if duration else None
     max_size_bytes = parse_size_bytes(max_size) if max_size else None
@@ -158,6 +159,7 @@ def record(
         typer.echo(line, err=True)
     result = record_session(
         settings,
+        StatusLine(settings.limits, settings.filters, is_quiet=quiet),
         lambda has_trace: _say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
     )
     # Only now: see its docstring.

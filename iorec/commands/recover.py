@@ -34,7 +34,7 @@ def recover(
     Every I/O up to the last second before a crash, kill or power cut becomes a capture that is
     marked as recovered.
     """
-    from iorec.record.recover import recover as recover_spool
+    from iorec.store.recover import recover as recover_spool
 
     with SignalWaiter() as signals:
         result = recover_spool(part, output, lambda _: signals.check(), is_forced=force)

@@ -4,13 +4,12 @@
 import contextlib
 import ctypes
 import os
-import pwd
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from analyze.errors import IorecError
-from iorec.host.workload import User
+from iorec.host.workload import User, become
 
 # include/uapi/linux/capability.h
 _CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_SYS_ADMIN = 0, 1, 2, 21
@@ -51,9 +50,7 @@ def drop_privileges(user: User | None, *folders: Path) -> None:
             "please report this as a defect, with the output of: env | grep PYTHON",
         )
     if user is not None and _may_user_go_on(user, folders):
-        os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
-        os.setgid(user.gid)
-        os.setuid(user.uid)
+        become(user)
         _set_capabilities((), ())
     elif os.geteuid() == 0:
         everything = range(64)

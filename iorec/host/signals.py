@@ -62,8 +62,11 @@ class SignalWaiter:
             self.check()
         self._epoll.unregister(fd)
 
-    def wait(self, timeout_s: float) -> bool:
-        """Waits for a signal; whether anything ended the waiting before the time was over."""
+    def wait(self, timeout_s: float | None) -> bool:
+        """Waits for a signal, with None as long as it takes.
+
+        Returns whether anything ended the waiting before the time was over.
+        """
         return bool(self._poll(timeout_s))
 
     def _poll(self, timeout_s: float | None) -> list[int]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analyze.errors import IorecError
-from iorec.host.signals import STOP_SIGNALS
+from iorec.host.signals import STOP_SIGNALS, SignalWaiter
 
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127  # as shells, env and timeout have it
+_NO_ID = 2**32 - 1  # means `as it is` to the kernel
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,18 @@ def invoking_user() -> User | None:
         uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
     except (KeyError, ValueError):
         return None
-    return User(uid, gid) if os.geteuid() == 0 and uid != 0 else None
+    is_user = 0 < uid < _NO_ID and 0 <= gid < _NO_ID
+    return User(uid, gid) if is_user and os.geteuid() == 0 else None
+
+
+def become(user: User) -> None:
+    """Gives this process to `user`, with all groups; some, as in containers, have no name."""
+    try:
+        os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
+    except KeyError:
+        os.setgroups([user.gid])
+    os.setgid(user.gid)
+    os.setuid(user.uid)
 
 
 class Workload:
@@ -64,15 +76,22 @@ class Workload:
             self._status = _exit_status(status) if pid else None
         return self._status
 
-    def end(self, *, is_interrupted: bool) -> int | None:
+    def end(self, signals: SignalWaiter) -> int | None:
         """Waits for the end and returns the exit status.
 
-        Whoever interrupts the recording also wants the command to end; its status is then None.
+        Whoever interrupts the recording also wants the command to end; its status is then None. One
+        that does not is killed, and no longer waited for, at the next stop signal.
         """
-        if is_interrupted and self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
-        if self._status is None:
-            self._status = _exit_status(os.waitpid(self.pid, 0)[1])
+        signals.wait(0.0)  # a Ctrl-C ends the command too, whose end may be seen first
+        is_interrupted = signals.asks_to_stop
+        remedies = [signal.SIGTERM, signal.SIGKILL]
+        while self.poll() is None and remedies:
+            if signals.asks_to_stop:
+                is_interrupted, signals.asks_to_stop = True, False
+                with contextlib.suppress(PermissionError):  # it is another user's by now
+                    os.kill(self.pid, remedies.pop(0))
+            else:
+                signals.wait(None)
         return None if is_interrupted else self._status
 
     def cancel(self) -> None:
@@ -113,9 +132,7 @@ def _become(argv: Sequence[str], user: User | None, gate: int) -> None:
         for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(ignored_by_python, signal.SIG_DFL)
         if user is not None:
-            os.initgroups(pwd.getpwuid(user.uid).pw_name, user.gid)
-            os.setgid(user.gid)
-            os.setuid(user.uid)
+            become(user)
         os.execvp(argv[0], list(argv))
     except OSError as error:
         if isinstance(error, FileNotFoundError):

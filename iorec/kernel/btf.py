@@ -2,12 +2,12 @@
 """Reads struct layouts, enums and tracepoint prototypes from the running kernel's BTF."""
 
 import ctypes
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from analyze.errors import IorecError
+from iorec.kernel.libbpf import libbpf
 
 # include/uapi/linux/btf.h
 _KIND_INT, _KIND_PTR, _KIND_ARRAY, _KIND_STRUCT, _KIND_UNION, _KIND_ENUM = range(1, 7)
@@ -66,28 +66,6 @@ class Member:
     offset: int
     size: int
     c_type: str
-
-
-@functools.cache
-def libbpf() -> ctypes.CDLL:
-    """The libbpf that BCC links already; an error names the package that brings it."""
-    try:
-        library = ctypes.CDLL("libbpf.so.1", use_errno=True)
-    except OSError as error:
-        raise IorecError(
-            f"cannot load libbpf: {error}",
-            "install BCC for Python: apt install python3-bpfcc (Debian, Ubuntu), "
-            "dnf install python3-bcc (Fedora)",
-        ) from error
-    library.btf__load_vmlinux_btf.restype = ctypes.c_void_p
-    library.btf__type_by_id.restype = ctypes.c_void_p
-    library.btf__type_by_id.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
-    library.btf__name_by_offset.restype = ctypes.c_char_p
-    library.btf__name_by_offset.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
-    library.btf__find_by_name_kind.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32)
-    library.btf__type_cnt.argtypes = (ctypes.c_void_p,)
-    library.btf__free.argtypes = (ctypes.c_void_p,)
-    return library
 
 
 class KernelTypes:

@@ -6,7 +6,9 @@ that it should not have.
 """
 
 import contextlib
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -16,8 +18,8 @@ from typing import Any
 
 from analyze.errors import IorecError
 from iorec.host.signals import SignalWaiter
+from iorec.kernel.load import MAPS, load_programs
 from iorec.kernel.plan import KernelFilter, Plan
-from iorec.kernel.programs import MAPS, load_programs
 
 _MOST_FDS = 253  # SCM_MAX_FD of include/net/scm.h
 
@@ -48,6 +50,7 @@ class Loading:
                 [sys.executable, "-P", "-m", "iorec.kernel.loader", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                cwd="/",  # the compiler asks for it, and this one's may be gone
                 start_new_session=True,  # Ctrl-C is for the recorder
             )
         self._channel.sendall(json.dumps(asdict(plan)).encode())
@@ -76,6 +79,8 @@ class Loading:
         answer = json.loads(message)
         if "error" in answer:
             raise IorecError(**answer["error"])
+        if len(fds) < len(answer["names"]):  # the kernel passes as many as there is room for
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         named = dict(zip(answer["names"], fds, strict=True))
         return Loaded(
             maps={name: named[f"map {name}"] for name in MAPS},

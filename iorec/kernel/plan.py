@@ -3,33 +3,12 @@
 
 from dataclasses import dataclass
 
-SLOTS_PER_BUCKET = 8  # of bpf/records.h
-LAYERS = ("request", "bio")  # by number: REQUEST_LAYER, BIO_LAYER of bpf/records.h
+from iorec.kernel.layers import LAYERS, MERGE_COUNTERS, PROGRAMS_OF_ALL_LAYERS, layers_of
 
-# Completions first, so that nothing is seen to start whose end would be missed.
-_PROGRAMS = {
-    "request": {
-        "rq_complete": "block_rq_complete",
-        "rq_merge": "block_rq_merge",
-        "back_merge": "block_bio_backmerge",
-        "front_merge": "block_bio_frontmerge",
-        "rq_requeue": "block_rq_requeue",
-        "rq_issue": "block_rq_issue",
-        "rq_start": "block_io_start",
-    },
-    "bio": {
-        "bio_complete": "block_bio_complete",
-        "bios_complete": "block_rq_complete",
-        "bio_remap": "block_bio_remap",
-        "bio_queue": "block_bio_queue",
-    },
-}
-_PROGRAMS_OF_ALL_LAYERS = {"bio_split": "block_split"}
-# They change nothing, so that no copy could see that another one ran.
-COUNTERS_OF_EVENTS = ("back_merge", "front_merge")
+SLOTS_PER_BUCKET = 8  # of bpf/records.h
 # Interrupts complete I/Os: one of a device may come in the middle of a softirq's completions, and
 # that in the middle of a task's.
-_COPIES_OF_INTERRUPTIBLE = {"rq_complete": 3, "bio_complete": 3, "bios_complete": 3}
+_COPIES_OF_INTERRUPTIBLE = 3
 _COPIES_IF_PREEMPTIBLE = 4  # MOST_COPIES of bpf/records.h
 
 
@@ -75,22 +54,22 @@ class Plan:
     @property
     def layer_count(self) -> int:
         """How many layers the maps have room for, by the highest number of one."""
-        return 1 + max(LAYERS.index(layer) for layer in self.layers)
+        return 1 + max(layer.number for layer in layers_of(self.layers))
 
     @property
     def programs(self) -> dict[str, str]:
         """The tracepoint of each program to load."""
-        found = dict(_PROGRAMS_OF_ALL_LAYERS)
-        for layer in LAYERS:
-            if layer in self.layers:
-                found |= _PROGRAMS[layer]
+        found = dict(PROGRAMS_OF_ALL_LAYERS)
+        for layer in layers_of(self.layers):
+            found |= layer.programs
         return found
 
     def copy_count(self, program: str) -> int:
         """How often the program is loaded (bpf/ledger.c)."""
-        if self.is_preemptible and program not in COUNTERS_OF_EVENTS:
+        if self.is_preemptible and program not in MERGE_COUNTERS:
             return _COPIES_IF_PREEMPTIBLE
-        return _COPIES_OF_INTERRUPTIBLE.get(program, 1)
+        is_interruptible = any(program in layer.complete for layer in LAYERS)
+        return _COPIES_OF_INTERRUPTIBLE if is_interruptible else 1
 
     @property
     def lanes(self) -> dict[str, range]:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Gives access to the attached kernel programs and the maps they write."""
 
-import ctypes
 import mmap
 import os
 from dataclasses import dataclass
@@ -10,26 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iorec.kernel.btf import libbpf
 from iorec.kernel.layouts import BUCKET, CONTROL, GAP, IS_AWAKE, LANE, TALLY
+from iorec.kernel.libbpf import recursion_misses
+from iorec.kernel.load import possible_cpus
 from iorec.kernel.loader import Loaded
 from iorec.kernel.plan import Plan
-from iorec.kernel.programs import possible_cpus
 from iorec.kernel.ring import Ring
 
 _TALLIES_PER_CPU = 256
 _GAPS_PER_LANE = 128
-
-
-class _ProgInfo(ctypes.Structure):
-    """struct bpf_prog_info of include/uapi/linux/bpf.h."""
-
-    _fields_ = (
-        ("before", ctypes.c_uint8 * 192),
-        ("run_time_ns", ctypes.c_uint64),
-        ("run_cnt", ctypes.c_uint64),
-        ("recursion_misses", ctypes.c_uint64),
-    )
 
 
 @dataclass
@@ -99,10 +87,9 @@ class Probes:
         """
         missed = {}
         for name, fd in self._programs.items():
-            info = _ProgInfo()
-            size = ctypes.c_uint32(ctypes.sizeof(info))
-            if libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)) == 0:
-                missed[name] = int(info.recursion_misses)
+            misses = recursion_misses(fd)
+            if misses is not None:
+                missed[name] = misses
         return missed
 
 

@@ -4,7 +4,7 @@
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,13 @@ from analyze.errors import IorecError
 from analyze.units import format_duration
 from iorec.host.cgroups import cgroup_root
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
+from iorec.kernel.layers import LAYER_NAMES, layers_of
 from iorec.kernel.names import KernelNames
-from iorec.kernel.plan import LAYERS, KernelFilter
+from iorec.kernel.plan import KernelFilter
 from iorec.record.filter_devices import device_key, resolve_device
+from iorec.record.settings import Filters
 
 _MOST_DEVICES, _MOST_COMMS = 1024, 64  # of bpf/filter.c
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What the user asked for, as typed; an empty tuple asks for everything.
-
-    `resolved_device` has the names of the disks and partitions that `device` stands for.
-    """
-
-    device: tuple[str, ...] = ()
-    pid: tuple[int, ...] = ()
-    comm: tuple[str, ...] = ()
-    cgroup: tuple[str, ...] = ()
-    op: tuple[str, ...] = ()
-    min_latency_ns: int | None = None
-    include_self: bool = False
-    resolved_device: tuple[str, ...] = ()
-
-    def as_metadata(self) -> dict[str, Any]:
-        """The filters as the capture's metadata lists them."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
 
 def filter_options(filters: Mapping[str, Any]) -> str:
@@ -89,9 +70,9 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
 def resolve_layers(names: Sequence[str]) -> tuple[str, ...]:
     """The layers of options such as `request,bio`, each once."""
     wanted = {layer for name in names for layer in name.split(",")}
-    for layer in wanted - set(LAYERS):
-        raise IorecError(f"no layer {layer!r}", f"there are: {', '.join(LAYERS)}", exit_code=2)
-    return tuple(layer for layer in LAYERS if layer in wanted)
+    for layer in wanted - set(LAYER_NAMES):
+        raise IorecError(f"no layer {layer!r}", f"there are: {', '.join(LAYER_NAMES)}", exit_code=2)
+    return tuple(layer.name for layer in layers_of(tuple(wanted)))
 
 
 def _check_comm(name: str) -> None:

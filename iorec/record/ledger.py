@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iorec.kernel.layers import EVENT_COUNTERS, LAYER_NAMES, Layer, layers_of
 from iorec.kernel.names import KernelNames
-from iorec.kernel.plan import COUNTERS_OF_EVENTS, LAYERS
 from iorec.kernel.probes import Probes
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.gaps import Gaps, Span
@@ -32,25 +32,6 @@ _COUNTED = tuple(
     for kind in ("recorded", "filtered", "lost", "missed", "began_before")
     for unit in ("", "_bytes")
 )
-
-
-@dataclass(frozen=True)
-class _Programs:
-    """A layer's programs: those that begin and end an I/O, and all that put one into the table."""
-
-    start: str
-    complete: tuple[str, ...]
-    claiming: tuple[str, ...]
-
-
-_PROGRAMS = {
-    "request": _Programs("rq_start", ("rq_complete",), ("rq_start", "rq_issue")),
-    "bio": _Programs(
-        "bio_queue",
-        ("bio_complete", "bios_complete"),
-        ("bio_queue", "bio_split", "bio_remap"),
-    ),
-}
 
 
 def diskstats_group(op: str) -> str:
@@ -95,7 +76,7 @@ class Ledger:
     def __init__(
         self,
         start: Snapshot,
-        layers: Sequence[str],
+        layers: tuple[str, ...],
         lanes_of: Mapping[str, range],
         names: KernelNames,
         devices: DeviceWatch,
@@ -143,8 +124,8 @@ class Ledger:
     ) -> dict[str, Any]:
         """The ledger as the capture's metadata holds it: of each layer, and of all rows."""
         layers = {
-            layer: self._layer_counts(layer, now, (in_flight_at_stop or {}).get(layer, 0))
-            for layer in self._layers
+            layer.name: self._layer_counts(layer, now, (in_flight_at_stop or {}).get(layer.name, 0))
+            for layer in layers_of(self._layers)
         }
         by_place = self._sums_by_place(now)
         return {
@@ -152,7 +133,7 @@ class Ledger:
             "layers": layers,
             "merged": self._grown(now, ("rq_merge",), "events"),
             "requeued": self._grown(now, ("rq_requeue",), "events"),
-            "missed_events": self._missed(now, COUNTERS_OF_EVENTS),
+            "missed_events": self._missed(now, EVENT_COUNTERS),
             "in_flight_at_start": self._in_flight_at_start,
             "devices": _entries(by_place, _COUNTED, _PLACE_KEYS),
             "events": _entries(by_place, _EVENTS, ("device", "op")),
@@ -162,35 +143,34 @@ class Ledger:
         """The spans in which I/Os were lost, by cause."""
         return self._gaps.read()
 
-    def _layer_counts(self, layer: str, now: Snapshot, in_flight_at_stop: int) -> dict[str, Any]:
+    def _layer_counts(self, layer: Layer, now: Snapshot, in_flight_at_stop: int) -> dict[str, Any]:
         """A completion without a slot began before the recording, unless its start is known to have
         been missed: the table was full, or the kernel skipped the program.
         """
-        programs = _PROGRAMS[layer]
 
         def completed(name: str) -> int:
-            return self._grown(now, programs.complete, name)
+            return self._grown(now, layer.complete, name)
 
         unmatched = completed("unmatched")
-        table_full = min(unmatched, self._grown(now, programs.claiming, "table_full"))
-        missed_start = min(unmatched - table_full, self._missed(now, (programs.start,)))
-        stale = self._grown(now, programs.claiming, "stale")
-        seen_over = self._totals["missed_completion", layer]
+        table_full = min(unmatched, self._grown(now, layer.claiming, "table_full"))
+        missed_start = min(unmatched - table_full, self._missed(now, (layer.start,)))
+        stale = self._grown(now, layer.claiming, "stale")
+        seen_over = self._totals["missed_completion", layer.name]
         return {
-            "completions": completed("runs") + self._carried.get(layer, 0),
-            "recorded": self._totals["recorded", layer],
-            "filtered": completed("filtered") + self._totals["filtered", layer],
+            "completions": completed("runs") + self._carried.get(layer.name, 0),
+            "recorded": self._totals["recorded", layer.name],
+            "filtered": completed("filtered") + self._totals["filtered", layer.name],
             "began_before": unmatched - table_full - missed_start,
             "continuations": completed("continuations"),
             "refused": completed("refused"),
-            "identity_lost": self._totals["identity_lost", layer],
+            "identity_lost": self._totals["identity_lost", layer.name],
             "in_flight_at_stop": in_flight_at_stop,
             "lost": {
                 "ring_full": completed("ring_full"),
                 "table_full": table_full,
                 "missed_start": missed_start,
-                "missed_completion": max(stale + seen_over, self._missed(now, programs.complete)),
-                "spool_failed": self._totals["spool_failed", layer],
+                "missed_completion": max(stale + seen_over, self._missed(now, layer.complete)),
+                "spool_failed": self._totals["spool_failed", layer.name],
             },
         }
 
@@ -231,7 +211,7 @@ class Ledger:
 
 def _place(key: int) -> _Place:
     """Of a tally's key (bpf/records.h)."""
-    return LAYERS[key >> 40], key >> 8 & 0xFFFFFFFF, key & 0xFF
+    return LAYER_NAMES[key >> 40], key >> 8 & 0xFFFFFFFF, key & 0xFF
 
 
 def _sum(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from iorec.host.device_inventory import Description
 from iorec.host.diskstats import StatPair, diskstats_delta
 from iorec.host.escape import escape_name
 from iorec.host.notes import Notes
-from iorec.record.filters import Filters
 from iorec.record.gaps import Span
+from iorec.record.settings import Filters
 from iorec.store.metadata_json import Metadata
 
 

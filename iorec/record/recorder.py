@@ -4,8 +4,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,22 +15,20 @@ from iorec.host.cgroups import CgroupNames
 from iorec.host.clock import ClockPair, read_clocks, step_between
 from iorec.host.devices import read_in_flight
 from iorec.host.diskstats import DiskStats, StatPair, read_diskstats, read_idle_disks
-from iorec.host.inode_paths import FilePaths
 from iorec.host.signals import SignalWaiter
-from iorec.host.workload import Workload
 from iorec.kernel.layouts import NO_ISSUE, RECORD
-from iorec.kernel.names import OP_CACHE_FLUSH, KernelNames
+from iorec.kernel.names import OP_CACHE_FLUSH
 from iorec.kernel.probes import Probes
-from iorec.record.device_watch import DeviceWatch
 from iorec.record.files import Files
 from iorec.record.gaps import Gaps
 from iorec.record.identities import Identities, keys_of
 from iorec.record.ledger import Ledger, Snapshot, pending_completions, take_snapshot
-from iorec.record.limits import Limits
 from iorec.record.metadata import Facts, build_metadata
+from iorec.record.prepared import Prepared
+from iorec.record.progress import State
 from iorec.record.rows import RowBuilder, busy_slots, in_flight_records
 from iorec.store.metadata_json import Metadata
-from iorec.store.spool import Batch, Spool
+from iorec.store.spool import Batch
 
 _CHECKPOINT_S = 1.0
 _IDLE_CHECKPOINT_S = 10.0
@@ -48,54 +45,52 @@ _NO_RECORDS = np.empty(0, RECORD)
 _RAW_RECORD = np.dtype((np.void, RECORD.itemsize))
 
 
-@dataclass(frozen=True)
-class State:
-    """How far a recording is."""
+class Sink(Protocol):
+    """Where rows go; it takes each batch with the account of the capture as it stands then."""
 
-    elapsed_s: float
-    rows: int
-    rows_per_s: float
-    filtered: int
-    lost: int
     size_bytes: int
+
+    def write(self, batch: pa.RecordBatch, metadata: Metadata) -> None:
+        """Take rows; raises IorecError if there is no room, and nothing may be written then."""
+
+    def sync(self) -> None:
+        """Have what was written outlive a power cut; raises IorecError if that failed."""
+
+    def close(self) -> None:
+        """End it, so that a reader knows that it is whole."""
 
 
 class Recorder:
     """One recording from the moment in which the programs are attached."""
 
     def __init__(
-        self,
-        probes: Probes,
-        names: KernelNames,
-        paths: FilePaths,
-        devices: DeviceWatch,
-        spool: Spool,
-        facts: Facts,
-        limits: Limits,
-        workload: Workload | None,
-        on_state: Callable[[State], None] | None,
-        next_spool: Callable[[], Spool],
+        self, prepared: Prepared, probes: Probes, sink: Sink, next_sink: Callable[[], Sink]
     ) -> None:
-        """`on_state` is called each second.
-
-        `next_spool` takes the spool that was filled and gives an empty one.
-        """
+        """`next_sink` takes the sink that was filled and gives an empty one."""
+        settings = prepared.settings
         self.failure: IorecError | None = None
         self._exit_status: int | None = None
         self._probes = probes
-        self._names = names
-        self._spool = spool
-        self._facts = facts
-        self._limits = limits
-        self._workload = workload
-        self._notes = paths.notes
-        self._on_state = on_state
-        self._next_spool = next_spool
+        self._names = names = prepared.names
+        self._devices = prepared.devices
+        self._notes = prepared.paths.notes
+        self._workload = prepared.workload
+        self._progress = prepared.progress
+        self._limits = settings.limits
+        self._facts = Facts(
+            settings.version,
+            settings.command,
+            settings.workload,
+            settings.layers,
+            settings.filters,
+            settings.buffer_bytes,
+        )
+        self._sink = sink
+        self._next_sink = next_sink
         self._clock = self._started = read_clocks()
         self._clock_steps: list[tuple[int, int]] = []
-        self._devices = devices
-        files = Files(paths)
-        self._identities = Identities(files, CgroupNames(paths.notes))
+        files = Files(prepared.paths)
+        self._identities = Identities(files, CgroupNames(self._notes))
         self._builder = RowBuilder(
             names,
             self._devices,
@@ -105,7 +100,7 @@ class Recorder:
             self._started.offset_ns,
         )
         self._began_ns = self._started.monotonic_ns
-        self._end_ns = self._started.monotonic_ns + (limits.duration_ns or 0)
+        self._end_ns = self._started.monotonic_ns + (self._limits.duration_ns or 0)
         self._ledger = self._new_ledger(take_snapshot(probes), {})
         self._pending: list[NDArray[np.void]] = []
         self._drained = self._shown = 0
@@ -132,7 +127,7 @@ class Recorder:
         time.sleep(_SETTLE_S)
         self._drain()
         self._write_pending()
-        hung = self._take_missed(in_flight_records(self._probes.in_flight), idle_at, idle)
+        hung = self._take_missed(busy_slots(self._probes.in_flight), idle_at, idle)
         rows, identity_lost = self._builder.build(hung, is_in_flight=True)
         self._ledger.add_identity_lost(identity_lost)
         in_flight = Counter(rows["layer"].to_pylist())
@@ -141,21 +136,24 @@ class Recorder:
         if self.failure is None:
             self._write(*last)
         if self.failure is None:
-            self._spool.close()
+            self._sink.close()
         return last
 
     def _take_missed(
-        self, hung: NDArray[np.void], idle_at_ns: int, idle: set[int]
+        self, busy: NDArray[np.void], idle_at_ns: int, idle: set[int]
     ) -> NDArray[np.void]:
         """Books those that are over, though the kernel showed it to no program; returns the rest.
 
-        Of a disk that said that it had no I/O in flight, none is that it was handed before.
+        Of a disk that said that it had no I/O in flight, none is that it was handed before, but for
+        writes whose data are done: what they wait for is a flush, which the disk does not count.
         """
+        hung = in_flight_records(busy)
         issue_ns = hung["start_ns"] + hung["queue_ns"]
         ops = hung["cmd_flags"] & np.uint32(0xFF)
         is_over = (hung["queue_ns"] != NO_ISSUE) & (issue_ns < idle_at_ns)
         is_over &= np.isin(hung["dev"], list(idle)) & (ops != OP_CACHE_FLUSH)
         is_over &= hung["source"] < self._probes.cpu_count  # requests
+        is_over &= busy["done_bytes_or_parts"] == 0
         self._ledger.add("missed_completion", hung[is_over])
         rest: NDArray[np.void] = hung[~is_over]
         return rest
@@ -245,7 +243,7 @@ class Recorder:
 
     def _write(self, rows: pa.RecordBatch, metadata: Metadata) -> None:
         try:
-            self._spool.write(rows, metadata)
+            self._sink.write(rows, metadata)
         except IorecError as error:
             self.failure = error
 
@@ -259,9 +257,9 @@ class Recorder:
         if is_due or any(map(len, self._pending)):
             self._write_pending()
         self._sync()
-        if self._on_state is not None:
+        if self._progress.is_wanted:
             with self._notes.guard("status line"):
-                self._on_state(self._state())
+                self._progress.show(self._state())
         self._shown = self._drained
 
     def _forget_identities(self) -> None:
@@ -286,18 +284,18 @@ class Recorder:
             rows_per_s=(self._drained - self._shown) / _CHECKPOINT_S,
             filtered=counts["filtered"],
             lost=sum(counts["lost"].values()),
-            size_bytes=self._spool.size_bytes,
+            size_bytes=self._sink.size_bytes,
         )
 
     def _sync(self) -> None:
         try:
-            self._spool.sync()
+            self._sink.sync()
         except IorecError as error:
             self.failure = self.failure or error
 
     def _is_full(self) -> bool:
         size = self._limits.max_size_bytes
-        return size is not None and self._spool.size_bytes >= size
+        return size is not None and self._sink.size_bytes >= size
 
     def _rotate(self) -> None:
         """Ends the capture and begins the next one; what is in the ring goes there."""
@@ -315,9 +313,9 @@ class Recorder:
         self._write(self._builder.build(_NO_RECORDS)[0], metadata)
         if self.failure is not None:
             return
-        self._spool.close()
+        self._sink.close()
         try:
-            self._spool = self._next_spool()
+            self._sink = self._next_sink()
         except IorecError as error:
             self.failure = error
             return

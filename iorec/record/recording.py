@@ -3,101 +3,53 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from analyze.errors import IorecError
-from iorec.host.inode_paths import FilePaths
+from iorec.host.advice import advice
 from iorec.host.signals import SignalWaiter
-from iorec.host.workload import Workload
-from iorec.kernel.loader import Loading
-from iorec.kernel.names import KernelNames
-from iorec.kernel.plan import Plan
 from iorec.kernel.probes import open_probes
-from iorec.record.device_watch import DeviceWatch
-from iorec.record.metadata import Facts
+from iorec.record.prepared import Prepared
+from iorec.record.progress import Progress
 from iorec.record.recorder import Recorder
 from iorec.record.rotation import Rotation, copy_spool
-from iorec.record.session import Settings
-from iorec.status import StatusLine
+from iorec.record.settings import Settings
 from iorec.store.convert import convert
-from iorec.store.folder import PART_SUFFIX, Folder, advice, capture_suffix
-from iorec.store.metadata_json import Metadata
+from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix
+from iorec.store.result import Result
 from iorec.store.spool import Batch, Spool
 
 
-@dataclass(frozen=True)
-class Result:
-    """A finished capture."""
-
-    path: Path
-    size_bytes: int
-    metadata: Metadata
-    exit_status: int | None  # of a workload that ended by itself
-    failure: IorecError | None = None  # what ended the recording early
-
-    @property
-    def lost(self) -> int:
-        """I/Os lost, whatever the cause."""
-        return sum(self.metadata["counts"]["lost"].values())
-
-
-def record_and_convert(
-    settings: Settings,
-    names: KernelNames,
-    plan: Plan,
-    loading: Loading,
-    paths: FilePaths,
-    devices: DeviceWatch,
-    folder: Folder,
-    part: BinaryIO,
-    workload: Workload | None,
-    signals: SignalWaiter,
-    announce: Callable[[bool], None],
-) -> Result:
-    """Records into the spool `part`, writes the capture into `folder` and removes the spool."""
+def record_and_convert(prepared: Prepared) -> Result:
+    """Record into the spool, write the capture into its folder and remove the spool."""
     # Arrow's own allocator keeps what it once had: 330 MiB at the end, against 250.
     pa.set_memory_pool(pa.system_memory_pool())
-    limits = settings.limits
-    facts = Facts(
-        settings.version,
-        settings.command,
-        settings.workload,
-        settings.layers,
-        settings.filters,
-        settings.buffer_bytes,
-    )
+    settings, signals = prepared.settings, prepared.signals
     rotation = Rotation(
-        settings.output, folder, part, limits.kept_files or 1, is_forced=settings.is_forced
+        settings.output,
+        prepared.folder,
+        prepared.part,
+        settings.limits.kept_files or 1,
+        is_forced=settings.is_forced,
     )
-    loaded = loading.finish(signals)
-    with StatusLine(limits, settings.filters, is_quiet=settings.is_quiet) as status:
-        with open_probes(plan, loaded) as probes:
+    loaded = prepared.loading.finish(signals)
+    with prepared.progress:
+        with open_probes(prepared.plan, loaded) as probes:
             recorder = Recorder(
-                probes,
-                names,
-                paths,
-                devices,
-                Spool(part),
-                facts,
-                limits,
-                workload,
-                status.show if status.is_wanted else None,
-                lambda: Spool(rotation.advance()),
+                prepared, probes, Spool(prepared.part), lambda: Spool(rotation.advance())
             )
             signals.check()
             recorder.begin()
-            announce(probes.has_trace)
+            prepared.announce(probes.has_trace)
             last, failure = _run(recorder, signals)
-        result = _finish(settings, rotation, status, last, failure)
-    if workload is not None:
-        signals.wait(0.0)  # a Ctrl-C ends the command too, whose end may be seen first
-        exit_status = workload.end(is_interrupted=signals.asks_to_stop)
-        result = replace(result, exit_status=exit_status)
+        result = _finish(settings, rotation, prepared.progress, last, failure)
+    if prepared.workload is not None:
+        result = replace(result, exit_status=prepared.workload.end(signals))
     return result
 
 
@@ -118,7 +70,7 @@ def _run(recorder: Recorder, signals: SignalWaiter) -> tuple[Batch | None, Iorec
 def _finish(
     settings: Settings,
     rotation: Rotation,
-    status: StatusLine,
+    progress: Progress,
     last: Batch | None,
     failure: IorecError | None,
 ) -> Result:
@@ -126,7 +78,7 @@ def _finish(
     failures = [failure] if failure is not None else []
     result = None
     try:
-        result = _save(settings, rotation, status, last, is_whole=failure is None)
+        result = _save(settings, rotation, progress, last, is_whole=failure is None)
     except IorecError as error:
         failures.append(error)
     else:
@@ -142,7 +94,7 @@ def _finish(
 def _save(
     settings: Settings,
     rotation: Rotation,
-    status: StatusLine,
+    progress: Progress,
     last: Batch | None,
     *,
     is_whole: bool,
@@ -159,7 +111,7 @@ def _save(
                 folder,
                 name,
                 capture_suffix(Path(name)),
-                lambda done: status.show_conversion(done, rows),
+                lambda done: progress.show_conversion(done, rows),
                 None if is_whole else last,
                 is_forced=settings.is_forced,
             )

@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
+from iorec.kernel.layers import BIO, LAYER_NAMES
 from iorec.kernel.layouts import NO_IDENTITY, NO_ISSUE, RECORD
 from iorec.kernel.names import KernelNames
-from iorec.kernel.plan import LAYERS
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.files import Files
 from iorec.record.identities import UNKNOWN, Identities, Identity
@@ -41,7 +41,7 @@ class RowBuilder:
         self._devices = devices
         self._identities = identities
         self._files = files
-        self._errnos = np.array([names.errnos[layer] for layer in LAYERS], np.int16)
+        self._errnos = np.array([names.errnos[layer] for layer in LAYER_NAMES], np.int16)
         self._cpus = cpu_count
         self._offset_ns = realtime_offset_ns
 
@@ -57,13 +57,13 @@ class RowBuilder:
         devices = distinct(self._device_keys(records))
         time = records["start_ns"].view(np.int64) + self._offset_ns
         layers, cpus = np.divmod(records["source"], self._cpus)
-        is_bio = layers == LAYERS.index("bio")
+        is_bio = layers == BIO.number
         is_unissued = records["queue_ns"] == NO_ISSUE
         is_unfinished = np.full(len(records), is_in_flight)
         identities, submitters = self._identities.resolve(records)
         columns = {
             "time": to_arrow(time, kind=SCHEMA.field("time").type),
-            "layer": names_to_arrow(LAYERS, layers.astype(np.int32)),
+            "layer": names_to_arrow(LAYER_NAMES, layers.astype(np.int32)),
             "op": _named(cmd_flags, self._names.op),
             "flags": _named(cmd_flags, self._names.flag_list),
             "device": _named(devices, lambda key: self._resolve(key)[0]),
@@ -75,9 +75,9 @@ class RowBuilder:
             "errno": to_arrow(self._errnos[layers, records["error"]], is_unfinished),
             **self._submitters(identities, submitters),
             "cpu": to_arrow(cpus.astype(np.int16)),
-            "bios": to_arrow(records["bios_or_above"].view(np.int32), is_bio | is_unissued),
+            "bios": to_arrow(records["bio_count"].view(np.int32), is_bio | is_unissued),
             "above": self._above(
-                np.where(is_bio, records["bios_or_above"], 0),
+                np.where(is_bio, records["bio_count"], 0),
                 identities,
                 np.where(is_bio, submitters, -1),
             ),
@@ -85,7 +85,7 @@ class RowBuilder:
         batch = pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
         is_unknown = np.array([who is UNKNOWN for who in identities], np.bool_).take(submitters)
         lost = np.bincount(layers[is_unknown & (records["identity"] != NO_IDENTITY)])
-        return batch, Counter(dict(zip(LAYERS, lost.tolist(), strict=False)))
+        return batch, Counter(dict(zip(LAYER_NAMES, lost.tolist(), strict=False)))
 
     def _device_keys(self, records: NDArray[np.void]) -> NDArray[np.uint64]:
         keys: NDArray[np.uint64] = records["dev"].astype(np.uint64) << np.uint64(8)
@@ -149,9 +149,8 @@ def _numbers(
     return to_arrow(numbers, is_null)
 
 
-def in_flight_records(buckets: NDArray[np.void]) -> NDArray[np.void]:
+def in_flight_records(busy: NDArray[np.void]) -> NDArray[np.void]:
     """Records (dtype RECORD) of the slots whose I/O has not completed, as far as it is known."""
-    busy = busy_slots(buckets)
     records = np.zeros(len(busy), RECORD)
     for name in set(RECORD.names or ()) - {"latency_ns", "queue_ns", "error"}:
         records[name] = busy[name]

@@ -2,72 +2,40 @@
 """Prepares a recording: everything that needs privileges, before they are dropped."""
 
 import contextlib
-import mmap
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyze.errors import IorecError
-from analyze.units import format_bytes
 from iorec.host.devices import read_request_capacity
 from iorec.host.inode_paths import FilePaths
 from iorec.host.privileges import drop_privileges
 from iorec.host.signals import SignalWaiter
 from iorec.host.workload import Workload, invoking_user
+from iorec.kernel.layers import layers_of
 from iorec.kernel.loader import Loading
 from iorec.kernel.names import KernelNames, read_kernel_names
 from iorec.kernel.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
 from iorec.record.device_watch import DeviceWatch
-from iorec.record.filters import Filters, resolve_filters
-from iorec.record.limits import Limits
+from iorec.record.filters import resolve_filters
+from iorec.record.prepared import Prepared
+from iorec.record.progress import Progress
 from iorec.record.rotation import earlier_files, rotated_name
+from iorec.record.settings import Settings
 from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix, check_free
 
 if TYPE_CHECKING:
-    from iorec.record.recording import Result
+    from iorec.store.result import Result
 
 # Eight slots for each request that fits into the queues: then eight of them share a bucket of
 # eight with a probability below 1e-6. At least 64 Ki, for devices that are added later.
 _SLOTS_PER_REQUEST = 8
 _FEWEST_SLOTS = 1 << 16
-# A request holds many bios when they were merged, and bios wait for requests.
-_MORE_SLOTS_FOR_BIOS = 4
-
-_LARGEST_BUFFER = 1 << 30
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What to record, until when and where to."""
-
-    output: Path
-    is_forced: bool
-    layers: tuple[str, ...]
-    filters: Filters
-    limits: Limits
-    buffer_bytes: int
-    workload: tuple[str, ...]
-    command: tuple[str, ...]
-    version: str
-    is_quiet: bool = False
-    is_verbose: bool = False
-
-
-def buffer_bytes(asked_bytes: int) -> int:
-    """The size of a ring buffer with at least that much room: a power of two of whole pages."""
-    if not mmap.PAGESIZE <= asked_bytes <= _LARGEST_BUFFER:
-        raise IorecError(
-            f"a buffer of {format_bytes(asked_bytes)} is out of range",
-            f"choose from {format_bytes(mmap.PAGESIZE)} to {format_bytes(_LARGEST_BUFFER)}",
-            exit_code=2,
-        )
-    return 1 << (asked_bytes - 1).bit_length()
-
-
-def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Result":
-    """Records and writes the capture; `announce` is called when recording is about to
-    begin, and told whether the programs print to trace_pipe.
+def record_session(
+    settings: Settings, progress: Progress, announce: Callable[[bool], None]
+) -> "Result":
+    """Record and write the capture; `announce` is that of Prepared.
 
     An error before the first row leaves nothing behind, and so does a stop signal, which raises
     KeyboardInterrupt. After it the spool is left, and the error says how to recover it.
@@ -103,17 +71,20 @@ def record_session(settings: Settings, announce: Callable[[bool], None]) -> "Res
         from iorec.record.recording import record_and_convert
 
         return record_and_convert(
-            settings,
-            names,
-            plan,
-            loading,
-            paths,
-            devices,
-            folder,
-            part,
-            workload,
-            signals,
-            announce,
+            Prepared(
+                settings,
+                names,
+                plan,
+                loading,
+                paths,
+                devices,
+                folder,
+                part,
+                workload,
+                signals,
+                progress,
+                announce,
+            )
         )
 
 
@@ -129,8 +100,7 @@ def _refuse_leftover(folder: Folder, part_name: str) -> None:
 
 def _plan(settings: Settings, names: KernelNames, kernel_filter: KernelFilter) -> Plan:
     slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
-    if "bio" in settings.layers:
-        slots *= _MORE_SLOTS_FOR_BIOS
+    slots *= max(layer.slots for layer in layers_of(settings.layers))
     return Plan(
         kernel_filter,
         settings.layers,

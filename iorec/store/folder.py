@@ -2,7 +2,6 @@
 """Opens a capture's files safely: new, private, owned by the user behind sudo, named when whole."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -16,24 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from analyze.errors import IorecError
+from iorec.host.advice import advice
 from iorec.host.workload import User
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 PART_SUFFIX = ".part"
-
-_ADVICE = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space, or have the quota raised",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
-    errno.EROFS: "have the file system made writable",
-    errno.EIO: "look for errors of the disk in the kernel's log",
-}
-
-
-def advice(cause: str) -> str:
-    """What to do first after a failure to write: what the system's error in its text asks for."""
-    found = [remedy for number, remedy in _ADVICE.items() if os.strerror(number) in cause]
-    return found[0] if found else "see that the folder can be written"
+_UNFINISHED_BYTES = len(".01234567.tmp")  # behind a name; that of a spool is shorter
 
 
 def capture_suffix(path: Path) -> str:
@@ -63,8 +50,8 @@ class Folder:
     @classmethod
     def open(cls, path: Path, owner: User | None) -> "Folder":
         """Opens an existing folder; the files made in it belong to `owner`."""
-        _refuse_planted_links(path)
         try:
+            _refuse_planted_links(path)
             return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY), owner)
         except OSError as error:
             raise IorecError(
@@ -113,6 +100,11 @@ class Folder:
         with contextlib.suppress(OSError):
             self.path.rmdir()
         os.close(self._fd)
+
+    @property
+    def longest_name_bytes(self) -> int:
+        """How long the name of a file in it may be."""
+        return os.fpathconf(self._fd, "PC_NAME_MAX")
 
     @property
     def descriptor_path(self) -> str:
@@ -231,8 +223,14 @@ class Folder:
 
 
 def check_free(folder: Folder, name: str, *, is_forced: bool) -> None:
-    """Refuses names that are taken, unless they may be overwritten."""
+    """Refuses names that are too long, or taken, unless they may be overwritten."""
     for taken in names_of_capture(name):
+        if len(os.fsencode(taken)) + _UNFINISHED_BYTES > folder.longest_name_bytes:
+            raise IorecError(
+                f"the name {taken} is too long for its folder while it is written",
+                "give a shorter one with -o",
+                exit_code=2,
+            )
         if folder.is_folder(taken):
             raise IorecError(f"{folder.path / taken} is a folder", "give another name with -o")
         if folder.exists(taken) and not is_forced:

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES
 from analyze.schema import METADATA_KEY, SCHEMA
+from iorec.host.advice import advice
 from iorec.store.arrow_stream import CheckedStream, has_end_of_batch
-from iorec.store.folder import advice
 from iorec.store.metadata_json import Metadata, dump, to_json
 from iorec.store.stream_names import (
     LONGEST_NAME_BYTES,

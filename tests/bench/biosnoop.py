@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from iorec.kernel.btf import KernelTypes
+from iorec.kernel.compile import import_bcc
 from iorec.kernel.header import kernel_header
-from iorec.kernel.programs import attach_program, import_bcc, load_program
+from iorec.kernel.libbpf import attach_program
+from iorec.kernel.load import load_program
 
 _PROGRAMS = {
     "on_complete": "block_rq_complete",

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iorec.kernel.btf import KernelTypes, libbpf
-from iorec.kernel.programs import attach_program, import_bcc, load_program
+from iorec.kernel.btf import KernelTypes
+from iorec.kernel.compile import import_bcc
+from iorec.kernel.libbpf import attach_program, libbpf
+from iorec.kernel.load import load_program
 from tests.bench.load import SATURATED, loop_device, run_fio
 from tests.bench.stats import PAIRS, ratio, spread
 from tests.bench.tracers import TRACERS, Tracer, running

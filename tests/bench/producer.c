@@ -27,7 +27,7 @@ int produce(void *packet)
 		record->dev = *number;
 		record->cmd_flags = *number;
 		record->identity = *number;
-		record->bios_or_above = *number;
+		record->bio_count = *number;
 		record->source = *number;
 		record->error = *number;
 		record->partno = *number;

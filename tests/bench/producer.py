@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iorec.kernel.programs import BPF_FOLDER, import_bcc
+from iorec.kernel.compile import BPF_FOLDER, import_bcc
 
 RING_BYTES = 16 << 20
 

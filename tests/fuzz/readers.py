@@ -29,9 +29,9 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     from analyze.schema import METADATA_KEY, SCHEMA
     from analyze.summary_query import GROUPINGS
     from iorec.messages import format_end
-    from iorec.record.recording import Result
     from iorec.store.convert import convert
     from iorec.store.folder import Folder
+    from iorec.store.result import Result
     from iorec.store.spool import Spool
 
 SAMPLES = Path(__file__).parents[2] / "samples"

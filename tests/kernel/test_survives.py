@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from iorec.kernel.btf import KernelTypes, libbpf
+from iorec.kernel.btf import KernelTypes
+from iorec.kernel.libbpf import libbpf
 from iorec.kernel.probes import _ProgInfo
 from tests.kernel.conftest import (
     DEVICE_BYTES,

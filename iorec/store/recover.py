@@ -15,7 +15,7 @@ from iorec.host.workload import invoking_user
 from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix, check_free
 
 if TYPE_CHECKING:
-    from iorec.record.recording import Result
+    from iorec.store.result import Result
 
 
 def recover(
@@ -42,8 +42,8 @@ def recover(
         check_free(folder, output.name, is_forced=is_forced)
         drop_privileges(user, output.parent, part.parent)
         # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
-        from iorec.record.recording import Result
         from iorec.store.convert import convert
+        from iorec.store.result import Result
 
         metadata = convert(spool, folder, output.name, suffix, on_rows, is_forced=is_forced)
         size = folder.size_bytes(output.name)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Describes the layers: what each sees of an I/O, and by which programs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer sees an I/O from one pair of tracepoints.
+
+    `programs` has the tracepoint of each, in the order in which they are attached: completions
+    first, so that nothing is seen to start whose end would be missed. `start` begins an I/O, the
+    `complete` end one, and all that put one into the table are `claiming`. The table has `slots`
+    times as many slots as it has for requests.
+    """
+
+    name: str
+    programs: Mapping[str, str]
+    start: str
+    complete: tuple[str, ...]
+    claiming: tuple[str, ...]
+    slots: int
+
+    @property
+    def number(self) -> int:
+        """REQUEST_LAYER or BIO_LAYER of bpf/records.h."""
+        return LAYERS.index(self)
+
+
+REQUEST = Layer(
+    name="request",
+    programs={
+        "rq_complete": "block_rq_complete",
+        "rq_merge": "block_rq_merge",
+        "back_merge": "block_bio_backmerge",
+        "front_merge": "block_bio_frontmerge",
+        "rq_requeue": "block_rq_requeue",
+        "rq_issue": "block_rq_issue",
+        "rq_start": "block_io_start",
+    },
+    start="rq_start",
+    complete=("rq_complete",),
+    claiming=("rq_start", "rq_issue"),
+    slots=1,
+)
+BIO = Layer(
+    name="bio",
+    programs={
+        "bio_complete": "block_bio_complete",
+        "bios_complete": "block_rq_complete",
+        "bio_remap": "block_bio_remap",
+        "bio_queue": "block_bio_queue",
+    },
+    start="bio_queue",
+    complete=("bio_complete", "bios_complete"),
+    claiming=("bio_queue", "bio_split", "bio_remap"),
+    # A request holds many bios when they were merged, and bios wait for requests.
+    slots=4,
+)
+LAYERS = (REQUEST, BIO)  # by number
+LAYER_NAMES = tuple(layer.name for layer in LAYERS)
+PROGRAMS_OF_ALL_LAYERS = {"bio_split": "block_split"}
+# They change nothing, so that no copy could see that another one ran: they have none.
+MERGE_COUNTERS = ("back_merge", "front_merge")
+EVENT_COUNTERS = (*MERGE_COUNTERS, "bio_split")
+
+
+def layers_of(names: tuple[str, ...]) -> tuple[Layer, ...]:
+    """The layers of these names, by number."""
+    return tuple(layer for layer in LAYERS if layer.name in names)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Says what to record, until when and where to."""
+
+import mmap
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from analyze.errors import IorecError
+from analyze.units import format_bytes
+
+_LARGEST_BUFFER = 1 << 30
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the user asked for, as typed; an empty tuple asks for everything.
+
+    `resolved_device` has the names of the disks and partitions that `device` stands for.
+    """
+
+    device: tuple[str, ...] = ()
+    pid: tuple[int, ...] = ()
+    comm: tuple[str, ...] = ()
+    cgroup: tuple[str, ...] = ()
+    op: tuple[str, ...] = ()
+    min_latency_ns: int | None = None
+    include_self: bool = False
+    resolved_device: tuple[str, ...] = ()
+
+    def as_metadata(self) -> dict[str, Any]:
+        """The filters as the capture's metadata lists them."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop by itself; None: never."""
+
+    duration_ns: int | None = None
+    count: int | None = None
+    max_size_bytes: int | None = None
+    kept_files: int | None = None  # go on in a new file at the greatest size; keep the newest ones
+
+    @property
+    def is_rotating(self) -> bool:
+        """Whether the greatest size begins a new file instead of ending the recording."""
+        return self.kept_files is not None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to record, until when and where to."""
+
+    output: Path
+    is_forced: bool
+    layers: tuple[str, ...]
+    filters: Filters
+    limits: Limits
+    buffer_bytes: int
+    workload: tuple[str, ...]
+    command: tuple[str, ...]
+    version: str
+    is_quiet: bool = False
+    is_verbose: bool = False
+
+
+def buffer_bytes(asked_bytes: int) -> int:
+    """The size of a ring buffer with at least that much room: a power of two of whole pages."""
+    if not mmap.PAGESIZE <= asked_bytes <= _LARGEST_BUFFER:
+        raise IorecError(
+            f"a buffer of {format_bytes(asked_bytes)} is out of range",
+            f"choose from {format_bytes(mmap.PAGESIZE)} to {format_bytes(_LARGEST_BUFFER)}",
+            exit_code=2,
+        )
+    return 1 << (asked_bytes - 1).bit_length()

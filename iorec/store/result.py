@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a finished recording or recovery has made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from analyze.errors import IorecError
+from iorec.store.metadata_json import Metadata
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished capture."""
+
+    path: Path
+    size_bytes: int
+    metadata: Metadata
+    exit_status: int | None  # of a workload that ended by itself
+    failure: IorecError | None = None  # what ended the recording early
+
+    @property
+    def lost(self) -> int:
+        """I/Os lost, whatever the cause."""
+        return sum(self.metadata["counts"]["lost"].values())
