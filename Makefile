@@ -5,12 +5,13 @@
 #   make demo      record a real workload, print its report, draw its plot
 #   make test      every test
 #   make check     linters of Python and of the scripts, types and the import contract
+#   make docs      the JSON Schemas in docs/schema, from the dataclasses
 #   make soak      one hour in which everything comes and goes, each row checked: SOAK_S, SOAK_SEED
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
 #   make bench     what it costs, beside other tracers, into bench-results/: half an hour alone
 #   make bench-X   one part of it: see PARTS in tests/bench/__main__.py
 #   make bench-docs  its figures into docs/ and README.md
-.PHONY: install uninstall environment demo test check soak fuzz bench bench-docs packages
+.PHONY: install uninstall environment demo docs test check soak fuzz bench bench-docs packages
 
 # BCC's Python module is built for the distribution's Python and is no PyPI package.
 PYTHON := /usr/bin/python3
@@ -74,6 +75,9 @@ check: environment
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	shellcheck $(SCRIPTS)
+
+docs: environment
+	.venv/bin/python -m iorec.documentation
 
 soak: environment
 	.venv/bin/python -m tests.soak
