@@ -152,7 +152,7 @@ class Recorder:
         is_over = (hung["queue_ns"] != NO_ISSUE) & (issue_ns < idle_at_ns)
         is_over &= np.isin(hung["dev"], list(idle)) & (ops != OP_CACHE_FLUSH)
         is_over &= hung["source"] < self._probes.cpu_count  # requests
-        is_over &= busy["done_bytes_or_parts"] == 0
+        is_over &= busy["done_bytes"] == 0
         self._ledger.add("missed_completion", hung[is_over])
         rest: NDArray[np.void] = hung[~is_over]
         return rest
