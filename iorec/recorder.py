@@ -73,11 +73,11 @@ class Recorder:
         limits: Limits,
         workload: Workload | None,
         on_state: Callable[[State], None] | None,
-        next_spool: Callable[[], Spool],
+        next_spool: Callable[[Metadata], Spool],
     ) -> None:
         """`on_state` is called each second.
 
-        `next_spool` takes the spool that was filled and gives an empty one.
+        `next_spool` takes the spool that was filled, is told its metadata and gives an empty one.
         """
         self.failure: IorecError | None = None
         self._exit_status: int | None = None
@@ -319,7 +319,7 @@ class Recorder:
             return
         self._spool.close()
         try:
-            self._spool = self._next_spool()
+            self._spool = self._next_spool(metadata)
         except IorecError as error:
             self.failure = error
             return

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from analyze.completeness import make_completeness_of
 from analyze.errors import IorecError
+from analyze.metadata import parse_metadata
+from analyze.verdict import format_completeness
 from iorec.convert import convert
 from iorec.device_watch import DeviceWatch
 from iorec.file_paths import FilePaths
 from iorec.kernel_names import KernelNames
 from iorec.loader import Loading
 from iorec.metadata import Facts
-from iorec.metadata_json import Metadata
+from iorec.metadata_json import Metadata, to_json
 from iorec.output import PART_SUFFIX, Folder, advice, capture_suffix
 from iorec.plan import Plan
 from iorec.probes import open_probes
@@ -28,6 +32,8 @@ from iorec.spool import Batch, Spool
 from iorec.status import StatusLine
 from iorec.workload import Workload
 
+_MOST_INCOMPLETE = 10
+
 
 @dataclass(frozen=True)
 class Result:
@@ -38,6 +44,7 @@ class Result:
     metadata: Metadata
     exit_status: int | None  # of a workload that ended by itself
     failure: IorecError | None = None  # what ended the recording early
+    earlier: tuple[str, ...] = ()  # of the files before it, the last that are incomplete, and why
 
     @property
     def lost(self) -> int:
@@ -73,6 +80,14 @@ def record_and_convert(
     rotation = Rotation(
         settings.output, folder, part, limits.kept_files or 1, is_forced=settings.is_forced
     )
+    incomplete: deque[str] = deque(maxlen=_MOST_INCOMPLETE)
+
+    def next_spool(metadata: Metadata) -> Spool:
+        completeness = make_completeness_of(parse_metadata(to_json(metadata)))
+        if not completeness.is_complete:
+            incomplete.append(f"{rotation.name}: {format_completeness(completeness)}")
+        return Spool(rotation.advance())
+
     loaded = loading.finish(signals)
     with StatusLine(limits, settings.filters, is_quiet=settings.is_quiet) as status:
         with open_probes(plan, loaded) as probes:
@@ -86,13 +101,14 @@ def record_and_convert(
                 limits,
                 workload,
                 status.show if status.is_wanted else None,
-                lambda: Spool(rotation.advance()),
+                next_spool,
             )
             signals.check()
             recorder.begin()
             announce(probes.has_trace)
             last, failure = _run(recorder, signals)
         result = _finish(settings, rotation, status, last, failure)
+        result = replace(result, earlier=tuple(incomplete))
     if workload is not None:
         result = replace(result, exit_status=workload.end(signals))
     return result
