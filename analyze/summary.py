@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Sums up I/Os per group: counts, bytes, rates and how their latency is distributed."""
 
 from collections.abc import Iterable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Writes the SQL that sums up I/Os: one pass over the rows, then only over what it left."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Words what a finished recording is worth.
 
 To be imported when privileges are dropped: the analysis starts threads, and each would keep them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What record says at the end of a capture: what was lost, and what helps against it."""
 
 from dataclasses import replace

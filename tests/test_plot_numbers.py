@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The binned numbers behind the plots, against plain numpy on the same rows."""
 
 import json

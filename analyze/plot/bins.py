@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Counting rows into bins: the one query frame that all charts share."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How many I/Os were in flight over time."""
 
 import numpy as np

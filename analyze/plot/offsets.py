@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where on each device I/O went over time."""
 
 from dataclasses import dataclass

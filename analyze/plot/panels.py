@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One function per chart: each draws finished numbers into one set of axes."""
 
 from math import floor

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which processes spent the most time in I/O."""
 
 from dataclasses import dataclass

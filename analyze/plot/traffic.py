@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What was submitted when, and how long it took, from one scan."""
 
 from dataclasses import dataclass

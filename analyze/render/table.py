@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Lays out tables for a terminal of a given width."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Resolves what the user wants recorded to what the kernel programs compare."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Records: drains the kernel's ring into a spool until asked to stop."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Takes attached kernel programs to a finished capture file."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a finished recording or recovery has made."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What bad input to record gets: one error, one hint, the right status, and nothing left behind."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Recordings that go on in a new file when one is full."""
 
 import contextlib
