@@ -64,9 +64,9 @@ class Recorder:
     """One recording from the moment in which the programs are attached."""
 
     def __init__(
-        self, prepared: Prepared, probes: Probes, sink: Sink, next_sink: Callable[[], Sink]
+        self, prepared: Prepared, probes: Probes, sink: Sink, next_sink: Callable[[Metadata], Sink]
     ) -> None:
-        """`next_sink` takes the sink that was filled and gives an empty one."""
+        """`next_sink` takes the sink that was filled, is told its metadata and gives an empty one."""
         settings = prepared.settings
         self.failure: IorecError | None = None
         self._exit_status: int | None = None
@@ -153,7 +153,7 @@ class Recorder:
         is_over = (hung["queue_ns"] != NO_ISSUE) & (issue_ns < idle_at_ns)
         is_over &= np.isin(hung["dev"], list(idle)) & (ops != OP_CACHE_FLUSH)
         is_over &= hung["source"] < self._probes.cpu_count  # requests
-        is_over &= busy["done_bytes_or_parts"] == 0
+        is_over &= busy["done_bytes"] == 0
         self._ledger.add("missed_completion", hung[is_over])
         rest: NDArray[np.void] = hung[~is_over]
         return rest
@@ -315,7 +315,7 @@ class Recorder:
             return
         self._sink.close()
         try:
-            self._sink = self._next_sink()
+            self._sink = self._next_sink(metadata)
         except IorecError as error:
             self.failure = error
             return

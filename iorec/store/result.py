@@ -17,6 +17,7 @@ class Result:
     metadata: Metadata
     exit_status: int | None  # of a workload that ended by itself
     failure: IorecError | None = None  # what ended the recording early
+    earlier: tuple[str, ...] = ()  # of the files before it, the last that are incomplete, and why
 
     @property
     def lost(self) -> int:

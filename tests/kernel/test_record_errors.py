@@ -104,6 +104,12 @@ def test_nonsense_is_refused_by_name(
     assert named in fails(ram_folder, "-o", "x.parquet", *options, status=status)
 
 
+def test_a_pid_of_another_namespace_is_no_filter(ram_folder: Path) -> None:
+    inside = ("unshare", "--pid", "--fork", "--mount-proc")
+    error = fails(ram_folder, "-o", "x.parquet", "-p", "1", before=inside)
+    assert "docker run --pid=host" in error
+
+
 @pytest.mark.parametrize("files", [20, 28, 35, 40])
 def test_a_low_limit_of_open_files_is_named(ram_folder: Path, files: int) -> None:
     error = fails(ram_folder, "-o", "x.parquet", before=("prlimit", f"--nofile={files}"))
