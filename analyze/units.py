@@ -88,6 +88,12 @@ def format_count(count: int | None) -> str:
     return _UNKNOWN if count is None else f"{count:,}"
 
 
+def format_counted(count: int | None, noun: str) -> str:
+    """`1 I/O`, `30,018 I/Os`, `2 cache flushes`: of a regular noun in the singular."""
+    ending = "" if count == 1 else "es" if noun.endswith("sh") else "s"
+    return f"{format_count(count)} {noun}{ending}"
+
+
 def format_rate(per_second: float | None) -> str:
     """`12,345`, `3.25`; `-` if unknown."""
     return _UNKNOWN if per_second is None else _three_digits(per_second)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from analyze.agreement import Agreement
 from analyze.completeness import Completeness
 from analyze.names import escape_for_terminal
-from analyze.units import format_bytes, format_count
+from analyze.units import format_bytes, format_count, format_counted
 
 _CAUSE_NAMES = {
     "ring_full": "ring buffer full",
@@ -94,11 +94,11 @@ def format_recorded(completeness: Completeness) -> str:
         kinds["request"] -= flushes
     names = {"request": "I/O"} if list(kinds) == ["request"] else {}
     parts = [
-        f"{format_count(count)} {escape_for_terminal(names.get(name, name))}s"
+        format_counted(count, escape_for_terminal(names.get(name, name)))
         for name, count in kinds.items()
     ]
     if flushes:
-        parts.append(f"{format_count(flushes)} cache flushes")
+        parts.append(format_counted(flushes, "cache flush"))
     return _listed(parts)
 
 
@@ -115,39 +115,44 @@ def _shortcomings(completeness: Completeness) -> list[str]:
     in_flight = f"{format_count(completeness.in_flight)} in flight{_failed(completeness)}"
     said = []
     if completeness.lost:
-        causes = ", ".join(
-            f"{format_count(count)} {cause_name(cause)}"
-            for cause, count in completeness.lost_by_cause.items()
-            if count
-        )
-        total = completeness.recorded + completeness.lost
-        lost = f"{format_count(completeness.lost)} of {format_count(total)} I/Os lost ({causes})"
+        total = format_counted(completeness.recorded + completeness.lost, "I/O")
+        lost = f"{format_count(completeness.lost)} of {total} lost ({_causes(completeness)})"
         said.append(f"{lost}, {in_flight}")
     else:
         recorded = f"{format_recorded(completeness)} recorded"
         said.append(f"{recorded}, 0 known to be lost, {in_flight}")
     if completeness.identity_lost:
-        count = format_count(completeness.identity_lost)
-        said.append(f"{count} I/Os without their submitter: no room in the ring buffer")
+        count = format_counted(completeness.identity_lost, "I/O")
+        said.append(f"{count} without a submitter: no room in the ring buffer")
     said += _contradictions(completeness)
     if completeness.lost:
         said.append(TOO_LOW)
     return said
 
 
+def _causes(completeness: Completeness) -> str:
+    """The cause of what was lost; if there are several, with the count of each."""
+    counts = {cause: count for cause, count in completeness.lost_by_cause.items() if count}
+    if len(counts) == 1:
+        return cause_name(*counts)
+    return ", ".join(
+        f"{cause_name(cause)}: {format_count(count)}" for cause, count in counts.items()
+    )
+
+
 def _contradictions(completeness: Completeness) -> list[str]:
     """What does not fit together, and what is known to be missing at the end."""
     said = []
     if completeness.is_recovered:
-        at_least = f" (more than {format_count(completeness.unwritten)} I/Os)"
+        at_least = f" (more than {format_counted(completeness.unwritten, 'I/O')})"
         said.append(
             "recovered from a recording that was cut off, so its end is missing"
             + at_least * bool(completeness.unwritten)
         )
     if completeness.unaccounted:
-        said.append(f"{format_count(completeness.unaccounted)} completions are unaccounted for")
+        said.append(f"{format_counted(completeness.unaccounted, 'completion')} unaccounted for")
     if completeness.row_mismatch:
-        said.append(f"{format_count(completeness.row_mismatch)} rows too many or too few")
+        said.append(f"{format_counted(completeness.row_mismatch, 'row')} too many or too few")
     if completeness.byte_mismatch:
         size, more = completeness.byte_mismatch, completeness.byte_mismatch > 0
         said.append(

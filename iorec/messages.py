@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analyze.units import format_count, format_duration
+from analyze.units import format_counted, format_duration
 from iorec.host.devices import disk_of_file
 from iorec.record.filters import filter_options
 from iorec.record.settings import Filters, Settings
@@ -17,7 +17,7 @@ def format_start(settings: Settings, *, has_trace: bool) -> str:
     if settings.limits.duration_ns is not None:
         end = f"after {format_duration(settings.limits.duration_ns)} or {end}"
     if settings.limits.count is not None:
-        end = f"after {format_count(settings.limits.count)} I/Os or {end}"
+        end = f"after {format_counted(settings.limits.count, 'I/O')} or {end}"
     line = (
         f"recording {_scope(settings.layers, settings.filters)} to {settings.output}; stops {end}"
     )
@@ -33,7 +33,7 @@ def format_unmatched(filters: Mapping[str, Any], rows: int, filtered: int) -> st
     options = filter_options(filters)
     if rows or not filtered or not options:
         return ""
-    return f"nothing matched {options}; {format_count(filtered)} I/Os were filtered out"
+    return f"nothing matched {options}; {format_counted(filtered, 'I/O')} filtered out"
 
 
 def format_warnings(settings: Settings) -> list[str]:

@@ -65,6 +65,6 @@ def test_a_filter_that_let_nothing_through_is_named() -> None:
     counts = {"completions": 12_345, "recorded": 0, "filtered": 12_345, "devices": []}
     filters = metadata(table(1))["filters"] | {"comm": ["my sql*"], "pid": [7]}
     assert verdict(result(counts=counts, filters=filters, diskstats={})).warnings == (
-        "warning: nothing matched -p 7 -c 'my sql*'; 12,345 I/Os were filtered out",
+        "warning: nothing matched -p 7 -c 'my sql*'; 12,345 I/Os filtered out",
     )
     assert verdict(result(counts=counts, diskstats={})).warnings == ()

@@ -355,7 +355,7 @@ def many_short_names() -> list[pa.RecordBatch]:
     [
         (many_rows, "error: the spool holds nothing"),
         (a_long_name, "error: the spool holds nothing"),
-        (a_long_name_in_many_rows, "1 I/Os"),
+        (a_long_name_in_many_rows, "1 I/O"),
         (many_long_names, "2 I/Os"),
         (many_short_names, "4 I/Os"),
     ],

@@ -122,7 +122,7 @@ def test_counts_that_are_too_low_say_so_in_their_titles(tmp_path: Path) -> None:
     gap = {"start": rfc3339(START_NS + 10**8), "stop": rfc3339(START_NS + 2 * 10**8), "lost": 5}
     lossy = {"counts": {"completions": 1014, "lost": {"ring_full": 5}, "gaps": [gap]}}
     text = render_text(report_of(tmp_path, None, lossy), 80)
-    assert text.startswith("INCOMPLETE: 5 of 1,014 I/Os lost (5 ring buffer full)")
+    assert text.startswith("INCOMPLETE: 5 of 1,014 I/Os lost (ring buffer full)")
     assert "  5 lost from 0.100000 s to 0.200000 s: ring buffer full\n" in text
     assert "hint: the ring buffer was full: record with a larger one, -B 64M\n" in text
     assert "≥I/OS" in text
@@ -209,6 +209,12 @@ def test_cache_flushes_stand_below_the_table_and_take_no_time(tmp_path: Path) ->
     assert "unknown" not in text
 
 
+@pytest.mark.parametrize("width", range(40, 120))
+def test_no_line_breaks_between_a_number_and_its_unit(tmp_path: Path, width: int) -> None:
+    lines = render_text(report_of(tmp_path, flushing_rows()), width).splitlines()
+    assert not any(line.split()[:1] in (["µs"], ["µs,"]) for line in lines)
+
+
 def test_cache_flushes_of_several_devices_have_a_line_each(tmp_path: Path) -> None:
     lines = render_text(report_of(tmp_path, flushing_rows(), by=("device",)), 80).splitlines()
     [place] = [number for number, line in enumerate(lines) if "FLUSHED" in line]
@@ -277,7 +283,7 @@ def test_notes_are_counted_and_a_file_given_again_is_said(tmp_path: Path) -> Non
     with analyze.open(path, path) as capture:
         text = render_text(make_report(capture), 200)
     assert f"read once, though given again: {path}\n" in text
-    assert "1 notes of trouble while recording: see iorec info" in text
+    assert "1 note of trouble while recording: see iorec info" in text
 
 
 def test_a_histogram_looks_like_that_of_biolatency(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from analyze.errors import IorecError
 from analyze.units import (
     format_bytes,
     format_count,
+    format_counted,
     format_duration,
     format_elapsed,
     format_percent,
@@ -136,6 +137,20 @@ def test_counts_rates_and_shares_are_short() -> None:
     assert [f(None) for f in (format_count, format_rate, format_throughput, format_percent)] == [
         "-"
     ] * 4
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "expected"),
+    [
+        (0, "I/O", "0 I/Os"),
+        (1, "I/O", "1 I/O"),
+        (1, "cache flush", "1 cache flush"),
+        (30_018, "cache flush", "30,018 cache flushes"),
+        (None, "row", "- rows"),
+    ],
+)
+def test_one_is_singular(count: int | None, noun: str, expected: str) -> None:
+    assert format_counted(count, noun) == expected
 
 
 def test_times_are_utc() -> None:

@@ -9,7 +9,7 @@ from analyze.names import errno_name
 from analyze.plot.contents import Contents, OnlyIo
 from analyze.plot.theme import drawable
 from analyze.plot.timeline import Timeline
-from analyze.units import format_bytes, format_count, format_duration, format_time
+from analyze.units import format_bytes, format_count, format_counted, format_duration, format_time
 
 _MOST_NAMES = 4
 _LONGEST_HOST = 64
@@ -33,15 +33,15 @@ def subtitle(capture: Capture, contents: Contents, timeline: Timeline) -> str:
             if metadata.kernel
         }
     )
-    counts = {
-        f"{_kind(capture)}{'s' * (contents.io_count != 1)}": contents.io_count,
-        "failed": contents.failed_count,
-        "cache flushes": contents.cache_flush_count,
-    }
+    counts = (
+        (contents.io_count, format_counted(contents.io_count, _kind(capture))),
+        (contents.failed_count, f"{format_count(contents.failed_count)} failed"),
+        (contents.cache_flush_count, format_counted(contents.cache_flush_count, "cache flush")),
+    )
     parts = (
         format_time(timeline.begin_ns),
         format_duration(timeline.length_ns),
-        ", ".join(f"{format_count(count)} {what}" for what, count in counts.items() if count),
+        ", ".join(text for count, text in counts if count),
         _some(systems, len(systems)),
     )
     return "  ·  ".join(filter(None, parts))

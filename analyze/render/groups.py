@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from analyze.names import errno_name, escape_for_terminal
-from analyze.render.table import Column, fit_columns, format_columns
+from analyze.render.table import Column, fit_columns, format_columns, wrap_units
 from analyze.summary import Group, Summary
 from analyze.units import (
     format_bytes,
     format_count,
+    format_counted,
     format_duration,
     format_percent,
     format_rate,
@@ -91,11 +92,11 @@ def cache_flush_lines(summary: Summary, width: int) -> list[str]:
         return []
     latency = total.latency
     line = (
-        f"{format_count(total.ios)} cache flushes by devices, in no sum above:"
+        f"{format_counted(total.ios, 'cache flush')} by devices, in no sum above:"
         f" p50 {format_duration(latency.p50_ns)}, p99 {format_duration(latency.p99_ns)},"
         f" max {format_duration(latency.max_ns)}"
     )
-    lines = textwrap.wrap(line, width, subsequent_indent="  ")
+    lines = wrap_units(line, width, subsequent_indent="  ")
     if len(groups) == 1:
         return lines
     keys = _key_columns(summary.key_columns, groups, has_total=False)

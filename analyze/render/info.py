@@ -2,13 +2,12 @@
 """Renders what captures are as text for people."""
 
 import shlex
-import textwrap
 
 from analyze.completeness import Completeness
 from analyze.info import CaptureInfo, Info
 from analyze.metadata import Counts, Device, Filters, Metadata, Note, Recorder
 from analyze.names import escape_for_terminal
-from analyze.render.table import Column, fit_columns, format_columns
+from analyze.render.table import Column, fit_columns, format_columns, wrap_units
 from analyze.render.text import completeness_lines, device_lines, level_lines
 from analyze.units import format_bytes, format_count, format_duration, format_time
 
@@ -91,7 +90,7 @@ def _note(note: Note) -> str:
 
 
 def _labelled(label: str, text: str, width: int) -> list[str]:
-    return textwrap.wrap(
+    return wrap_units(
         escape_for_terminal(text),
         width,
         initial_indent=f"{label:<{_LABEL_WIDTH}}",

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Lays out tables for a terminal of a given width."""
+"""Lays out tables and sentences for a terminal of a given width."""
 
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
 _GAP = "  "
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[nµm]?s|min|h|(?:[KMGTPE]i)?B)\b)")
+_GLUE = "\0"  # which no text has that may be shown
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,12 @@ def format_columns(columns: Sequence[Column]) -> list[str]:
         for column in columns
     ]
     return [_GAP.join(row).rstrip() for row in zip(*padded, strict=True)]
+
+
+def wrap_units(text: str, width: int, **options: Any) -> list[str]:
+    """The text in lines, as textwrap.wrap has them, without a break between number and unit."""
+    glued = textwrap.wrap(_BEFORE_UNIT.sub(_GLUE, text), width, **options)
+    return [line.replace(_GLUE, " ") for line in glued]
 
 
 def _shortened(column: Column, longest: int) -> Column:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Renders a report as text for people."""
 
-import textwrap
 from collections.abc import Callable, Sequence
 
 from analyze.agreement import Agreement
@@ -9,7 +8,7 @@ from analyze.completeness import Completeness
 from analyze.metadata import DeviceEvents
 from analyze.names import errno_name, escape_for_terminal
 from analyze.render.groups import cache_flush_lines, group_lines, histogram_lines
-from analyze.render.table import Column, fit_columns, format_columns
+from analyze.render.table import Column, fit_columns, format_columns, wrap_units
 from analyze.report import Report, Source
 from analyze.stacks import Leg, Level, Stack
 from analyze.summary import Summary
@@ -17,6 +16,7 @@ from analyze.troubles import Troubles
 from analyze.units import (
     format_bytes,
     format_count,
+    format_counted,
     format_duration,
     format_elapsed,
     format_percent,
@@ -60,7 +60,7 @@ def completeness_lines(completeness: Completeness, origin_ns: int, width: int) -
         lines.append(f"  {lost}: {cause_name(gap.cause)}")
     left_out = len(completeness.gaps) - _MAX_GAPS
     if left_out > 0:
-        lines.append(f"  and more in {format_count(left_out)} other gaps")
+        lines.append(f"  and more in {format_counted(left_out, 'other gap')}")
     for advice in advise(completeness):
         lines += _wrapped(f"hint: {advice}", width)
     return lines
@@ -147,14 +147,14 @@ def _selection_lines(report: Report) -> list[str]:
     ]
     left_out = len(report.sources) - _MAX_SOURCES
     if left_out > 0:
-        lines.append(f"and {format_count(left_out)} more captures")
+        lines.append(f"and {format_counted(left_out, 'more capture')}")
     if report.repeats:
         names = ", ".join(escape_for_terminal(str(path)) for path in report.repeats[:_MAX_SOURCES])
         more = ", ..." * (len(report.repeats) > _MAX_SOURCES)
         lines.append(f"read once, though given again: {names}{more}")
     notes = report.completeness.note_count
     if notes:
-        lines.append(f"{format_count(notes)} notes of trouble while recording: see iorec info")
+        lines.append(f"{format_counted(notes, 'note')} of trouble while recording: see iorec info")
     shown, selection = [], report.selection
     if selection.layer is not None:
         shown.append(f"in the layer {selection.layer}")
@@ -165,7 +165,7 @@ def _selection_lines(report: Report) -> list[str]:
     if selection.where is not None:
         shown.append(f"where {escape_for_terminal(selection.where)}")
     if shown:
-        lines.append(f"below: {format_count(report.summary.total.ios)} I/Os {' '.join(shown)}")
+        lines.append(f"below: {format_counted(report.summary.total.ios, 'I/O')} {' '.join(shown)}")
     elif len(report.completeness.recorded_by_layer) > 1:
         lines.append("below: requests, and bios of devices without requests; all bios: --layer bio")
     return lines
@@ -258,7 +258,7 @@ def _trouble_lines(
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, subsequent_indent="  ")
+    return wrap_units(text, width, subsequent_indent="  ")
 
 
 def _text(value: str | int | None) -> str:

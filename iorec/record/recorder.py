@@ -66,7 +66,7 @@ class Recorder:
     def __init__(
         self, prepared: Prepared, probes: Probes, sink: Sink, next_sink: Callable[[Metadata], Sink]
     ) -> None:
-        """`next_sink` takes the sink that was filled, is told its metadata and gives an empty one."""
+        """`next_sink` takes the sink that was filled, and its metadata, and gives an empty one."""
         settings = prepared.settings
         self.failure: IorecError | None = None
         self._exit_status: int | None = None

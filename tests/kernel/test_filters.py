@@ -94,7 +94,7 @@ def test_a_filter_that_lets_nothing_through_is_said_at_the_end_and_meanwhile(
 ) -> None:
     capture = record("-q", "-d", loop.name, "-c", "postgres*", *readers)
     count = f"{capture.counts['filtered']:,}"
-    said = f"nothing matched -d {loop.name} -c 'postgres*'; {count} I/Os were filtered out"
+    said = f"nothing matched -d {loop.name} -c 'postgres*'; {count} I/Os filtered out"
     assert capture.stderr.splitlines() == [f"warning: {said}"]
     recording = start_recording(ram_folder / "later.parquet", "-d", loop.name, "-c", "nobody")
     subprocess.run(readers[1:], check=True)
