@@ -1,27 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # Sets up what is missing, as root on Debian and Ubuntu, and runs it.
-#   make install   the command in .venv/bin/iorec
+#   make install   iorec, its man pages and its completions below PREFIX (/usr/local), with the
+#                  program in .venv; make uninstall removes what is below PREFIX
 #   make demo      record a real workload, print its report, draw its plot
 #   make test      every test
-#   make check     linters, types and the import contract
+#   make check     linters of Python and of the scripts, types and the import contract
+#   make docs      the JSON Schemas in docs/schema, from the dataclasses
 #   make soak      one hour in which everything comes and goes, each row checked: SOAK_S, SOAK_SEED
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
 #   make bench     what it costs, beside other tracers, into bench-results/: half an hour alone
 #   make bench-X   one part of it: see PARTS in tests/bench/__main__.py
 #   make bench-docs  its figures into docs/ and README.md
-.PHONY: install demo test check soak fuzz bench bench-docs packages
+.PHONY: install uninstall environment demo docs test check soak fuzz bench bench-docs packages
 
 # BCC's Python module is built for the distribution's Python and is no PyPI package.
 PYTHON := /usr/bin/python3
 PACKAGES := python3-bpfcc python3-venv fio e2fsprogs
-test: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm
+PREFIX := /usr/local
+# addpart is of util-linux up to Debian 12, of util-linux-extra from Debian 13 on.
+test: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm procps util-linux-extra groff fish zsh
+check: PACKAGES += shellcheck
 bench bench-%: PACKAGES += linux-perf bpftrace
+SCRIPTS := .ci/run $(wildcard samples/*.sh tests/*.sh)
 STAMP := .venv/.installed
 
 # Where this kernel loads no BPF programs, the tests that need one run under another kernel.
 LOADS_BPF := import ctypes; ctypes.CDLL("libbpf.so.1").libbpf_probe_bpf_map_type(27, None) == 1 or exit(1)
 KERNEL = $$($(PYTHON) -c '$(LOADS_BPF)' && test -e /sys/kernel/btf/vmlinux || echo tests/vm.sh trixie)
 
-install: $(STAMP)
+# A link to the program of another copy of iorec is replaced, any other file is not.
+install: environment
+	@case $$(readlink $(PREFIX)/bin/iorec || echo $(PREFIX)/bin/iorec) in \
+		*/.venv/bin/iorec) ;; \
+		*) [ ! -e $(PREFIX)/bin/iorec ] || { echo \
+			"error: $(PREFIX)/bin/iorec is another program: move it, or set PREFIX" >&2; exit 1; };; \
+	esac
+	@mkdir -p $(PREFIX)/bin && [ -w $(PREFIX)/bin ] || { echo \
+		"error: $(PREFIX)/bin may not be written: run as root, or set PREFIX" >&2; exit 1; }
+	ln -sfn $(CURDIR)/.venv/bin/iorec $(PREFIX)/bin/iorec
+	.venv/bin/python -m iorec.documentation $(PREFIX)
+
+# Other programs may own files of these names: each of ours says that it is.
+INSTALLED = $(wildcard $(PREFIX)/share/man/man1/iorec.1 $(PREFIX)/share/man/man1/iorec-*.1 \
+	$(PREFIX)/share/bash-completion/completions/iorec $(PREFIX)/share/zsh/site-functions/_iorec \
+	$(PREFIX)/share/fish/vendor_completions.d/iorec.fish)
+uninstall:
+	@[ "$$(readlink $(PREFIX)/bin/iorec)" != $(CURDIR)/.venv/bin/iorec ] || rm $(PREFIX)/bin/iorec
+	@for file in $(INSTALLED); do \
+		! head -n 2 $$file | grep -q 'made by iorec' || rm $$file; done
+
+environment: $(STAMP)
 
 packages:
 	@missing=$$(for p in $(PACKAGES); do \
@@ -34,32 +62,36 @@ $(STAMP): pyproject.toml | packages
 	.venv/bin/pip install -q --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-demo: install
+demo: environment
 	samples/demo.sh
 
-test: install
+test: environment
 	.venv/bin/pytest --numprocesses auto --ignore=tests/kernel
 	$(KERNEL) .venv/bin/pytest tests/kernel
 
-check: install
+check: environment
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	shellcheck $(SCRIPTS)
 
-soak: install
+docs: environment
+	.venv/bin/python -m iorec.documentation
+
+soak: environment
 	.venv/bin/python -m tests.soak
 
 FUZZ_S := 600
-fuzz: install
+fuzz: environment
 	.venv/bin/pip install -q --disable-pip-version-check -e '.[fuzz]'
 	.venv/bin/python tests/fuzz/readers.py -max_total_time=$(FUZZ_S)
 
-bench: install packages
+bench: environment packages
 	.venv/bin/python -m tests.bench bench-results
 
-bench-%: install packages
+bench-%: environment packages
 	.venv/bin/python -m tests.bench bench-results $*
 
-bench-docs: install
+bench-docs: environment
 	.venv/bin/python -m tests.bench.page bench-results

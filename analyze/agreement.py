@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Compares what was counted on each device with what /proc/diskstats counted."""
 
 from collections import Counter

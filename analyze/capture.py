@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Opens captures for queries: one table `io` over all of their rows, in bounded memory."""
 
 import os

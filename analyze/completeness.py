@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Says whether a capture holds every I/O: the one account for everything that records or shows."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Checks that a SQL condition from the command line can do nothing but filter rows."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Tells the machines apart that captures were recorded on: a name on two of them is two things."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Gathers what `iorec info` shows: what each file is and whether it is complete."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a capture says of itself: its metadata as dataclasses."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Makes names from the recorded machine safe to show: any user there could choose them."""
 
 import re

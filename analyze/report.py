@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Gathers what `iorec report` shows, in one dataclass for all renderers."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Writes the SQL that reads the rows of capture files."""
 
 import glob

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The capture format: the columns of a row, their types and the version of the format."""
 
 import pyarrow as pa

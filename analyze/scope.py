@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Narrows a recording's account to what it was asked for: its filter is part of the question."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Decides of each device which layer is shown: two layers see the same I/O."""
 
 from collections.abc import Iterable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Finds capture files and checks that each is one before anything relies on it."""
 
 import glob

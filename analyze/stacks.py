@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Relates the bios of stacked devices (device-mapper, md) to those of the devices below."""
 
 from collections.abc import Sequence

@@ -1,10 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Sums up I/Os per group: counts, bytes, rates and how their latency is distributed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from analyze.errors import IorecError
+from analyze.latency import edges_ns
 from analyze.summary_query import (
     GROUPINGS,
     OF_ONE_HOST,
@@ -225,6 +230,6 @@ def _make_histogram(counts: Sequence[int]) -> tuple[HistogramBin, ...]:
     """From 0 to the last bin that is not empty; each but the first is twice as wide as the last."""
     used = max((index + 1 for index, count in enumerate(counts) if count), default=0)
     return tuple(
-        HistogramBin(1000 << index if index else 0, 2000 << index, counts[index])
-        for index in range(used)
+        HistogramBin(int(low_ns) if index else 0, int(high_ns), counts[index])
+        for index, (low_ns, high_ns) in enumerate(pairwise(edges_ns(np.arange(used + 1))))
     )

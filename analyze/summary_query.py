@@ -1,6 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Writes the SQL that sums up I/Os: one pass over the rows, then only over what it left."""
 
 from collections.abc import Sequence
+
+from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
 
 # What rows can be grouped by, and the columns of the key that it makes.
 GROUPINGS = {
@@ -57,17 +60,9 @@ _KEY_VALUES = {
     "size_class_bytes": "CASE WHEN bytes > 0 THEN 1::BIGINT << least(floor(log2(bytes)), 62)::INT"
     " ELSE 0 END",
 }
-_PERCENTILES = {"p50_ns": 0.5, "p95_ns": 0.95, "p99_ns": 0.99, "p999_ns": 0.999}
-# The middle of such a bucket is within 0.28 % of every latency in it. They count from 1 us, so
-# that a bar of a log2 histogram in us is made of whole ones.
-_BUCKETS_PER_DOUBLING = 128
 _FAILED = -(2**15)  # the bucket of all failed I/Os: a key of their own would take longer
-_BUCKET = (
-    f"CASE WHEN errno <> 0 THEN {_FAILED} ELSE"
-    " floor(log2(CASE WHEN latency_ns < 1 THEN 0.99 ELSE latency_ns END / 1e3)"
-    f" * {_BUCKETS_PER_DOUBLING}) END::SMALLINT"
-)
-_DOUBLINGS = 54  # of 1 us up to 2**63 ns
+_BUCKET = f"CASE WHEN errno <> 0 THEN ({_FAILED})::SMALLINT ELSE {bucket_sql('latency_ns')} END"
+_PERCENTILES = {f"{name}_ns": fraction for name, fraction in PERCENTILES.items()}
 
 # Each FILTER costs about a second in 100 M rows, so what depends on the op, or on how the I/O
 # ended, is told apart when the few rows of `fine` are summed up.
@@ -135,7 +130,7 @@ def groups_query(part: str, keys: Sequence[str], sort: str, limit: int, *, histo
         ["true", *(f"top.{key} IS NOT DISTINCT FROM part.{key}" for key in keys)]
     )
     percentiles = ", ".join(
-        f"{_percentile(fraction)} AS {name}" for name, fraction in _PERCENTILES.items()
+        f"{percentile_sql(fraction)} AS {name}" for name, fraction in _PERCENTILES.items()
     )
     return f"""
         WITH part AS ({part}), top AS (
@@ -150,29 +145,7 @@ def groups_query(part: str, keys: Sequence[str], sort: str, limit: int, *, histo
             )::BIGINT AS stop_rank, stop_rank - bucket_ios AS start_rank
             FROM buckets
         )
-        SELECT top.*, {percentiles}, {_histogram() if histogram else "NULL"} AS histogram
+        SELECT top.*, {percentiles}, {histogram_sql() if histogram else "NULL"} AS histogram
         FROM top LEFT JOIN ranked AS part ON {same_key}
         GROUP BY ALL ORDER BY {order} LIMIT {limit}
     """
-
-
-def _percentile(fraction: float) -> str:
-    """Interpolated between the two nearest ranks, as numpy.percentile does by default."""
-    rank = f"((good - 1) * {fraction})"
-    below, above = _value_at(f"floor({rank})"), _value_at(f"ceil({rank})")
-    return f"{below} + ({above} - {below}) * max({rank} - floor({rank}))"
-
-
-def _value_at(rank: str) -> str:
-    """The latency at a rank: exact at the ends of a bucket, its middle in between."""
-    value = f"""CASE {rank} WHEN start_rank THEN low_ns WHEN stop_rank - 1 THEN high_ns
-        ELSE low_ns / 2 + high_ns / 2 END"""
-    return f"max(CASE WHEN {rank} >= start_rank AND {rank} < stop_rank THEN {value} END)"
-
-
-def _histogram() -> str:
-    doubling = f"greatest(bucket // {_BUCKETS_PER_DOUBLING}, 0)"
-    sums = (
-        f"coalesce(sum(bucket_ios) FILTER ({doubling} = {i}), 0)::BIGINT" for i in range(_DOUBLINGS)
-    )
-    return f"[{', '.join(sums)}]"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Lists the I/Os that people hunt: those that never completed and those that failed."""
 
 from dataclasses import dataclass

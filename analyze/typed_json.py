@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Turns JSON objects from strangers into frozen dataclasses, checking every field's type."""
 
 import functools

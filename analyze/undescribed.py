@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Describes rows that came without metadata, as far as the rows themselves tell."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Converts between base units and what people read and write: the only place that does."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Words the verdict on a capture's completeness, and what to do about what is missing."""
 
 from collections.abc import Sequence

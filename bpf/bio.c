@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * Records bios, from where they enter a block device's queue to bio_endio(). Stands behind io.c.
  *

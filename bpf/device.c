@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /* Which device an I/O is for. Stands behind filter.c. */
 
 #ifdef HAVE_QUEUE_DISK

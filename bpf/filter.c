@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /* Decides which I/Os are recorded. Stands behind table.c. */
 
 #ifdef FILTER_DEVICE

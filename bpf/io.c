@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /* The way of an I/O from its submission into a record, in every layer. Stands behind owner.c. */
 
 /*

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /* Who submits an I/O, and for whom. Stands behind device.c. */
 
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);

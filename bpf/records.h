@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only */
 /* What the kernel programs share with the recorder; iorec/kernel/layouts.py holds the same layouts. */
 
 #define NO_ISSUE (~0ULL)

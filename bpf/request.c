@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /* Records block requests, from submission to the last completion. Stands behind io.c. */
 
 #ifdef HAVE_BLOCK_IO_START

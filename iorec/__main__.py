@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Starts the command line, in which Ctrl-C ends quietly from the first moment on."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The command line: its commands, and the one place that prints errors."""
 
 import contextlib

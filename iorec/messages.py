@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Words the lines that record prints before it ends."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The options that commands share, so that each means the same in all of them."""
 
 import logging

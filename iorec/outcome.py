@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Words what a finished recording is worth.
 
 To be imported when privileges are dropped: the analysis starts threads, and each would keep them.
@@ -41,15 +42,19 @@ class Verdict:
 
 
 def verdict(result: Result) -> Verdict:
-    """Whether the capture holds every I/O that was asked for, and if not, why."""
+    """Whether the capture, and those before it, hold every I/O asked for, and if not, why."""
     completeness = _check(result)
     message, advice = format_completeness(completeness), advise(completeness)
-    warnings = [] if completeness.is_complete else [message, *advice]
+    warnings = [*result.earlier]
+    if not completeness.is_complete:
+        warnings += [message, *advice]
+    elif result.earlier:
+        message = result.earlier[-1]
     counts = result.metadata["counts"]
     rows = counts["recorded"] + counts["in_flight_at_stop"]
     warnings.append(format_unmatched(result.metadata["filters"], rows, counts["filtered"]))
     return Verdict(
-        is_complete=bool(completeness.is_complete),
+        is_complete=bool(completeness.is_complete) and not result.earlier,
         message=message,
         warnings=tuple(f"warning: {line}" for line in warnings if line),
         hint=advice[0] if advice else "see what iorec report says of it",

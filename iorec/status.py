@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Shows a running recording on the terminal."""
 
 import contextlib

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
 # Records a real workload, prints its report and draws its plot into the folder demo/.
 set -euo pipefail
 cd "$(dirname "$0")/.."

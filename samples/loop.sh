@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
 # Sourced by the samples: works in a folder in memory, with a loop device on a file in it; the device
 # is detached and the folder removed when the script ends.
 set -euo pipefail

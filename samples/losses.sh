@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
 # Records with losses on purpose: a tiny buffer, and a recorder that is stopped for a while.
 # usage: losses.sh OUTPUT.parquet
 output=$(realpath "$1")
+# shellcheck source=samples/loop.sh
 . "$(dirname "$0")/loop.sh"
 make_loop 256M
 cat >load.sh <<-END

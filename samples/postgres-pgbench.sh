@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
 # Records PostgreSQL under pgbench, with a checkpoint on the way.
 # usage: postgres-pgbench.sh OUTPUT.parquet; needs the package postgresql
 output=$(realpath "$1")
+# shellcheck source=samples/loop.sh
 . "$(dirname "$0")/loop.sh"
-bin=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)
+bin=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
 mount_loop 1G
 data=$scratch/mount/data
 as_postgres() { setpriv --reuid postgres --regid postgres --init-groups "$@"; }

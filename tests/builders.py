@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Builds small valid captures from a few columns, ledger and diskstats agreeing with the rows."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Opening captures: what is readable reads the same everywhere, what is not says why."""
 
 import gzip

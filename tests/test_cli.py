@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The command line: exit codes, streams, and errors that name the cause and the next step."""
 
 import csv

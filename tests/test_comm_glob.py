@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A glob of thread names, as the kernel programs follow it, against the one of Python."""
 
 import fnmatch

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A capture says exactly what it is worth: what it holds, what it lost, whom it agrees with."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A condition given with --where filters rows, and can do nothing else."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Whatever a machine contains, the metadata that the recorder writes is what the reader takes."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How the recorder numbers and names files."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A file from a stranger gives a result or one typed error, within bounded memory and time."""
 
 import gzip

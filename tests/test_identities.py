@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Identities by number: none is ever taken for another, and none in use is forgotten."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What `iorec info` says of a file, without reading its rows."""
 
 import json

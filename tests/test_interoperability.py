@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the converter writes is read by other programs as the same numbers."""
 
 from collections.abc import Callable

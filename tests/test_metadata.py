@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a capture says of itself is checked field by field before anything relies on it."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Names that any user of the recorded machine can choose do no harm and stay distinguishable."""
 
 import re

@@ -1,5 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What record says at the end of a capture: what was lost, and what helps against it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,14 @@ def result(lost: dict[str, int] | None = None, **overrides: Any) -> Result:
 def test_a_whole_capture_needs_no_warning() -> None:
     assert verdict(result()).is_complete
     assert verdict(result()).warnings == ()
+
+
+def test_a_file_before_the_last_one_that_is_incomplete_makes_the_recording_so() -> None:
+    earlier = "run-00001.parquet: INCOMPLETE: 1 of 4 I/Os lost"
+    found = verdict(replace(result(), earlier=(earlier,)))
+    assert not found.is_complete
+    assert found.message == earlier
+    assert found.warnings == (f"warning: {earlier}",)
 
 
 @pytest.mark.parametrize(

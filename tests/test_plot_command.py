@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`iorec plot`: which file it writes, and that it leaves nothing behind when it fails."""
 
 import json

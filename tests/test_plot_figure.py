@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The figures: every kind draws, says what it cannot draw, and is safe to open."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The binned numbers behind the plots, against plain numpy on the same rows."""
 
 import json
@@ -10,13 +11,14 @@ import pytest
 
 from analyze.capture import Capture, open_captures
 from analyze.errors import IorecError
+from analyze.latency import PERCENTILES
 from analyze.plot.bins import CACHE_FLUSH, OPS, add_up
 from analyze.plot.contents import load_contents
 from analyze.plot.depth import load_depth
 from analyze.plot.offsets import load_offsets
 from analyze.plot.processes import load_processes
 from analyze.plot.timeline import Timeline, make_timeline
-from analyze.plot.traffic import PERCENTILES, load_traffic
+from analyze.plot.traffic import load_traffic
 from tests.builders import (
     SECOND_NS,
     START_NS,
@@ -79,13 +81,13 @@ def test_heatmap_and_histogram_count_every_completed_io_once(
     np.testing.assert_array_equal(latencies.histogram.sum(axis=0), expected.sum(axis=1))
 
 
-def test_percentiles_are_within_one_percent_of_the_exact_ones(
+def test_percentiles_are_within_a_third_of_a_percent_of_the_exact_ones(
     rows: pa.Table, opened: tuple[Capture, Timeline]
 ) -> None:
     for op in load_traffic(*opened).latencies.by_op:
         latency_ns = column(rows, "latency_ns")[column(rows, "op") == OPS[op.op_index]]
-        exact_ns = np.percentile(latency_ns, 100 * np.array(PERCENTILES))
-        np.testing.assert_allclose(op.percentiles_ns, exact_ns, rtol=0.01)
+        exact_ns = np.percentile(latency_ns, 100 * np.array([*PERCENTILES.values()]))
+        np.testing.assert_allclose(op.percentiles_ns, exact_ns, rtol=0.003)
         assert op.io_count == latency_ns.size
         assert op.longest_ns == latency_ns.max()
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The README: what it shows is what happens."""
 
 import re
@@ -18,7 +19,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_report_is_what_the_command_prints() -> None:
-    (command,) = re.findall(r"^\.venv/bin/(iorec report samples/\S+)$", README, re.MULTILINE)
+    (command,) = re.findall(r"^(iorec report samples/\S+)$", README, re.MULTILINE)
     done = subprocess.run(
         [IOREC, *command.split()[1:]],
         cwd=ROOT,
@@ -53,6 +54,15 @@ def test_every_option_of_the_examples_exists() -> None:
             assert re.search(rf"(?<![\w-]){option}(?![\w-])", usage), (command, option)
 
 
-def test_every_file_that_is_linked_exists() -> None:
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_file_that_is_linked_exists(page: str) -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / page).read_text()):
         assert (ROOT / target).exists(), target
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = re.findall(r"(?<![\w/])(?:kernel|record|store|host)/\w+\.py|\bbpf/\w+\.\w+", text)
+    assert len(named) > 5
+    for name in named:
+        assert (ROOT / "iorec" / name).exists() or (ROOT / name).exists(), name

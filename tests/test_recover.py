@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A spool gives back what was written; one from a stranger gives that or one error, in bounds."""
 
 import io

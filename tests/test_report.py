@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What `iorec report` prints: the same numbers as text, JSON and CSV, hostile names harmless."""
 
 import csv

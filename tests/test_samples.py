@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The real captures in samples/, against plain numpy and other readers."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the recorder writes, every reader reads, whatever the names, devices and counts."""
 
 import io

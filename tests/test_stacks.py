@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Stacked devices: how their bios relate to those of the devices below."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Sums and percentiles per group, against plain numpy over the same rows."""
 
 from collections.abc import Callable

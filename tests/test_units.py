@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Units: what people type is read exactly, what they read is short and never misleading."""
 
 import math

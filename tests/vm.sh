@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
 # Run a command as root under another Debian kernel, in a virtual machine.
 #
 #   tests/vm.sh SUITE COMMAND [ARGUMENT...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Charts of a capture.
 
 Data goes from the queries (`traffic`, `depth`, `offsets`, `processes`: rows to binned numbers) by

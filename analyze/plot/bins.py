@@ -1,17 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Counting rows into bins: the one query frame that all charts share."""
 
 from dataclasses import dataclass
-from typing import Any
+from math import prod
 
 import numpy as np
 from duckdb import DuckDBPyConnection
-from numpy.typing import NDArray
 
 from analyze.capture import Capture
 from analyze.errors import IorecError
+from analyze.latency import FloatArray
 from analyze.plot.timeline import Timeline
 
-FloatArray = NDArray[np.floating[Any]]
 Cells = dict[str, FloatArray]
 
 OPS = ("read", "write", "flush", "discard", "other", "cache flush")
@@ -74,15 +74,14 @@ def query_timed(
 
 def add_up(shape: tuple[int, ...], keys: tuple[FloatArray, ...], amounts: FloatArray) -> FloatArray:
     """An array of `shape` with every amount added at its key."""
-    sums: FloatArray = np.zeros(shape)
     places = tuple(key.astype(np.int64) for key in keys)
-    if any(
-        ((place < 0) | (place >= size)).any() for place, size in zip(places, shape, strict=True)
-    ):
+    try:
+        cells = np.ravel_multi_index(places, shape)
+    except ValueError as error:
         # DuckDB computes with what the file says of its least and greatest values.
         raise IorecError(
             "cannot draw the capture: the file is damaged: its statistics are wrong",
             "get a fresh copy of the file, or record once more",
-        )
-    np.add.at(sums, places, amounts)
-    return sums
+        ) from error
+    sums = np.bincount(cells, amounts, prod(shape)).astype(np.float64, copy=False)
+    return sums.reshape(shape)

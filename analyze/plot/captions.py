@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The words around the charts: title, subtitle, messages."""
 
 from collections.abc import Sequence

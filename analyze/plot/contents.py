@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a capture holds, in the few facts that titles, legends and messages need."""
 
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How many I/Os were in flight over time."""
 
 import numpy as np
 
 from analyze.capture import Capture
-from analyze.plot.bins import OPS, Cells, FloatArray, Series, add_up, make_series, query_timed
+from analyze.latency import FloatArray
+from analyze.plot.bins import OPS, Cells, Series, add_up, make_series, query_timed
 from analyze.plot.timeline import Timeline
 
 

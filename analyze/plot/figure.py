@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Arranging panels into one figure that explains itself."""
 
 from textwrap import wrap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The charts that can be asked for."""
 
 from enum import StrEnum

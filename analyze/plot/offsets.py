@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where on each device I/O went over time."""
 
 from dataclasses import dataclass
@@ -5,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyze.capture import Capture
-from analyze.plot.bins import OPS, FloatArray, add_up, query_timed
+from analyze.latency import FloatArray
+from analyze.plot.bins import OPS, add_up, query_timed
 from analyze.plot.timeline import Timeline
 
 _OFFSET_BINS = 96

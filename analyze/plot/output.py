@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Turning a figure into the bytes of an image file."""
 
 from io import BytesIO

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One function per chart: each draws finished numbers into one set of axes."""
 
 from math import floor
@@ -7,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgba_array
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from analyze.plot.bins import CACHE_FLUSH, OPS, FloatArray, Series
+from analyze.latency import PERCENTILES, FloatArray
+from analyze.plot.bins import CACHE_FLUSH, OPS, Series
 from analyze.plot.captions import process_name
 from analyze.plot.offsets import DeviceOffsets
 from analyze.plot.processes import Processes, ProcessTime
@@ -28,13 +30,14 @@ from analyze.plot.ticks import (
     set_time_ticks,
 )
 from analyze.plot.timeline import Timeline
-from analyze.plot.traffic import CURVE_SHARES, PERCENTILES, Latencies
+from analyze.plot.traffic import CURVE_SHARES, Latencies
 from analyze.units import format_bytes, format_duration
 
 _FEWEST_PROCESS_LINES = 8
 _FAINTEST = 0.5
 _ROUND_STEPS = (1, 2, 5, 10)
-_CDF_TICKS = (*PERCENTILES, 0.9999, 0.99999)
+_SHARES = tuple(PERCENTILES.values())
+_CDF_TICKS = (*_SHARES, 0.9999, 0.99999)
 
 
 def draw_heatmap(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
@@ -87,7 +90,7 @@ def draw_cdf(axes: Axes, latencies: Latencies) -> None:
     for op in latencies.by_op:
         colour = OP_COLOURS[op.op_index]
         axes.plot(CURVE_SHARES, op.curve_ns, color=colour)
-        axes.plot(PERCENTILES, op.percentiles_ns, "o", color=colour, markersize=4)
+        axes.plot(_SHARES, op.percentiles_ns, "o", color=colour, markersize=4)
     _set_latency_axis(axes, latencies)
     most_ios = max((op.io_count for op in latencies.by_op), default=1)
     axes.set_xlim(0, min(1 - 0.5 / most_ios, CURVE_SHARES[-1]))
@@ -99,7 +102,7 @@ def draw_cdf(axes: Axes, latencies: Latencies) -> None:
 def draw_percentiles(axes: Axes, latencies: Latencies) -> None:
     """A table with a line per op."""
     axes.axis("off")
-    lines = [("", "I/Os", "size", *(f"p{100 * share:g}" for share in PERCENTILES), "max")]
+    lines = [("", "I/Os", "size", *(f"p{100 * share:g}" for share in _SHARES), "max")]
     lines += [
         (
             OPS[op.op_index],

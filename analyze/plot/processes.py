@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which processes spent the most time in I/O."""
 
 from dataclasses import dataclass
@@ -5,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyze.capture import Capture
-from analyze.plot.bins import CACHE_FLUSH, OPS, FloatArray, query_timed
+from analyze.latency import FloatArray
+from analyze.plot.bins import CACHE_FLUSH, OPS, query_timed
 from analyze.plot.timeline import Timeline
 
 

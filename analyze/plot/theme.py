@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How every chart looks: colours, fonts and characters."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Axis ticks in the units that people think in."""
 
 from datetime import UTC, datetime, timedelta

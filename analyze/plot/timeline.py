@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The time axis of a plot: a capture's window in equal bins."""
 
 from dataclasses import dataclass, replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What was submitted when, and how long it took, from one scan."""
 
 from dataclasses import dataclass
@@ -5,11 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyze.capture import Capture
+from analyze.latency import (
+    BUCKETS_PER_DOUBLING,
+    PERCENTILES,
+    FloatArray,
+    Numbers,
+    add_up_buckets,
+    bucket_sql,
+    edges_ns,
+)
 from analyze.plot.bins import (
     CACHE_FLUSH,
     OPS,
     Cells,
-    FloatArray,
     Series,
     add_up,
     make_series,
@@ -17,15 +26,11 @@ from analyze.plot.bins import (
 )
 from analyze.plot.timeline import Timeline
 
-PERCENTILES = (0.5, 0.95, 0.99, 0.999)
 CURVE_SHARES = 1 - 10.0 ** -np.linspace(0, 5, 501)  # 0 to 99.999 %, denser towards the end
 
-# 128 buckets to the octave keep a percentile within 0.3 %; 4 rows keep a lone I/O visible.
-_BUCKETS_PER_OCTAVE = 128
-_ROWS_PER_OCTAVE = 4
-_BUCKET_COUNT = 64 * _BUCKETS_PER_OCTAVE
-_FEWEST_OCTAVES = 3
-_IN_FLIGHT = -1
+_ROWS_PER_DOUBLING = 4  # keep a lone I/O visible
+_FEWEST_DOUBLINGS = 3
+_IN_FLIGHT = -(2**15)
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class OpLatency:
     op_index: int
     io_count: int
     size_bytes: float
-    percentiles_ns: FloatArray  # at PERCENTILES
+    percentiles_ns: FloatArray  # PERCENTILES
     longest_ns: float
     curve_ns: FloatArray  # at CURVE_SHARES
 
@@ -67,10 +72,9 @@ def load_traffic(capture: Capture, timeline: Timeline) -> Traffic:
         timeline,
         f"""
         SELECT op_index, has_failed, start_bin,
-            CASE WHEN latency_ns > 0 THEN floor(log2(latency_ns) * {_BUCKETS_PER_OCTAVE})
-                WHEN latency_ns IS NOT NULL THEN 0 ELSE {_IN_FLIGHT} END::SMALLINT AS bucket,
+            coalesce({bucket_sql("latency_ns")}, ({_IN_FLIGHT})::SMALLINT) AS bucket,
             count(*) AS ios, sum(size_bytes)::DOUBLE AS bytes,
-            coalesce(max(latency_ns), 0) AS longest_ns
+            coalesce(min(latency_ns), 0) AS low_ns, coalesce(max(latency_ns), 0) AS high_ns
         FROM timed GROUP BY ALL
         """,
     ).fetchnumpy()
@@ -88,7 +92,7 @@ def load_traffic(capture: Capture, timeline: Timeline) -> Traffic:
 
 
 def _latencies(cells: Cells, timeline: Timeline) -> Latencies:
-    rows = cells["bucket"] // (_BUCKETS_PER_OCTAVE // _ROWS_PER_OCTAVE)
+    rows = cells["bucket"] // (BUCKETS_PER_DOUBLING // _ROWS_PER_DOUBLING)
     first, row_count = _rows_to_show(rows)
     places = (rows - first, cells["start_bin"])
     shape = (row_count, timeline.bin_count)
@@ -96,7 +100,7 @@ def _latencies(cells: Cells, timeline: Timeline) -> Latencies:
     in_heat = ~has_failed & (cells["op_index"] != CACHE_FLUSH)
     good = {name: column[~has_failed] for name, column in cells.items()}
     return Latencies(
-        edges_ns=2.0 ** (np.arange(first, first + row_count + 1) / _ROWS_PER_OCTAVE),
+        edges_ns=edges_ns(np.arange(first, first + row_count + 1), _ROWS_PER_DOUBLING),
         heat=add_up(shape, places, np.where(in_heat, cells["ios"], 0)),
         failed=add_up(shape, places, np.where(has_failed, cells["ios"], 0)),
         histogram=add_up(
@@ -106,35 +110,23 @@ def _latencies(cells: Cells, timeline: Timeline) -> Latencies:
     )
 
 
-def _rows_to_show(rows: FloatArray) -> tuple[int, int]:
-    """The first row and how many: whole octaves with a margin, so that one row is not all."""
+def _rows_to_show(rows: Numbers) -> tuple[int, int]:
+    """The first row and how many: whole doublings with a margin, so that one row is not all."""
     low, high = (int(rows.min()), int(rows.max())) if rows.size else (0, 0)
-    first_octave = low // _ROWS_PER_OCTAVE - 1
-    octave_count = max(high // _ROWS_PER_OCTAVE + 2 - first_octave, _FEWEST_OCTAVES)
-    return first_octave * _ROWS_PER_OCTAVE, octave_count * _ROWS_PER_OCTAVE
+    first_doubling = low // _ROWS_PER_DOUBLING - 1
+    doubling_count = max(high // _ROWS_PER_DOUBLING + 2 - first_doubling, _FEWEST_DOUBLINGS)
+    return first_doubling * _ROWS_PER_DOUBLING, doubling_count * _ROWS_PER_DOUBLING
 
 
 def _op_latency(op_index: int, cells: Cells) -> OpLatency:
+    columns = ("bucket", "ios", "low_ns", "high_ns")
     of_op = cells["op_index"] == op_index
-    ios = add_up((_BUCKET_COUNT,), (cells["bucket"][of_op],), cells["ios"][of_op])
-    buckets = np.flatnonzero(ios)
-    longest_ns = max(float(cells["longest_ns"][of_op].max()), 1.0)
-    middles_ns = 2.0 ** ((buckets + 0.5) / _BUCKETS_PER_OCTAVE)
-    bucket_ns = np.minimum(middles_ns, longest_ns)
+    latencies = add_up_buckets(*(cells[name][of_op] for name in columns))
     return OpLatency(
         op_index=op_index,
-        io_count=int(ios.sum()),
+        io_count=int(latencies.ios.sum()),
         size_bytes=float(cells["bytes"][of_op].sum()),
-        percentiles_ns=_quantiles(np.array(PERCENTILES), bucket_ns, ios[buckets]),
-        longest_ns=longest_ns,
-        curve_ns=_quantiles(CURVE_SHARES, bucket_ns, ios[buckets]),
+        percentiles_ns=latencies.percentiles_ns(np.array([*PERCENTILES.values()])),
+        longest_ns=float(latencies.high_ns[-1]),
+        curve_ns=latencies.percentiles_ns(CURVE_SHARES),
     )
-
-
-def _quantiles(shares: FloatArray, bucket_ns: FloatArray, ios: FloatArray) -> FloatArray:
-    """As numpy.percentile would give them if every I/O took its bucket's time."""
-    up_to = np.cumsum(ios)
-    first_and_last = np.column_stack((up_to - ios, up_to - 1)).ravel()
-    positions = shares * (up_to[-1] - 1)
-    quantiles: FloatArray = np.interp(positions, first_and_last, np.repeat(bucket_ns, 2))
-    return quantiles

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Renders the groups of a report as CSV: base units, nothing rounded, unknown is empty."""
 
 import csv

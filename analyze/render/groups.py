@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Renders groups of I/Os as a table and as latency histograms."""
 
 import textwrap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Renders what captures are as text for people."""
 
 import shlex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Renders any of the dataclasses as one JSON document: base units, nothing rounded."""
 
 import json

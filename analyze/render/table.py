@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Lays out tables and sentences for a terminal of a given width."""
 
 import re

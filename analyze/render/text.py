@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Renders a report as text for people."""
 
 from collections.abc import Callable, Sequence

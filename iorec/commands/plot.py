@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The command `iorec plot`."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Says what to do first against an error of the system."""
 
 import errno

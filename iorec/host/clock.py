@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Relates the kernel's monotonic time to wall-clock time."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Describes block devices as the capture's metadata lists them."""
 
 import contextlib

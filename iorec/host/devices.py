@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Names block devices, and finds those that hold a file."""
 
 import contextlib

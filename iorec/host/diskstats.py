@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reads what the kernel counts for each disk, and says what it counted while recording."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Asks another process for the paths of inodes, which takes a privilege."""
 
 import contextlib

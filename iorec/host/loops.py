@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Finds the files on which loop devices stand."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Collects what went wrong beside the events while recording went on."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Finds the paths of inodes for a recorder: a process that may open any file, and nothing else.
 
 It is two processes, of which one answers and the other starts the next one when that one ends or

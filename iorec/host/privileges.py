@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Checks for the privileges that loading programs takes, and drops them."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Waits for signals without acting on them in the middle of anything."""
 
 import os

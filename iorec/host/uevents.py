@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Listens to what the kernel says about block devices that come, change and go."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Runs the command that is recorded, from before its exec until it ends."""
 
 import contextlib

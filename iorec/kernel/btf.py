@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reads struct layouts, enums and tracepoint prototypes from the running kernel's BTF."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Compiles a glob of thread names for bpf/filter.c, which follows all ways to match it at once."""
 
 import struct

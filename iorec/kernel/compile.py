@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Compiles the kernel programs; the only module that imports bcc."""
 
 import contextlib

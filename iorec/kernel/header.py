@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Generates the C header that fits the programs in bpf/ to the running kernel."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Describes the layers: what each sees of an I/O, and by which programs."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The layouts of bpf/records.h as numpy dtypes."""
 
 import numpy as np

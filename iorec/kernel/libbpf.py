@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Calls libbpf, which BCC links already: its structs, and what is made of its answers."""
 
 import array

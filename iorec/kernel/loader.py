@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Has a process of its own load the kernel programs and hand over their file descriptors.
 
 The compiler takes 200 MiB that a recorder should not hold for hours, and loading takes privileges

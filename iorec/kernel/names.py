@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the running kernel calls its operations, request flags and errors."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What to load into the kernel: which programs, how large, and what they let through."""
 
 from dataclasses import dataclass

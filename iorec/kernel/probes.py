@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Gives access to the attached kernel programs and the maps they write."""
 
 import mmap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reads whole backlogs of records and announcements from the programs' ring buffer."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Follows the block devices while recording: what they are called, which come and go."""
 
 import contextlib

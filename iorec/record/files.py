@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Names the files of which inodes were seen."""
 
 from array import array

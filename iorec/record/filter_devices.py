@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Finds the block devices that `-d` names: by name, glob, node or a place in a file system."""
 
 import fnmatch

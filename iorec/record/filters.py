@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Resolves what the user wants recorded to what the kernel programs compare."""
 
 import os
@@ -17,6 +18,7 @@ from iorec.kernel.plan import KernelFilter
 from iorec.record.filter_devices import device_key, resolve_device
 from iorec.record.settings import Filters
 
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 _MOST_DEVICES, _MOST_COMMS = 1024, 64  # of bpf/filter.c
 
 
@@ -52,6 +54,11 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
             glob_masks(name)
         else:
             _check_comm(name)
+    if filters.pid and not _has_kernels_pids():
+        raise IorecError(
+            "-p cannot be told here: this pid namespace has other numbers than the kernel",
+            "record from the host's (docker run --pid=host), or choose by -c or --cgroup",
+        )
     if len(filters.comm) > _MOST_COMMS:
         raise IorecError("too many -c", f"give at most {_MOST_COMMS}, or a glob", exit_code=2)
     return KernelFilter(
@@ -62,7 +69,7 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
         cgroup_folders=tuple(str(_cgroup(path)) for path in filters.cgroup),
         ops=tuple(number for name in filters.op for number in _op(name, names)),
         min_latency_ns=filters.min_latency_ns,
-        excluded_pid=None if filters.include_self else os.getpid(),
+        excluded_pid=os.getpid() if _has_kernels_pids() and not filters.include_self else None,
     )
 
 
@@ -84,6 +91,11 @@ def _check_comm(name: str) -> None:
         f"give what it keeps, or a glob: -c {shlex.quote(kept)}, -c {shlex.quote(f'{kept[:-1]}*')}",
         exit_code=2,
     )
+
+
+def _has_kernels_pids() -> bool:
+    """Not so in a pid namespace of its own: a number there is another process's to the kernel."""
+    return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE
 
 
 def _pid(pid: int) -> int:

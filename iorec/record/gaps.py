@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Collects the spans of time in which I/Os were lost."""
 
 from collections.abc import Iterable

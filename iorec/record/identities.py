@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Resolves the numbers by which kernel records name their submitters."""
 
 from collections.abc import Iterable

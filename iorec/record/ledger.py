@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Accounts for every completion that the kernel reported: recorded, left out, or lost."""
 
 from collections import defaultdict

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Builds the metadata that makes a capture explain itself."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a recording has at hand when its privileges are dropped."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How far a recording is, and who is told."""
 
 from dataclasses import dataclass

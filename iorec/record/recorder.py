@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Records: drains the kernel's ring into a spool until asked to stop."""
 
 import time
@@ -63,9 +64,9 @@ class Recorder:
     """One recording from the moment in which the programs are attached."""
 
     def __init__(
-        self, prepared: Prepared, probes: Probes, sink: Sink, next_sink: Callable[[], Sink]
+        self, prepared: Prepared, probes: Probes, sink: Sink, next_sink: Callable[[Metadata], Sink]
     ) -> None:
-        """`next_sink` takes the sink that was filled and gives an empty one."""
+        """`next_sink` takes the sink that was filled, and its metadata, and gives an empty one."""
         settings = prepared.settings
         self.failure: IorecError | None = None
         self._exit_status: int | None = None
@@ -314,7 +315,7 @@ class Recorder:
             return
         self._sink.close()
         try:
-            self._sink = self._next_sink()
+            self._sink = self._next_sink(metadata)
         except IorecError as error:
             self.failure = error
             return

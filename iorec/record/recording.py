@@ -1,7 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Takes attached kernel programs to a finished capture file."""
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,10 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from analyze.completeness import make_completeness_of
 from analyze.errors import IorecError
+from analyze.metadata import parse_metadata
+from analyze.verdict import format_completeness
 from iorec.host.advice import advice
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.probes import open_probes
@@ -20,8 +25,11 @@ from iorec.record.rotation import Rotation, copy_spool
 from iorec.record.settings import Settings
 from iorec.store.convert import convert
 from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix
+from iorec.store.metadata_json import Metadata, to_json
 from iorec.store.result import Result
 from iorec.store.spool import Batch, Spool
+
+_MOST_INCOMPLETE = 10
 
 
 def record_and_convert(prepared: Prepared) -> Result:
@@ -36,17 +44,24 @@ def record_and_convert(prepared: Prepared) -> Result:
         settings.limits.kept_files or 1,
         is_forced=settings.is_forced,
     )
+    incomplete: deque[str] = deque(maxlen=_MOST_INCOMPLETE)
+
+    def next_spool(metadata: Metadata) -> Spool:
+        completeness = make_completeness_of(parse_metadata(to_json(metadata)))
+        if not completeness.is_complete:
+            incomplete.append(f"{rotation.name}: {format_completeness(completeness)}")
+        return Spool(rotation.advance())
+
     loaded = prepared.loading.finish(signals)
     with prepared.progress:
         with open_probes(prepared.plan, loaded) as probes:
-            recorder = Recorder(
-                prepared, probes, Spool(prepared.part), lambda: Spool(rotation.advance())
-            )
+            recorder = Recorder(prepared, probes, Spool(prepared.part), next_spool)
             signals.check()
             recorder.begin()
             prepared.announce(probes.has_trace)
             last, failure = _run(recorder, signals)
         result = _finish(settings, rotation, prepared.progress, last, failure)
+        result = replace(result, earlier=tuple(incomplete))
     if prepared.workload is not None:
         result = replace(result, exit_status=prepared.workload.end(signals))
     return result

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Goes on in a new file when one is full, and keeps the newest ones."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Turns kernel records into rows of the capture format."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Prepares a recording: everything that needs privileges, before they are dropped."""
 
 import contextlib

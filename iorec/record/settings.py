@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Says what to record, until when and where to."""
 
 import mmap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Hands values to Arrow without a detour.
 
 Nothing here calls pa.array() or to_numpy(): where pandas is installed they import it, which takes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Takes the messages of an Arrow stream off a file without believing a length in them."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Turns finished spools into captures while a recording goes on, one at a time."""
 
 import re

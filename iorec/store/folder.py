@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Opens a capture's files safely: new, private, owned by the user behind sudo, named when whole."""
 
 import contextlib

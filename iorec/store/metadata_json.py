@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Writes metadata as JSON that the reader's own parser takes, whatever the machine is like."""
 
 import json

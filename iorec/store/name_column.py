@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Collects the values of a dictionary column over all batches of a recording."""
 
 from dataclasses import dataclass, field

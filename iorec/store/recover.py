@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Turns the spool of an interrupted recording into a capture file."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a finished recording or recovery has made."""
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ class Result:
     metadata: Metadata
     exit_status: int | None  # of a workload that ended by itself
     failure: IorecError | None = None  # what ended the recording early
+    earlier: tuple[str, ...] = ()  # of the files before it, the last that are incomplete, and why
 
     @property
     def lost(self) -> int:

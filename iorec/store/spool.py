@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Writes rows, as they are recorded, to Arrow streams that are readable up to where they end."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Keeps the names of an Arrow stream, each once, and bounds what they take."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Runs benchmarks: `python -m tests.bench FOLDER [PART...]`, as root; without a part, all of them.
 
 Each part prints its figures and writes FOLDER/PART.json.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Time and memory of what works on a file, by its number of I/Os."""
 
 import subprocess

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * The design of BCC's biosnoop: a hash map with who submitted a request, another one with when, and
  * one event for each I/O through a perf buffer. Attached like bpf/request.c, so that it runs where

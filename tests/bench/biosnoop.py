@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Prints one line for each I/O, as BCC's biosnoop does: `python -m tests.bench.biosnoop`."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws what tracers cost against the rate of I/Os."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How fast records leave the kernel's ring: in bulk and through BCC's callback, in turn."""
 
 import tempfile

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Scales a real capture up: its rows again and again, one copy behind the other in time."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a tracer costs while nothing happens."""
 
 import time

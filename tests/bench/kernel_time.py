@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Time in the kernel programs for each I/O: iorec's slot table, and hash maps, in turn."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The load that is traced: fio on a loop device in memory."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a tracer costs: the same loads without and with it, in turn."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Puts the figures of one run into the documents: `python -m tests.bench.page FOLDER`.
 
 Each table stands between `<!-- name -->` and `<!-- /name -->`, in docs/performance.md or README.md.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /* Fills a ring buffer with numbered records, RECORDS_PER_RUN for each packet that a socket gets. */
 #include "records.h"
 

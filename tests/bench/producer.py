@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Fills a ring buffer as fast as another process can make system calls."""
 
 import mmap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Bytes on disk for each I/O: a capture and the perf.data of the same run."""
 
 from typing import Any

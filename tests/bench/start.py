@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How long the commands take until they do something."""
 
 import subprocess

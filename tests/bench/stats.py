@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Medians, quartiles and ratios of repeated measurements."""
 
 import statistics

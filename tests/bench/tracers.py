@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Starts and stops iorec, and what it is compared with."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Feeds damaged captures and spools to every reader; each gives a result or one IorecError.
 
 Run by `make fuzz`; what fails is kept in tests/fuzz/found, and runs again if given as an argument.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Real block devices and real recordings for the tests that need a kernel."""
 
 import contextlib

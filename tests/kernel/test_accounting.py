@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The ledger of a recording closes exactly, whatever is lost, filtered or in the way."""
 
 import json

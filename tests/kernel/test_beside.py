@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What goes wrong beside the events is noted, and the recording goes on."""
 
 import os

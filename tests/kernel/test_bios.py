@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Bios: every block device, one row for each, and nothing that requests do not account for."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Devices that come, go and come back while recording, and what loop devices stand on."""
 
 import fcntl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Filters that stand for several names, and those that let nothing through."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Never a wrong name: of files that are known by their extents, and of processes made here."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The numpy dtypes of iorec/kernel/layouts.py against the C structs of bpf/records.h."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Names as long as the kernel has them cost no recording."""
 
 import subprocess

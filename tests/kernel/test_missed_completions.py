@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Whether completions are missed, and that the ledger names each: fio, diskstats and rows agree."""
 
 import json

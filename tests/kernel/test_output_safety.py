@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A capture is made for its owner alone and never written through what somebody else put there."""
 
 import contextlib

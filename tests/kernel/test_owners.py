@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Whose I/O it is, also where a kernel worker submits it: by file, and by the cgroup it charges."""
 
 import subprocess

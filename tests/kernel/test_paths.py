@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The paths of files, whatever bytes they are of, and whatever happens to who finds them."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The privileges that a recording recorder has, and whose its files are."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Recordings of known workloads against what the kernel and the workload themselves count."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What bad input to record gets: one error, one hint, the right status, and nothing left behind."""
 
 import contextlib
@@ -101,6 +102,12 @@ def test_nonsense_is_refused_by_name(
     ram_folder: Path, options: tuple[str, ...], named: str, status: int
 ) -> None:
     assert named in fails(ram_folder, "-o", "x.parquet", *options, status=status)
+
+
+def test_a_pid_of_another_namespace_is_no_filter(ram_folder: Path) -> None:
+    inside = ("unshare", "--pid", "--fork", "--mount-proc")
+    error = fails(ram_folder, "-o", "x.parquet", "-p", "1", before=inside)
+    assert "docker run --pid=host" in error
 
 
 @pytest.mark.parametrize("files", [20, 28, 35, 40])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The reader of the ring buffer against a producer that never waits."""
 
 import time

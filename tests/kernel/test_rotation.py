@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Recordings that go on in a new file when one is full."""
 
 import contextlib
@@ -139,3 +140,20 @@ def test_a_disk_that_is_full_names_every_spool_that_is_left(
         run(IOREC, "recover", spool, "-o", saved)
         rows.append(len(read_capture(saved).table))
     assert sum(rows) > 100_000
+
+
+def test_what_an_earlier_file_lost_is_said_at_the_end(disk: LoopDevice, ram_folder: Path) -> None:
+    options = ["-d", disk.name, "--max-size", "100K", "--rotate", "1000", "-B", "64K", "--strict"]
+    recording = start_recording(ram_folder / "run.parquet", *options)
+    with running_load(disk, "--rw=randread"):
+        recording.send_signal(signal.SIGSTOP)
+        time.sleep(0.3)
+        recording.send_signal(signal.SIGCONT)
+        while not (ram_folder / "run-00002.parquet.part").exists():
+            time.sleep(0.01)
+    recording.send_signal(signal.SIGINT)
+    stderr = recording.communicate(timeout=100)[1]
+    first = read_capture(ram_folder / "run-00001.parquet")
+    assert first.counts["lost"]["ring_full"] > 0
+    assert "run-00001.parquet: INCOMPLETE: " in stderr
+    assert recording.returncode == 3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A short soak in each test run; `make soak` is the long one."""
 
 import os

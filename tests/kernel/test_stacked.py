@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Device-mapper and md: what they and the devices below count, and how the two relate."""
 
 import os

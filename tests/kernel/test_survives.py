@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a recording leaves when it is killed, stopped, hung up on, or cannot write."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """When the recorder sleeps, and what wakes it."""
 
 import signal

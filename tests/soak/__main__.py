@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Records for an hour while everything comes and goes, and checks each row against the truth.
 
     SOAK_S=3600 SOAK_SEED=1 python -m tests.soak

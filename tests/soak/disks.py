@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Devices with a file system, which come and go under the same name with other files."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Makes up names of every length, of letters, of any text, and of any bytes."""
 
 import os

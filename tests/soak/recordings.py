@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Recorders that are started, stopped, continued and killed, and the captures that they leave."""
 
 import fcntl

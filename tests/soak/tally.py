@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Adds up what the captures of a soak say, and what of it is wrong."""
 
 from collections import Counter

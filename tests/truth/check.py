@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Compares the rows of a capture with what is known of files and processes."""
 
 from collections.abc import Sequence

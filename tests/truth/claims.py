@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Processes that use files of their own, and what is known of each: whose files are whose, when."""
 
 import json

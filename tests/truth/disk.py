@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Knows where the files of a file system lie on its device."""
 
 import fcntl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reads and writes files again and again, and logs who does: run as a process of its own.
 
     python -I -S worker.py CLAIMS JOBS

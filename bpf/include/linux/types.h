@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only */
 /* The fixed-width types that BCC's own headers and our programs use. */
 #ifndef _LINUX_TYPES_H
 #define _LINUX_TYPES_H

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Does a known sequence of direct I/Os: COUNT_READS COUNT_WRITES DEVICE EXPECTED.json [O_DSYNC]."""
 
 import json
