@@ -161,7 +161,8 @@ def _check_parquet_frame(path: Path, size_bytes: int) -> None:
         file.seek(-min(8, size_bytes), os.SEEK_END)
         tail = file.read(8)
     if not _MAGIC.startswith(head):
-        raise IorecError(f"cannot read {path}: it is not a Parquet file", _OTHER_FILE)
+        hint = f"make a capture of it: iorec recover {path}" if _is_spool(path) else _OTHER_FILE
+        raise IorecError(f"cannot read {path}: it is not a Parquet file", hint)
     footer_bytes = int.from_bytes(tail[:4], "little")
     if tail[4:] != _MAGIC or footer_bytes > size_bytes - 12:
         raise IorecError(
@@ -171,6 +172,10 @@ def _check_parquet_frame(path: Path, size_bytes: int) -> None:
         raise IorecError(
             f"cannot read {path}: its footer takes {footer_bytes:,} bytes", _OTHER_FILE
         )
+
+
+def _is_spool(path: Path) -> bool:
+    return path.suffix == ".part"
 
 
 def _check_csv_header(path: Path) -> None:

@@ -130,7 +130,7 @@ def _explained(error: Exception) -> IorecError:
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "iorec"
-        message = error.format_message().rstrip(".")
+        message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
         return IorecError(message[:1].lower() + message[1:], f"see {command} --help", 2)
     if isinstance(error, OSError):
         return IorecError(str(error), advice(str(error)))

@@ -16,10 +16,11 @@ from iorec.store.result import Result
 
 
 def format_end(result: Result) -> str:
-    """What was recorded, what was lost, and the next command."""
+    """What was recorded, what was lost, and the next command; no data move in a discard."""
     completeness = _check(result)
     duration = format_duration(result.metadata["duration_s"] * 1e9)
-    size = sum(row["recorded_bytes"] for row in result.metadata["counts"]["devices"])
+    entries = result.metadata["counts"]["devices"]
+    size = sum(entry["recorded_bytes"] for entry in entries if entry["op"] != "discard")
     return "\n".join(
         (
             f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"

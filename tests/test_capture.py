@@ -276,6 +276,12 @@ def test_what_is_no_parquet_file_is_said(tmp_path: Path, content: bytes, cause: 
     assert error.exit_code == 1
 
 
+def test_the_spool_of_an_interrupted_recording_is_to_be_recovered(tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet.part"
+    path.write_bytes(b"\xff\xff\xff\xff")
+    assert error_of(path).hint.endswith(f"iorec recover {path}")
+
+
 def test_a_parquet_file_of_somebody_else_is_said(tmp_path: Path) -> None:
     assert (
         "not a capture of iorec"

@@ -129,6 +129,7 @@ def test_lost_ios_are_said_on_stderr_where_stdout_has_no_room(iorec: Run, tmp_pa
         (["report", "{path}", "-b", "5", "-e", "5"], "not after"),
         (["report", "{path}", "--by", "colour"], "cannot group by 'colour'"),
         (["report", "{path}", "--by", ""], "cannot group by ''"),
+        (["plot", "{path}", "--kind", "map"], "invalid value for '--kind': 'map' is not one of"),
         (["report", "{path}", "--sort", "colour"], "cannot sort by 'colour'"),
         (["report", "{path}", "--csv", "--json"], "--csv"),
         (["report", "{path}", "--csv", "--histogram"], "--csv"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from iorec.outcome import verdict
+from iorec.outcome import format_end, verdict
 from iorec.store.result import Result
 from tests.builders import metadata, table
 
@@ -68,3 +68,9 @@ def test_a_filter_that_let_nothing_through_is_named() -> None:
         "warning: nothing matched -p 7 -c 'my sql*'; 12,345 I/Os filtered out",
     )
     assert verdict(result(counts=counts, diskstats={})).warnings == ()
+
+
+def test_what_was_discarded_is_not_in_the_bytes_of_the_last_words() -> None:
+    rows = table(3, op=["read", "write", "discard"], bytes=[1024, 2048, 1 << 30])
+    ended = format_end(Result(Path("run.parquet"), 1, metadata(rows), None))
+    assert ended.startswith("3 I/Os, 3.0 KiB in ")

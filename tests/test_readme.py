@@ -2,6 +2,7 @@
 """The README: what it shows is what happens."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,23 @@ def test_every_option_of_the_examples_exists() -> None:
         usage = subprocess.run([IOREC, command, "--help"], capture_output=True, text=True).stdout
         for option in re.findall(r"(?<!\S)--?\w[\w-]*", arguments):
             assert re.search(rf"(?<![\w-]){option}(?![\w-])", usage), (command, option)
+
+
+def test_every_question_is_answered(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "samples" / "postgres-pgbench.parquet", tmp_path / "run.parquet")
+    questions = README.partition("## Ask\n\n```\n")[2].partition("```")[0].splitlines()
+    assert len(questions) > 5
+    for question in questions:
+        done = subprocess.run(
+            question,
+            shell=True,
+            cwd=tmp_path,
+            env={"PATH": f"{IOREC.parent}:/usr/bin:/bin", "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        nothing = "no I/Os are left" in done.stderr  # the sample has no kworker and no discard
+        assert done.returncode == 0 or nothing, (question, done.stderr)
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])

@@ -187,6 +187,17 @@ def test_discarded_and_zeroed_bytes_have_columns_where_there_are_any(tmp_path: P
     )
 
 
+def test_beside_a_long_name_written_bytes_stay_before_discarded_ones(tmp_path: Path) -> None:
+    file = "/a/file/whose/path/takes/more/than/a/third/of/the/line"
+    rows = table(2, op=["write", "discard"], file=[file, None])
+    report = report_of(tmp_path, rows, by=("owner",))
+    shown = [render_text(report, width).split("(no room")[0] for width in range(60, 120)]
+    assert {("WRITTEN" in text, "DISCARDED" in text) for text in shown} == {
+        (True, False),
+        (True, True),
+    }
+
+
 def flushing_rows() -> pa.Table:
     return table(
         5,
