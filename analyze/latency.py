@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The one account of how long I/Os took: buckets of latency, percentiles and histograms of them.
 
 A bucket is a 128th of a doubling, counted from 1 us. With the number of I/Os in it and their least

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One engine for latencies: in SQL and in numpy, in the report and in the plot."""
 
 from pathlib import Path
