@@ -44,7 +44,7 @@ class _ProgLoadOpts(ctypes.Structure):
     )
 
 
-class _ProgInfo(ctypes.Structure):
+class ProgInfo(ctypes.Structure):
     """struct bpf_prog_info of include/uapi/linux/bpf.h."""
 
     _fields_ = (
@@ -113,7 +113,7 @@ def attach_program(program: int, name: str) -> int:
 
 def recursion_misses(program: int) -> int | None:
     """How often the kernel skipped a program; None if it does not tell (see Probes.missed_runs)."""
-    info = _ProgInfo()
+    info = ProgInfo()
     size = ctypes.c_uint32(ctypes.sizeof(info))
     if libbpf().bpf_obj_get_info_by_fd(program, ctypes.byref(info), ctypes.byref(size)):
         return None

@@ -22,8 +22,7 @@ import pyarrow.compute as pc
 import pytest
 
 from iorec.kernel.btf import KernelTypes
-from iorec.kernel.libbpf import libbpf
-from iorec.kernel.probes import _ProgInfo
+from iorec.kernel.libbpf import ProgInfo, libbpf
 from tests.kernel.conftest import (
     DEVICE_BYTES,
     IOREC,
@@ -620,7 +619,7 @@ def test_a_workload_has_the_signals_that_it_would_have_without_us(ram_folder: Pa
 def test_missed_runs_are_read_where_the_kernel_keeps_them() -> None:
     with KernelTypes() as kernel:
         theirs = kernel.members("bpf_prog_info")["recursion_misses"]
-    assert _ProgInfo.recursion_misses.offset == theirs.offset
+    assert ProgInfo.recursion_misses.offset == theirs.offset
 
 
 @pytest.mark.skipif(
