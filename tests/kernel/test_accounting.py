@@ -160,7 +160,7 @@ def test_lost_ios_make_a_strict_recording_fail_and_keep_it(
     work = fio(loop, "--rw=randread", "--io_size=200m")
     capture = record("--strict", "-q", "-B", "4K", "--", *work)
     assert capture.status == 3
-    assert "were lost" in capture.stderr
+    assert "I/Os lost" in capture.stderr
     assert "the ring buffer was full" in capture.stderr
     assert capture.stderr.splitlines()[-1] == "hint: record with a larger buffer: -B 1M"
     assert capture.counts["lost"]["ring_full"] > 0
