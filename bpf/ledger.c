@@ -150,7 +150,8 @@ static inline void note_unmatched(struct lane *mine, u32 layer, u32 dev, u32 cmd
 	mine->unmatched++;
 	if (tally) {
 		count(tally->unmatched, 1);
-		count(tally->unmatched_bytes, bytes);
+		if (bytes) /* LLVM makes an atomic `or` of adding 0, which kernels before 5.12 refuse */
+			count(tally->unmatched_bytes, bytes);
 	}
 }
 

@@ -38,7 +38,16 @@ def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
         if "rq_start" in tracepoints and not kernel.has_tracepoint(tracepoints["rq_start"]):
             tracepoints["rq_start"] = _START_BEFORE_6_5
         targets = {name: kernel.tracepoint_id(place) for name, place in tracepoints.items()}
-    defines = {
+    defines = defines_of(plan)
+    if plan.wants_trace:
+        with contextlib.suppress(IorecError):
+            return _load_with(bcc, plan, header, {**defines, "TRACE": "1"}, targets), True
+    return _load_with(bcc, plan, header, defines, targets), False
+
+
+def defines_of(plan: Plan) -> dict[str, str]:
+    """The -D flags of the programs, see bpf/ledger.c."""
+    return {
         "CPUS": str(possible_cpus()),
         "LAYERS": str(plan.layer_count),
         "LANES": str(max(lanes.stop for lanes in plan.lanes.values())),
@@ -52,10 +61,6 @@ def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
         **plan.kernel_filter.defines(),
         **({"HAVE_CMPXCHG": "1"} if has_cmpxchg() else {}),
     }
-    if plan.wants_trace:
-        with contextlib.suppress(IorecError):
-            return _load_with(bcc, plan, header, {**defines, "TRACE": "1"}, targets), True
-    return _load_with(bcc, plan, header, defines, targets), False
 
 
 def possible_cpus() -> int:

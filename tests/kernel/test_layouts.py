@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from iorec.kernel import layouts as records
-from iorec.kernel.compile import BPF_FOLDER
+from iorec.kernel.btf import KernelTypes
+from iorec.kernel.compile import BPF_FOLDER, compile_programs, import_bcc, instructions_of
+from iorec.kernel.header import kernel_header
+from iorec.kernel.load import defines_of
+from iorec.kernel.names import read_kernel_names
+from iorec.kernel.plan import KernelFilter, Plan
+
+# struct bpf_insn
+INSTRUCTION = np.dtype([("code", "u1"), ("registers", "u1"), ("offset", "i2"), ("imm", "i4")])
 
 PAIRS = {
     "control": records.CONTROL,
@@ -60,3 +68,17 @@ def test_a_record_with_its_header_is_one_cache_line_and_an_announcement_two() ->
     # Where the header of a second record would be.
     assert np.dtype(records.ANNOUNCEMENT).fields["record_bytes"][1] + 8 == 64
     assert sys.byteorder == "little"
+
+
+def test_programs_for_kernels_without_atomic_fetches_have_only_additions() -> None:
+    names = read_kernel_names()
+    plan = Plan(KernelFilter(), ("request", "bio"), 1 << 24, 1 << 13, names.is_preemptible)
+    bcc = import_bcc()
+    defines = defines_of(plan)
+    defines.pop("HAVE_CMPXCHG", None)  # 5ffa25502b5a, Linux 5.12
+    with KernelTypes() as kernel:
+        module = compile_programs(bcc, plan, kernel_header(kernel, has_bios=True), defines)
+    for name in plan.programs:
+        instructions = np.frombuffer(instructions_of(bcc, module, name), INSTRUCTION)
+        atomic = instructions[np.isin(instructions["code"], (0xC3, 0xDB))]  # BPF_STX | BPF_ATOMIC
+        assert set(atomic["imm"].tolist()) <= {0}, name  # BPF_ADD
