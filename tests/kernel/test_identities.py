@@ -137,7 +137,7 @@ def test_processes_that_end_at_once_have_their_names(
     assert len(set(capture.table["pid"].to_pylist())) >= 600
 
 
-@pytest.mark.parametrize(("buffer", "is_overflowing"), [("16M", False), ("256K", True)])
+@pytest.mark.parametrize(("buffer", "is_overflowing"), [("512M", False), ("256K", True)])
 def test_a_recorder_that_was_stopped_names_what_it_finds_afterwards(
     stage: Stage, ram_folder: Path, buffer: str, is_overflowing: bool
 ) -> None:
