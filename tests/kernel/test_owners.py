@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Whose I/O it is, also where a kernel worker submits it: by file, and by the cgroup it charges."""
 
-import subprocess
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +10,9 @@ import pytest
 
 import analyze
 from iorec.host.cgroups import cgroup_root, is_io_controller_unified
-from tests.kernel.conftest import Capture, LoopDevice, run
+from tests.kernel.conftest import Capture, LoopDevice, run, start_recording
 from tests.kernel.test_accounting import mounted_ext4, mounted_new
+from tests.kernel.test_paths import finders_of
 
 Record = Callable[..., Capture]
 
@@ -203,7 +204,15 @@ def test_a_file_that_is_gone_keeps_its_inode(
     assert name.endswith((" (deleted)", f":{rows[0]['inode']}"))
 
 
-def test_the_process_that_finds_paths_ends_with_the_recording(record: Record) -> None:
-    record("--duration", "300ms")
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert "iorec.host.path_finder" not in processes
+def test_the_processes_that_find_paths_end_with_the_recording(
+    loop: LoopDevice, ram_folder: Path
+) -> None:
+    recording = start_recording(ram_folder / "run.parquet", "-d", loop.name)
+    finders = finders_of(recording.pid)
+    recording.send_signal(signal.SIGINT)
+    assert recording.wait(30) == 0
+    assert finders
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in finders):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
