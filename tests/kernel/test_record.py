@@ -412,7 +412,7 @@ def test_verbose_programs_print_to_the_trace(
     try:
         read = ["dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "count=7", "iflag=direct"]
         capture = record("-v", "-d", loop.name, "--", *read)
-        trace = (tracing / "trace").read_text()
+        trace = (tracing / "trace").read_text(errors="replace")
     finally:
         run("umount", tracing)
     assert "trace_pipe" in capture.stderr
