@@ -35,9 +35,12 @@ class Agreement:
 def compare_with_diskstats(captures: Sequence[Metadata]) -> tuple[Agreement, ...]:
     """One for each device and op that either side counted, over all captures, by device.
 
+    What has no ledger counted nothing, and is not compared.
+
     Requests are compared; of devices that have none, bios. An empty flush counts as a write of no
     bytes on either side, `flush` are the device's own cache flushes.
     """
+    captures = [capture for capture in captures if capture.counts is not None]
     sums: Counter[tuple[str, str, str]] = Counter()
     for capture in captures:
         sums.update(_counts(capture))

@@ -118,6 +118,8 @@ def _shortcomings(completeness: Completeness) -> list[str]:
         total = format_counted(completeness.recorded + completeness.lost, "I/O")
         lost = f"{format_count(completeness.lost)} of {total} lost ({_causes(completeness)})"
         said.append(f"{lost}, {in_flight}")
+    elif not completeness.recorded_by_layer:
+        said.append(NO_ACCOUNT)
     else:
         recorded = f"{format_recorded(completeness)} recorded"
         said.append(f"{recorded}, 0 known to be lost, {in_flight}")

@@ -142,6 +142,17 @@ def test_a_disk_whose_ios_were_all_missed_differs(path: Path) -> None:
     assert "differs from /proc/diskstats on sdb" in format_completeness(completeness)
 
 
+def test_without_a_ledger_only_what_is_known_to_be_missing_is_said(path: Path) -> None:
+    unknown = completeness_of(path, counts=None)
+    assert (unknown.is_complete, unknown.devices) == (None, ())
+    cut_off = completeness_of(path, counts=None, complete=False)
+    assert cut_off.is_complete is False
+    assert format_completeness(cut_off) == (
+        "INCOMPLETE: no account: nothing says whether these are all I/Os;"
+        " recovered from a recording that was cut off, so its end is missing"
+    )
+
+
 def test_ledgers_of_several_captures_add_up(tmp_path: Path) -> None:
     gap = {"start": rfc3339(START_NS + 5), "stop": rfc3339(START_NS + 6), "lost": 2}
     lossy = {"completions": 102, "lost": {"ring_full": 2}, "gaps": [gap]}
