@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Opens captures for queries: one table `io` over all of their rows, in bounded memory."""
 
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
 from duckdb import (
     BinderException,
     CatalogException,
@@ -20,28 +19,22 @@ from duckdb import (
     OutOfMemoryException,
     ParserException,
     ResourceInUseException,
-    connect,
 )
 
-from analyze.condition import check_condition, first_line
+from analyze.batches import stream_batches
+from analyze.completeness import Completeness, make_completeness
+from analyze.condition import first_line
+from analyze.database import MEMORY_LIMIT, create_views, open_database
 from analyze.errors import IorecError
-from analyze.hosts import host_labels, name_on
-from analyze.metadata import Device
-from analyze.rows import ORIGIN_COLUMNS, literal_path, quoted, rows_query
+from analyze.hosts import host_labels
+from analyze.opened import OpenedRows
+from analyze.row_query import ORIGIN_COLUMNS, identifier, is_csv
 from analyze.schema import SCHEMA
 from analyze.selection import Selection, Window, check_selection, recorded_span, select_window
-from analyze.shown import layer_condition
 from analyze.sources import CaptureFile, find_captures, read_capture_file, without_repeats
+from analyze.summary import Summary, summarize
 from analyze.units import format_duration
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from analyze.completeness import Completeness
-    from analyze.summary import Summary
-
-_MEMORY_LIMIT = "640MB"
-_MAX_THREADS = 8  # more of them would not fit into the memory
 _MISTAKES_OF_CALLERS = (
     BinderException,
     CatalogException,
@@ -50,12 +43,11 @@ _MISTAKES_OF_CALLERS = (
 )
 
 
-class Capture:
+class Capture(OpenedRows):
     """Captures opened as one; a context manager.
 
-    `connection` holds the view `io`: the rows in the window for which the condition holds, with the
-    columns of the capture format, `host` and `capture`, the file. `repeats` are paths to files that
-    were given twice. Within the context manager, a failure to read the files is an IorecError.
+    `repeats` are paths to files that were given twice. Within the context manager, a failure to
+    read the files is an IorecError.
     """
 
     def __init__(
@@ -67,11 +59,8 @@ class Capture:
         selection: Selection,
         resources: ExitStack,
     ) -> None:
-        self.connection = connection
-        self.files = files
+        super().__init__(connection, files, window, selection)
         self.repeats = repeats
-        self.window = window
-        self.selection = selection
         self._resources = resources
 
     def __enter__(self) -> "Capture":
@@ -90,51 +79,8 @@ class Capture:
         """Closes the files; a second time does nothing."""
         self._resources.close()
 
-    @property
-    def origin_ns(self) -> int:
-        """When the first of the recordings started."""
-        return recorded_span(self.files).begin_ns
-
-    @property
-    def covered_ns(self) -> int:
-        """The time in the window during which at least one recording ran."""
-        covered, reached = 0, self.window.begin_ns
-        for started_at, stopped_at in sorted(
-            (file.metadata.started_at, file.metadata.stopped_at) for file in self.files
-        ):
-            end_ns = min(stopped_at, self.window.end_ns)
-            covered += max(end_ns - max(started_at, reached), 0)
-            reached = max(reached, end_ns)
-        return covered
-
-    @property
-    def has_several_hosts(self) -> bool:
-        """Whether the files are of several machines, or boots of one: names alone tell nothing."""
-        return len({file.host for file in self.files}) > 1
-
-    @property
-    def devices(self) -> dict[str, Device]:
-        """The devices of all recordings by name, which says the host if there are several."""
-        return {
-            name_on(file.host, device.name) if self.has_several_hosts else device.name: device
-            for file in self.files
-            for device in file.metadata.devices
-        }
-
-    def named(self, column: str) -> str:
-        """SQL for a column of device names as they are in `devices`."""
-        return f"host || ':' || {column}" if self.has_several_hosts else column
-
-    def sql(
-        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
-    ) -> DuckDBPyConnection:
-        """Runs a query over `io`; the result has fetchall(), fetchnumpy(), df() and arrow()."""
-        return self.connection.execute(query, parameters)
-
-    def completeness(self) -> "Completeness":
+    def completeness(self) -> Completeness:
         """Whether all I/Os were recorded, of the whole recordings and not only of the window."""
-        from analyze.completeness import make_completeness
-
         return make_completeness(self.files)
 
     def summary(
@@ -144,10 +90,8 @@ class Capture:
         sort: str = "time",
         top: int | None = None,
         histogram: bool = False,
-    ) -> "Summary":
+    ) -> Summary:
         """The I/Os by group, as `iorec report` shows them; see analyze.summary.summarize."""
-        from analyze.summary import summarize
-
         return summarize(self, by, sort=sort, top=top, histogram=histogram)
 
     def duckdb(self) -> DuckDBPyRelation:
@@ -155,11 +99,20 @@ class Capture:
 
         Of several files, the rows say which: in `host` and `capture`.
         """
-        origin = ORIGIN_COLUMNS if len(self.files) > 1 else ()
-        columns = ", ".join(f'"{name}"' for name in (*SCHEMA.names, *origin))
-        return self.connection.view("io").select(columns)
+        return self.connection.view("io").select(", ".join(map(identifier, self._columns)))
 
-    def table(self) -> "pa.Table":
+    def batches(
+        self, columns: Sequence[str] | None = None, rows: int = 65_536
+    ) -> Iterator[pa.RecordBatch]:
+        """Streams the rows by time, over all files, in Arrow batches of `rows` at most.
+
+        The memory that it takes does not grow with the capture. Rows of one time come in any order.
+        """
+        in_slices = not any(is_csv(file.path) for file in self.files)
+        with self.connection.cursor() as own:  # so that other queries may run in between
+            yield from stream_batches(own, columns or self._columns, rows, in_slices=in_slices)
+
+    def table(self) -> pa.Table:
         """All rows as an Arrow table, in memory."""
         return self.duckdb().to_arrow_table()
 
@@ -167,11 +120,15 @@ class Capture:
         """All rows as a pandas data frame, in memory."""
         return self.table().to_pandas()
 
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return (*SCHEMA.names, *(ORIGIN_COLUMNS if len(self.files) > 1 else ()))
+
     def _explained(self, error: Error) -> Exception:
         names = ", ".join(str(file.path) for file in self.files)
         if isinstance(error, OutOfMemoryException):
             return IorecError(
-                f"cannot read {names}: it takes more than the {_MEMORY_LIMIT} of memory allowed",
+                f"cannot read {names}: it takes more than the {MEMORY_LIMIT} of memory allowed",
                 "group by fewer columns or narrow the time with -b and -e",
             )
         if isinstance(error, DataError) and self.selection.where is not None:
@@ -204,10 +161,10 @@ def open_captures(
     check_selection(selection)
     found, repeats = without_repeats(find_captures(paths))
     with ExitStack() as resources:
-        connection = _connect(found, resources)
+        connection = open_database(found, resources)
         files = _with_hosts([read_capture_file(connection, path) for path in found])
         window = select_window(recorded_span(files), selection)
-        _create_views(connection, files, window, selection)
+        create_views(connection, files, window, selection)
         kept = resources.pop_all()
         capture = Capture(connection, files, tuple(repeats), window, selection, kept)
     if selection != Selection():
@@ -218,58 +175,6 @@ def open_captures(
 def _with_hosts(files: Sequence[CaptureFile]) -> tuple[CaptureFile, ...]:
     labels = host_labels([file.metadata for file in files])
     return tuple(replace(file, host=label) for file, label in zip(files, labels, strict=True))
-
-
-def _connect(paths: Sequence[Path], resources: ExitStack) -> DuckDBPyConnection:
-    """A database in memory that can read these files and reach nothing else."""
-    spill = resources.enter_context(tempfile.TemporaryDirectory(prefix="iorec-"))
-    connection = connect(
-        config={
-            "memory_limit": _MEMORY_LIMIT,
-            "threads": min(os.cpu_count() or 1, _MAX_THREADS),
-            "temp_directory": spill,
-            "preserve_insertion_order": False,
-            "autoload_known_extensions": False,
-            "autoinstall_known_extensions": False,
-        }
-    )
-    resources.callback(connection.close)
-    names = {name for path in paths for name in (str(path.resolve()), literal_path(path))}
-    connection.execute("SET enable_progress_bar = false")
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, names))}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-    return connection
-
-
-def _create_views(
-    connection: DuckDBPyConnection,
-    files: Sequence[CaptureFile],
-    window: Window,
-    selection: Selection,
-) -> None:
-    """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
-
-    `bios` are all bios that succeeded, those of devices too of which requests are shown.
-    """
-    conditions = ["true"]
-    if selection.begin_s is not None:
-        conditions.append(f"time >= make_timestamp_ns({window.begin_ns})::TIMESTAMPTZ_NS")
-    if selection.end_s is not None:
-        conditions.append(f"time < make_timestamp_ns({window.end_ns})::TIMESTAMPTZ_NS")
-    rows = rows_query(file.row_source for file in files)
-    window_rows = f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
-    layer = layer_condition(connection, files, selection.layer)
-    connection.execute(f"CREATE TEMP VIEW shown AS {window_rows} AND {layer}")
-    where = selection.where
-    if where is not None:
-        check_condition(connection, where, "shown AS io")
-    connection.execute(f"CREATE TEMP VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}")
-    connection.execute(
-        f"CREATE TEMP VIEW bios AS SELECT * FROM ({window_rows}) AS io"
-        f" WHERE layer = 'bio' AND latency_ns IS NOT NULL AND errno = 0 AND (\n{where or 'true'}\n)"
-    )
 
 
 def _check_has_rows(capture: Capture) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from duckdb import DuckDBPyConnection
 
 from analyze.metadata import DeviceCounts, Metadata
-from analyze.rows import quoted
+from analyze.row_query import quoted
 from analyze.sources import CaptureFile
 
 
@@ -20,7 +20,7 @@ def layer_condition(
         return "true"
     places = [(file.host, name) for file in files for name in devices_with_requests(file.metadata)]
     connection.execute(
-        "CREATE TEMP TABLE with_requests AS"
+        "CREATE TABLE with_requests AS"
         " SELECT DISTINCT unnest(?::VARCHAR[]) AS host, unnest(?::VARCHAR[]) AS device",
         [[host for host, _ in places], [name for _, name in places]],
     )

@@ -14,7 +14,7 @@ import duckdb
 from analyze.condition import first_line
 from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
-from analyze.rows import (
+from analyze.row_query import (
     COLUMN_TYPES,
     CSV_SUFFIXES,
     RowSource,

@@ -3,14 +3,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from analyze.hosts import name_on
+from analyze.opened import OpenedRows
 from analyze.shown import shown_ledgers
 from analyze.sources import CaptureFile
-
-if TYPE_CHECKING:
-    from analyze.capture import Capture
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def find_levels(files: Sequence[CaptureFile], layer: str | None = None) -> tuple
     return tuple(Level(device, tuple(below)) for device, below in sorted(levels.items()))
 
 
-def load_stacks(capture: "Capture") -> tuple[Stack, ...]:
+def load_stacks(capture: OpenedRows) -> tuple[Stack, ...]:
     """Of the bios that succeeded in the window that meet the condition, by device."""
     above_name, name = capture.named("above"), capture.named("device")
     legs: dict[str, list[tuple[str, int, int, int]]] = {}

@@ -4,12 +4,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from analyze.errors import IorecError
 from analyze.latency import edges_ns
+from analyze.opened import OpenedRows
 from analyze.summary_query import (
     GROUPINGS,
     OF_ONE_HOST,
@@ -18,9 +19,6 @@ from analyze.summary_query import (
     groups_query,
     part_query,
 )
-
-if TYPE_CHECKING:
-    from analyze.capture import Capture
 
 Key = dict[str, str | int | None]
 
@@ -106,7 +104,7 @@ class Summary:
 
 
 def summarize(
-    capture: "Capture",
+    capture: OpenedRows,
     by: Sequence[str] = ("process",),
     *,
     sort: str = "time",
@@ -161,7 +159,7 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> IorecError:
 
 
 def _load_part(
-    capture: "Capture",
+    capture: OpenedRows,
     part: str,
     keys: Sequence[str],
     by: Sequence[str],
@@ -185,7 +183,7 @@ def _load_part(
     return total, rows, group_count
 
 
-def _records(capture: "Capture", query: str) -> list[dict[str, Any]]:
+def _records(capture: OpenedRows, query: str) -> list[dict[str, Any]]:
     result = capture.sql(query)
     names = [column[0] for column in result.description or ()]
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]

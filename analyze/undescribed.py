@@ -6,7 +6,7 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from analyze.metadata import Device, Filters, Metadata
-from analyze.rows import RowSource, rows_query
+from analyze.row_query import RowSource, rows_query
 from analyze.schema import FORMAT_VERSION
 from analyze.typed_json import EpochNs
 

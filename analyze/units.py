@@ -22,7 +22,15 @@ _DURATION_UNITS_NS = {
     "h": 3600 * _SECOND_NS,
 }
 _SIZE_UNITS = re.compile(r"([KMGT])(?:iB)?|B?", re.IGNORECASE)
-_SIZE_PREFIXES = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+Units = tuple[tuple[str, float], ...]  # ascending
+
+_COUNT_UNITS: Units = (("", 1), ("k", 1e3), ("M", 1e6), ("G", 1e9))
+SECOND_UNITS: Units = (("ns", 1), ("µs", 1e3), ("ms", 1e6), ("s", 1e9))
+SIZE_UNITS: Units = tuple(
+    (name, 1024.0**power)
+    for power, name in enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+)
+_DAY_UNITS_S = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNKNOWN = "-"
 
@@ -52,30 +60,43 @@ def format_bytes(size_bytes: float | None) -> str:
     """`0 B`, `512 B`, `4.0 KiB`, `117 MiB`; `-` if unknown."""
     if size_bytes is None:
         return _UNKNOWN
-    scaled, power = float(size_bytes), 0
-    while abs(scaled) >= 999.5 and power < len(_SIZE_PREFIXES) - 1:
-        scaled, power = scaled / 1024, power + 1
-    decimals = 0 if power == 0 or abs(scaled) >= 99.95 else 1
-    return f"{scaled:,.{decimals}f} {_SIZE_PREFIXES[power]}B"
+    name, size = fit_unit(size_bytes, SIZE_UNITS)
+    scaled = size_bytes / size
+    decimals = 0 if size == 1 or abs(scaled) >= 99.95 else 1
+    return f"{scaled:,.{decimals}f} {name}"
 
 
 def format_duration(duration_ns: float | None) -> str:
     """`850 ns`, `250 µs`, `1.23 ms`, `12.3 s`, `5 min 12 s`, `2 h 5 min`; `-` if unknown."""
     if duration_ns is None:
         return _UNKNOWN
-    if abs(duration_ns) < 999.5:
+    name, size_ns = fit_unit(duration_ns, SECOND_UNITS)
+    if size_ns == 1:
         return f"{duration_ns:.0f} ns"
-    for unit, unit_ns in (("µs", 1_000), ("ms", 1_000_000)):
-        if abs(duration_ns) < 999.5 * unit_ns:
-            return f"{_three_digits(duration_ns / unit_ns)} {unit}"
     seconds = duration_ns / _SECOND_NS
     if abs(seconds) < 59.95:
-        return f"{_three_digits(seconds)} s"
+        return f"{_three_digits(duration_ns / size_ns)} {name}"
     minutes, rest_s = divmod(round(abs(seconds)), 60)
     sign = "-" if seconds < 0 else ""
     if minutes < 60:
         return f"{sign}{minutes} min {rest_s} s"
     return f"{sign}{minutes // 60:,} h {minutes % 60} min"
+
+
+def format_short_duration(duration_ns: float) -> str:
+    """`850 ns`, `2 ms`, `1.5 s`, `100 s`, for an axis."""
+    name, size_ns = fit_unit(duration_ns, SECOND_UNITS)
+    return f"{_short(duration_ns / size_ns)} {name}"
+
+
+def format_whole_seconds(seconds: int) -> str:
+    """`0 s`, `45 s`, `1 min 30 s`, `2 h`: exact, for an axis."""
+    parts = []
+    for name, size_s in _DAY_UNITS_S:
+        count, seconds = divmod(seconds, size_s)
+        if count:
+            parts.append(f"{count} {name}")
+    return " ".join(parts) or "0 s"
 
 
 def format_elapsed(time_ns: int | None, since_ns: int) -> str:
@@ -86,6 +107,12 @@ def format_elapsed(time_ns: int | None, since_ns: int) -> str:
 def format_count(count: int | None) -> str:
     """`30,018`; `-` if unknown."""
     return _UNKNOWN if count is None else f"{count:,}"
+
+
+def format_short_count(count: float) -> str:
+    """`950`, `1.2k`, `3.45M`."""
+    name, size = fit_unit(count, _COUNT_UNITS)
+    return f"{_short(count / size)}{name}"
 
 
 def format_counted(count: int | None, noun: str) -> str:
@@ -120,6 +147,11 @@ def format_rfc3339(time_ns: int) -> str:
     return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
 
 
+def fit_unit(value: float, units: Units) -> tuple[str, float]:
+    """The name and size of the smallest unit in which three digits before the point suffice."""
+    return next((unit for unit in units if abs(value) < 999.5 * unit[1]), units[-1])
+
+
 def _parse_quantity(text: str, kind: str, hint: str) -> tuple[Decimal, str]:
     match = _QUANTITY.fullmatch(text)
     if match is None:
@@ -140,3 +172,8 @@ def _nonsense(text: str, kind: str, cause: str, hint: str) -> IorecError:
 def _three_digits(value: float) -> str:
     decimals = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:,.{decimals}f}"
+
+
+def _short(value: float) -> str:
+    """Three digits at most, without zeros at the end."""
+    return f"{float(f'{value:.3g}'):g}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from analyze.agreement import Agreement
 from analyze.completeness import Completeness
-from analyze.names import escape_for_terminal
+from analyze.escape import escape_for_terminal
 from analyze.units import format_bytes, format_count, format_counted
 
 _CAUSE_NAMES = {

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from analyze.errors import IorecError
-from analyze.names import escape_for_terminal
+from analyze.escape import escape_for_terminal
 from iorec import __version__
 from iorec.commands import info, plot, record, recover, report
 from iorec.host.advice import advice

@@ -19,7 +19,7 @@ from analyze.info import make_info
 from analyze.render.csv import render_csv
 from analyze.render.info import render_info
 from analyze.render.json import render_json
-from analyze.render.text import render_text
+from analyze.render.report import render_text
 from analyze.report import make_report
 from analyze.schema import METADATA_KEY, SCHEMA
 from tests.builders import START_NS, metadata, mixed_table, table, write_capture, write_parquet

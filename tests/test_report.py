@@ -13,10 +13,10 @@ import pytest
 from rich.cells import cell_len
 
 import analyze
-from analyze.names import escape_for_terminal, neutralise_for_csv
+from analyze.escape import escape_for_terminal, neutralise_for_csv
 from analyze.render.csv import render_csv
 from analyze.render.json import render_json
-from analyze.render.text import render_text
+from analyze.render.report import render_text
 from analyze.report import Report, make_report
 from tests.builders import START_NS, metadata, mixed_table, rfc3339, table, write_capture
 

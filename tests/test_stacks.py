@@ -8,7 +8,7 @@ import pytest
 import analyze
 from analyze.info import make_info
 from analyze.render.info import render_info
-from analyze.render.text import render_text
+from analyze.render.report import render_text
 from analyze.report import make_report
 from tests.builders import metadata, table, write_capture
 

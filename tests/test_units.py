@@ -18,8 +18,11 @@ from analyze.units import (
     format_percent,
     format_rate,
     format_rfc3339,
+    format_short_count,
+    format_short_duration,
     format_throughput,
     format_time,
+    format_whole_seconds,
     parse_duration_ns,
     parse_size_bytes,
 )
@@ -137,6 +140,26 @@ def test_counts_rates_and_shares_are_short() -> None:
     assert [f(None) for f in (format_count, format_rate, format_throughput, format_percent)] == [
         "-"
     ] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (format_short_count(950), "950"),
+        (format_short_count(1200), "1.2k"),
+        (format_short_count(999_600), "1M"),
+        (format_short_count(3_454_321), "3.45M"),
+        (format_short_duration(0), "0 ns"),
+        (format_short_duration(2_000_000), "2 ms"),
+        (format_short_duration(1_230_000), "1.23 ms"),
+        (format_short_duration(100e9), "100 s"),
+        (format_whole_seconds(0), "0 s"),
+        (format_whole_seconds(90), "1 min 30 s"),
+        (format_whole_seconds(93_600), "1 d 2 h"),
+    ],
+)
+def test_labels_of_an_axis_have_no_zeros_at_the_end(text: str, expected: str) -> None:
+    assert text == expected
 
 
 @pytest.mark.parametrize(

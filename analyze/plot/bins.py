@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 from duckdb import DuckDBPyConnection
 
-from analyze.capture import Capture
 from analyze.errors import IorecError
 from analyze.latency import FloatArray
+from analyze.opened import OpenedRows
 from analyze.plot.timeline import Timeline
 
 Cells = dict[str, FloatArray]
@@ -61,7 +61,7 @@ def make_series(values: FloatArray) -> Series:
 
 
 def query_timed(
-    capture: Capture, timeline: Timeline, query: str, parameters: dict[str, object] | None = None
+    capture: OpenedRows, timeline: Timeline, query: str, parameters: dict[str, object] | None = None
 ) -> DuckDBPyConnection:
     """Runs `query` over `timed`: the rows of the window with times in ns from its begin."""
     window: dict[str, object] = {

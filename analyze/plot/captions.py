@@ -4,8 +4,8 @@
 from collections.abc import Sequence
 from textwrap import shorten
 
-from analyze.capture import Capture
-from analyze.names import errno_name
+from analyze.errnos import errno_name
+from analyze.opened import OpenedRows
 from analyze.plot.contents import Contents, OnlyIo
 from analyze.plot.theme import drawable
 from analyze.plot.timeline import Timeline
@@ -16,7 +16,7 @@ _LONGEST_HOST = 64
 _LONGEST_TITLE = 85
 
 
-def title(capture: Capture, contents: Contents) -> str:
+def title(capture: OpenedRows, contents: Contents) -> str:
     """Host and devices."""
     hosts = sorted({drawable(file.host, _LONGEST_HOST) for file in capture.files})
     devices = [drawable(device) for device in contents.devices]
@@ -24,7 +24,7 @@ def title(capture: Capture, contents: Contents) -> str:
     return shorten(" · ".join(filter(None, names)), _LONGEST_TITLE, placeholder=" …")
 
 
-def subtitle(capture: Capture, contents: Contents, timeline: Timeline) -> str:
+def subtitle(capture: OpenedRows, contents: Contents, timeline: Timeline) -> str:
     """When, how long, how many, under which kernel."""
     systems = sorted(
         {
@@ -47,7 +47,7 @@ def subtitle(capture: Capture, contents: Contents, timeline: Timeline) -> str:
     return "  ·  ".join(filter(None, parts))
 
 
-def _kind(capture: Capture) -> str:
+def _kind(capture: OpenedRows) -> str:
     """What one I/O is, if they are not requests."""
     layers = {layer for file in capture.files for layer in file.metadata.layers}
     return "bio" if capture.selection.layer == "bio" or layers == {"bio"} else "I/O"

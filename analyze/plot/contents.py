@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from analyze.capture import Capture
+from analyze.opened import OpenedRows
 from analyze.plot.bins import CACHE_FLUSH, OP_INDEX, query_timed
 from analyze.plot.timeline import Timeline
 
@@ -42,7 +42,7 @@ class OnlyIo:
     pid: int | None
 
 
-def load_contents(capture: Capture) -> Contents:
+def load_contents(capture: OpenedRows) -> Contents:
     # DuckDB groups fastest by a column as it is.
     ops = capture.sql(
         f"SELECT {OP_INDEX} AS op_index, sum(ios)::BIGINT, sum(failed)::BIGINT FROM"
@@ -63,7 +63,7 @@ def load_contents(capture: Capture) -> Contents:
     )
 
 
-def load_only_io(capture: Capture, timeline: Timeline) -> OnlyIo:
+def load_only_io(capture: OpenedRows, timeline: Timeline) -> OnlyIo:
     """To be called if the capture holds one row."""
     [row] = query_timed(
         capture,

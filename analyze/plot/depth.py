@@ -3,13 +3,13 @@
 
 import numpy as np
 
-from analyze.capture import Capture
 from analyze.latency import FloatArray
+from analyze.opened import OpenedRows
 from analyze.plot.bins import OPS, Cells, Series, add_up, make_series, query_timed
 from analyze.plot.timeline import Timeline
 
 
-def load_depth(capture: Capture, timeline: Timeline) -> Series:
+def load_depth(capture: OpenedRows, timeline: Timeline) -> Series:
     """Mean I/Os in flight per bin: the overlap of all I/Os with the bin over the bin's width.
 
     The sum over all bins, times the width, is the time that all I/Os spent inside the window.

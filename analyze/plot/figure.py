@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analyze.capture import Capture
 from analyze.completeness import make_completeness
+from analyze.opened import OpenedRows
 from analyze.plot import captions, panels
 from analyze.plot.bins import OPS
 from analyze.plot.contents import Contents, load_contents, load_only_io
@@ -49,7 +49,7 @@ _MOST_PROCESSES = 20
 _KINDS_WITH_MARKS = (Kind.OVERVIEW, Kind.HEATMAP, Kind.OFFSET)
 
 
-def draw(capture: Capture, kind: Kind = Kind.OVERVIEW) -> Figure:
+def draw(capture: OpenedRows, kind: Kind = Kind.OVERVIEW) -> Figure:
     """The figure of one kind; a capture with less than two I/Os gives one that says so."""
     with theme():
         contents = load_contents(capture)
@@ -74,7 +74,7 @@ def _draw_message(figure: Figure, message: str) -> None:
     panels.draw_note(figure.subplots(), message)
 
 
-def _draw_overview(figure: Figure, capture: Capture, timeline: Timeline) -> None:
+def _draw_overview(figure: Figure, capture: OpenedRows, timeline: Timeline) -> None:
     """Latencies on top, quantities over the same time axis below, totals in the corner."""
     traffic = load_traffic(capture, timeline)
     depth = load_depth(capture, timeline)
@@ -107,7 +107,7 @@ def _draw_overview(figure: Figure, capture: Capture, timeline: Timeline) -> None
     panels.draw_processes(figure.add_subplot(corner[1]), processes)
 
 
-def _draw_single(figure: Figure, capture: Capture, timeline: Timeline, kind: Kind) -> None:
+def _draw_single(figure: Figure, capture: OpenedRows, timeline: Timeline, kind: Kind) -> None:
     match kind:
         case Kind.OFFSET:
             _draw_all_offsets(figure, load_offsets(capture, timeline, _MOST_DEVICES), timeline)
@@ -157,7 +157,9 @@ def _draw_devices(rows: list[Axes], offsets: Offsets, timeline: Timeline) -> Non
         rows[-1].set_xlabel(f"{rows[-1].get_xlabel()}  ·  {note}")
 
 
-def _draw_frame(figure: Figure, capture: Capture, contents: Contents, timeline: Timeline) -> None:
+def _draw_frame(
+    figure: Figure, capture: OpenedRows, contents: Contents, timeline: Timeline
+) -> None:
     """The title above and the completeness below, outside of what the layout may use."""
     width, height = (float(inches) for inches in figure.get_size_inches())
     is_all = capture.selection == Selection(layer=capture.selection.layer)

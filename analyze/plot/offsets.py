@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyze.capture import Capture
 from analyze.latency import FloatArray
+from analyze.opened import OpenedRows
 from analyze.plot.bins import OPS, add_up, query_timed
 from analyze.plot.timeline import Timeline
 
@@ -46,7 +46,7 @@ class _Range:
         return max((self.high - self.low) // _OFFSET_BINS + 1, _SECTOR_BYTES, self.high >> 20)
 
 
-def load_offsets(capture: Capture, timeline: Timeline, device_limit: int) -> Offsets:
+def load_offsets(capture: OpenedRows, timeline: Timeline, device_limit: int) -> Offsets:
     devices = capture.sql(
         f"""
         SELECT {capture.named("device")} AS name, count(*) AS ios, greatest(min("offset"), 0),
@@ -82,7 +82,7 @@ def load_offsets(capture: Capture, timeline: Timeline, device_limit: int) -> Off
 
 
 def _count(
-    capture: Capture, timeline: Timeline, ranges: list[_Range]
+    capture: OpenedRows, timeline: Timeline, ranges: list[_Range]
 ) -> tuple[FloatArray, FloatArray]:
     """I/Os by (device, op, offset bin, time bin), and failed ones by (device, ...)."""
     cells = query_timed(

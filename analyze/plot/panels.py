@@ -21,17 +21,17 @@ from analyze.plot.theme import (
     OP_COLOURS,
     drawable,
 )
-from analyze.plot.ticks import (
-    bytes_unit,
-    count_label,
-    duration_label,
-    set_count_ticks,
-    set_latency_ticks,
-    set_time_ticks,
-)
+from analyze.plot.ticks import set_count_ticks, set_latency_ticks, set_time_ticks
 from analyze.plot.timeline import Timeline
 from analyze.plot.traffic import CURVE_SHARES, Latencies
-from analyze.units import format_bytes, format_duration
+from analyze.units import (
+    SIZE_UNITS,
+    fit_unit,
+    format_bytes,
+    format_duration,
+    format_short_count,
+    format_short_duration,
+)
 
 _FEWEST_PROCESS_LINES = 8
 _FAINTEST = 0.5
@@ -106,9 +106,9 @@ def draw_percentiles(axes: Axes, latencies: Latencies) -> None:
     lines += [
         (
             OPS[op.op_index],
-            count_label(op.io_count),
+            format_short_count(op.io_count),
             format_bytes(op.size_bytes) if op.size_bytes else "",
-            *(duration_label(time_ns) for time_ns in (*op.percentiles_ns, op.longest_ns)),
+            *(format_short_duration(time_ns) for time_ns in (*op.percentiles_ns, op.longest_ns)),
         )
         for op in latencies.by_op
     ]
@@ -125,7 +125,7 @@ def draw_iops(axes: Axes, iops: Series, timeline: Timeline) -> None:
 
 
 def draw_throughput(axes: Axes, bytes_per_s: Series, timeline: Timeline) -> None:
-    unit, unit_bytes = bytes_unit(bytes_per_s.peak)
+    unit, unit_bytes = fit_unit(bytes_per_s.peak, SIZE_UNITS)
     _draw_stack(axes, f"Throughput, {unit}/s", bytes_per_s, timeline, unit_bytes)
 
 
@@ -137,7 +137,7 @@ def draw_depth(axes: Axes, in_flight: Series, timeline: Timeline) -> None:
 def _draw_stack(
     axes: Axes, title: str, series: Series, timeline: Timeline, unit: float = 1.0
 ) -> None:
-    mean, peak = count_label(series.mean / unit), count_label(series.peak / unit)
+    mean, peak = format_short_count(series.mean / unit), format_short_count(series.peak / unit)
     _set_title(axes, title, f"mean {mean}, peak {peak}")
     stacked, cache_flushes = series.values[:CACHE_FLUSH] / unit, series.values[CACHE_FLUSH] / unit
     tops = np.cumsum(stacked, axis=0)
@@ -154,8 +154,8 @@ def _draw_stack(
 
 
 def draw_offsets(axes: Axes, offsets: DeviceOffsets, timeline: Timeline) -> None:
-    unit, unit_bytes = bytes_unit(float(offsets.edges_bytes[-1]))
-    ios = count_label(offsets.io_count)
+    unit, unit_bytes = fit_unit(float(offsets.edges_bytes[-1]), SIZE_UNITS)
+    ios = format_short_count(offsets.io_count)
     _set_title(axes, f"Offset on {drawable(offsets.device)}, {unit}", f"{ios} I/Os")
     axes.imshow(
         _mix_ops(offsets.counts),
@@ -173,7 +173,7 @@ def draw_offsets(axes: Axes, offsets: DeviceOffsets, timeline: Timeline) -> None
 
 def draw_processes(axes: Axes, processes: Processes) -> None:
     shown, share = len(processes.top), _percent(processes.top_share)
-    note = f"{shown} of {count_label(processes.process_count)}, {share} of the time"
+    note = f"{shown} of {format_short_count(processes.process_count)}, {share} of the time"
     _set_title(axes, "Processes by time in I/O", note if shown < processes.process_count else "")
     axes.axis("off")
     for row, process in enumerate(processes.top):
@@ -189,7 +189,7 @@ def _draw_process(axes: Axes, row: int, process: ProcessTime) -> None:
     for busy_ns, colour in zip(process.busy_ns, OP_COLOURS, strict=True):
         axes.barh(row + 0.42, busy_ns, left=left, height=0.34, color=colour)
         left += busy_ns
-    ios, size = count_label(process.io_count), format_bytes(process.size_bytes)
+    ios, size = format_short_count(process.io_count), format_bytes(process.size_bytes)
     transform = axes.get_yaxis_transform()
     name = process_name(process.comm, process.pid, process.host)
     axes.text(0, row, name, va="center", transform=transform)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyze.capture import Capture
 from analyze.latency import FloatArray
+from analyze.opened import OpenedRows
 from analyze.plot.bins import CACHE_FLUSH, OPS, query_timed
 from analyze.plot.timeline import Timeline
 
@@ -34,7 +34,7 @@ class Processes:
     top_share: float  # of the time of all processes
 
 
-def load_processes(capture: Capture, timeline: Timeline, limit: int) -> Processes:
+def load_processes(capture: OpenedRows, timeline: Timeline, limit: int) -> Processes:
     """An I/O that never completed counts until the end of the window, a cache flush not at all."""
     busy_by_op = ", ".join(
         f"coalesce(sum(busy_ns) FILTER (op_index = {index}), 0)" for index in range(len(OPS))

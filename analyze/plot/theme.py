@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from analyze.names import escape_for_terminal
+from analyze.escape import escape_for_terminal
 
 # Okabe and Ito's colours, distinguishable to the colour-blind; in the order of OPS.
 OP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777", "#111111")

@@ -9,14 +9,12 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from analyze.plot.timeline import Timeline
-
-Units = tuple[tuple[str, float], ...]  # largest first
-
-_COUNT_UNITS: Units = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
-_TIME_UNITS: Units = ((" s", 1e9), (" ms", 1e6), (" µs", 1e3), (" ns", 1.0))
-_BYTE_UNITS: Units = tuple(
-    (name, 1024.0**power)
-    for power, name in reversed([*enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))])
+from analyze.units import (
+    SECOND_UNITS,
+    fit_unit,
+    format_short_count,
+    format_short_duration,
+    format_whole_seconds,
 )
 
 _MOST_TIME_TICKS = 9
@@ -52,36 +50,12 @@ def set_latency_ticks(axis: Axis, low_ns: float, high_ns: float) -> None:
     """Powers of ten, and steps between them where the axis is short."""
     is_short = high_ns / low_ns < _SHORT_AXIS
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,), numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: duration_label(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_short_duration(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
 def set_count_ticks(axis: Axis) -> None:
-    axis.set_major_formatter(FuncFormatter(lambda value, _: count_label(value)))
-
-
-def count_label(count: float) -> str:
-    """`950`, `1.2k`, `3.45M`."""
-    return _scaled(count, _COUNT_UNITS)
-
-
-def duration_label(duration_ns: float) -> str:
-    """`850 ns`, `1.23 ms`, `100 s`."""
-    return _scaled(duration_ns, _TIME_UNITS)
-
-
-def bytes_unit(largest: float) -> tuple[str, float]:
-    """The binary unit in which `largest` is a short number, and its size in bytes."""
-    return _fitting(largest, _BYTE_UNITS)
-
-
-def _scaled(value: float, units: Units) -> str:
-    name, size = _fitting(value, units)
-    return f"{float(f'{value / size:.3g}'):g}{name}"
-
-
-def _fitting(value: float, units: Units) -> tuple[str, float]:
-    return next((unit for unit in units if value >= unit[1]), units[-1])
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_short_count(value)))
 
 
 def _time_step(span_s: float) -> float:
@@ -94,20 +68,10 @@ def _time_step(span_s: float) -> float:
 
 def _elapsed(at_s: float, step_s: float, last_s: float) -> str:
     if step_s >= 1:
-        return _whole_seconds(round(at_s))
-    name, unit_ns = _fitting(last_s * 1e9, _TIME_UNITS)
+        return format_whole_seconds(round(at_s))
+    name, unit_ns = fit_unit(last_s * 1e9, SECOND_UNITS)
     digits = max(0, ceil(-log10(step_s * 1e9 / unit_ns) - 1e-9))
-    return f"{at_s * 1e9 / unit_ns:.{digits}f}{name}"
-
-
-def _whole_seconds(seconds: int) -> str:
-    """`0 s`, `45 s`, `1 m 30 s`, `2 h`."""
-    parts = []
-    for name, size in (("d", _DAY), ("h", _HOUR), ("m", _MINUTE), ("s", 1)):
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(f"{count} {name}")
-    return " ".join(parts) or "0 s"
+    return f"{at_s * 1e9 / unit_ns:.{digits}f} {name}"
 
 
 def _clock(origin_ns: int, at_s: float, step_s: float) -> str:

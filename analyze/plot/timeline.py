@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.capture import Capture
+from analyze.completeness import make_completeness
+from analyze.opened import OpenedRows
 
 _MOST_BINS = 360
 _FEWEST_BINS = 24
@@ -37,7 +38,7 @@ class Timeline:
         return (from_origin_ns + np.arange(self.bin_count + 1) * float(self.width_ns)) / 1e9
 
 
-def make_timeline(capture: Capture, io_count: int) -> Timeline:
+def make_timeline(capture: OpenedRows, io_count: int) -> Timeline:
     """The window as far as it was recorded; fewer bins for few I/Os, against noise."""
     stopped_ns = max(file.metadata.stopped_at for file in capture.files)
     end_ns = min(capture.window.end_ns, stopped_ns)
@@ -55,9 +56,9 @@ def make_timeline(capture: Capture, io_count: int) -> Timeline:
     return replace(timeline, loss_spans_s=_loss_spans(capture, timeline))
 
 
-def _loss_spans(capture: Capture, timeline: Timeline) -> tuple[tuple[float, float], ...]:
+def _loss_spans(capture: OpenedRows, timeline: Timeline) -> tuple[tuple[float, float], ...]:
     is_lossy = np.zeros(timeline.bin_count, dtype=bool)
-    for gap in capture.completeness().gaps:
+    for gap in make_completeness(capture.files).gaps:
         first = (gap.start - timeline.begin_ns) // timeline.width_ns
         last = (gap.stop - timeline.begin_ns) // timeline.width_ns
         is_lossy[max(first, 0) : max(last + 1, 0)] = True

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyze.capture import Capture
 from analyze.latency import (
     BUCKETS_PER_DOUBLING,
     PERCENTILES,
@@ -15,6 +14,7 @@ from analyze.latency import (
     bucket_sql,
     edges_ns,
 )
+from analyze.opened import OpenedRows
 from analyze.plot.bins import (
     CACHE_FLUSH,
     OPS,
@@ -65,7 +65,7 @@ class Traffic:
     latencies: Latencies
 
 
-def load_traffic(capture: Capture, timeline: Timeline) -> Traffic:
+def load_traffic(capture: OpenedRows, timeline: Timeline) -> Traffic:
     """An I/O in flight counts in the rates and has no latency."""
     cells = query_timed(
         capture,

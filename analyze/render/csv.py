@@ -6,7 +6,7 @@ import io
 from dataclasses import asdict
 from typing import Any
 
-from analyze.names import escape_for_terminal, neutralise_for_csv
+from analyze.escape import escape_for_terminal, neutralise_for_csv
 from analyze.report import Report
 from analyze.summary import Group
 

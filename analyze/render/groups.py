@@ -5,7 +5,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from analyze.names import errno_name, escape_for_terminal
+from analyze.errnos import errno_name
+from analyze.escape import escape_for_terminal
 from analyze.render.table import Column, fit_columns, format_columns, wrap_units
 from analyze.summary import Group, Summary
 from analyze.units import (

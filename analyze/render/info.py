@@ -4,11 +4,11 @@
 import shlex
 
 from analyze.completeness import Completeness
+from analyze.escape import escape_for_terminal
 from analyze.info import CaptureInfo, Info
 from analyze.metadata import Counts, Device, Filters, Metadata, Note, Recorder
-from analyze.names import escape_for_terminal
+from analyze.render.report import completeness_lines, device_lines, level_lines
 from analyze.render.table import Column, fit_columns, format_columns, wrap_units
-from analyze.render.text import completeness_lines, device_lines, level_lines
 from analyze.units import format_bytes, format_count, format_duration, format_time
 
 _LABEL_WIDTH = 13

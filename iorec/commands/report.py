@@ -65,7 +65,7 @@ def report(
     from analyze.capture import open_captures
     from analyze.render.csv import render_csv
     from analyze.render.json import render_json
-    from analyze.render.text import render_text
+    from analyze.render.report import render_text
     from analyze.report import make_report
     from analyze.verdict import format_completeness
 

@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     from analyze.plot.kinds import Kind
     from analyze.render.info import render_info
     from analyze.render.json import render_json
-    from analyze.render.text import render_text
+    from analyze.render.report import render_text
     from analyze.report import make_report
     from analyze.schema import METADATA_KEY, SCHEMA
     from analyze.summary_query import GROUPINGS

@@ -162,7 +162,10 @@ def test_lost_ios_make_a_strict_recording_fail_and_keep_it(
     assert capture.status == 3
     assert "I/Os lost" in capture.stderr
     assert "the ring buffer was full" in capture.stderr
-    assert capture.stderr.splitlines()[-1] == "hint: record with a larger buffer: -B 1M"
+    assert (
+        capture.stderr.splitlines()[-1]
+        == "hint: the ring buffer was full: record with a larger one, -B 1M"
+    )
     assert capture.counts["lost"]["ring_full"] > 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import analyze
-from analyze.render.text import render_text
+from analyze.render.report import render_text
 from analyze.report import make_report
 from analyze.stacks import Stack, load_stacks
 from tests.kernel.conftest import (

@@ -5,14 +5,15 @@ from collections.abc import Callable, Sequence
 
 from analyze.agreement import Agreement
 from analyze.completeness import Completeness
+from analyze.errnos import errno_name
+from analyze.escape import escape_for_terminal
+from analyze.hung_and_failed import Troubles
 from analyze.metadata import DeviceEvents
-from analyze.names import errno_name, escape_for_terminal
 from analyze.render.groups import cache_flush_lines, group_lines, histogram_lines
 from analyze.render.table import Column, fit_columns, format_columns, wrap_units
 from analyze.report import Report, Source
 from analyze.stacks import Leg, Level, Stack
 from analyze.summary import Summary
-from analyze.troubles import Troubles
 from analyze.units import (
     format_bytes,
     format_count,

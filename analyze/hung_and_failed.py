@@ -2,12 +2,10 @@
 """Lists the I/Os that people hunt: those that never completed and those that failed."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from analyze.opened import OpenedRows
 from analyze.typed_json import EpochNs
-
-if TYPE_CHECKING:
-    from analyze.capture import Capture
 
 _SHOWN = 10
 
@@ -37,17 +35,17 @@ class Troubles:
     shown: tuple[Trouble, ...]
 
 
-def load_in_flight(capture: "Capture", count: int) -> Troubles:
+def load_in_flight(capture: OpenedRows, count: int) -> Troubles:
     """The I/Os that did not complete; `count` is how many are known to be there."""
     return _load_troubles(capture, "latency_ns IS NULL", count)
 
 
-def load_failed(capture: "Capture", count: int) -> Troubles:
+def load_failed(capture: OpenedRows, count: int) -> Troubles:
     """The I/Os that ended with an error; `count` is how many are known to be there."""
     return _load_troubles(capture, "errno <> 0", count)
 
 
-def _load_troubles(capture: "Capture", condition: str, count: int) -> Troubles:
+def _load_troubles(capture: OpenedRows, condition: str, count: int) -> Troubles:
     if count == 0:
         return Troubles(0, ())
     result = capture.sql(
@@ -60,7 +58,7 @@ def _load_troubles(capture: "Capture", condition: str, count: int) -> Troubles:
     return Troubles(count, tuple(_make_trouble(capture, **row) for row in rows))
 
 
-def _make_trouble(capture: "Capture", time_ns: int | None, **fields: Any) -> Trouble:
+def _make_trouble(capture: OpenedRows, time_ns: int | None, **fields: Any) -> Trouble:
     if time_ns is None:
         return Trouble(time=None, age_ns=None, **fields)
     age_ns = None
@@ -69,7 +67,7 @@ def _make_trouble(capture: "Capture", time_ns: int | None, **fields: Any) -> Tro
     return Trouble(time=EpochNs(time_ns), age_ns=age_ns, **fields)
 
 
-def _stop_of_recording(capture: "Capture", time_ns: int) -> int:
+def _stop_of_recording(capture: OpenedRows, time_ns: int) -> int:
     """When the first recording that was running at a time stopped, or the last one of all."""
     spans = [(file.metadata.started_at, file.metadata.stopped_at) for file in capture.files]
     running = [stop for start, stop in spans if start <= time_ns <= stop]

@@ -10,32 +10,6 @@ _BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 # The wide ones start a formula where such are typed. The last one does not: it makes dropping the
 # first `'` restore every name.
 _NEUTRALISED_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20'")
-# What blk_status_to_errno() gives; the numbers are Linux's, on whatever machine they are read.
-_ERRNO_NAMES = {
-    5: "EIO",
-    11: "EAGAIN",
-    12: "ENOMEM",
-    16: "EBUSY",
-    19: "ENODEV",
-    22: "EINVAL",
-    28: "ENOSPC",
-    52: "EBADE",
-    61: "ENODATA",
-    62: "ETIME",
-    67: "ENOLINK",
-    75: "EOVERFLOW",
-    78: "EREMCHG",
-    84: "EILSEQ",
-    95: "EOPNOTSUPP",
-    109: "ETOOMANYREFS",
-    110: "ETIMEDOUT",
-    121: "EREMOTEIO",
-}
-
-
-def errno_name(number: int) -> str:
-    """`EIO`; `ok` for 0."""
-    return _ERRNO_NAMES.get(number, f"errno {number}") if number else "ok"
 
 
 def escape_for_terminal(name: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyze.names import escape_for_terminal, neutralise_for_csv
+from analyze.escape import escape_for_terminal, neutralise_for_csv
 
 ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 ANY_TEXT = st.text(st.characters(exclude_categories=[]) | st.sampled_from("\\x1bu0245c"))

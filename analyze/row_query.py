@@ -89,6 +89,16 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def identifier(name: str) -> str:
+    """The name of a column in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def moment(time_ns: int) -> str:
+    """SQL for a time, as the column `time` has it."""
+    return f"make_timestamp_ns({time_ns})::TIMESTAMPTZ_NS"
+
+
 def _form(path: Path) -> str:
     """What files that one query can read have in common."""
     return f"{path.suffix} {len(csv_header(path))}" if is_csv(path) else "parquet"
@@ -109,7 +119,7 @@ def _csv_rows(paths: list[Path]) -> str:
 
 
 def _csv_value(name: str) -> str:
-    """Undoes what a CSV writer does to names (analyze.names.neutralise_for_csv).
+    """Undoes what a CSV writer does to names (analyze.escape.neutralise_for_csv).
 
     An empty field is null, but flags are never null: there it stands for none.
     """

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Makes the database of an opened capture: bounded, reading its files and reaching nothing else."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection, connect
+
+from analyze.condition import check_condition
+from analyze.row_query import literal_path, moment, quoted, rows_query
+from analyze.selection import Selection, Window
+from analyze.shown import layer_condition
+from analyze.sources import CaptureFile
+
+MEMORY_LIMIT = "640MB"
+
+_MAX_THREADS = 8  # more of them would not fit into the memory
+
+
+def open_database(paths: Sequence[Path], resources: ExitStack) -> DuckDBPyConnection:
+    """A database in memory that can read these files and reach nothing else."""
+    spill = resources.enter_context(tempfile.TemporaryDirectory(prefix="iorec-"))
+    connection = connect(
+        config={
+            "memory_limit": MEMORY_LIMIT,
+            "threads": min(os.cpu_count() or 1, _MAX_THREADS),
+            "temp_directory": spill,
+            "preserve_insertion_order": False,
+            "autoload_known_extensions": False,
+            "autoinstall_known_extensions": False,
+        }
+    )
+    resources.callback(connection.close)
+    names = {name for path in paths for name in (str(path.resolve()), literal_path(path))}
+    connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, names))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def create_views(
+    connection: DuckDBPyConnection,
+    files: Sequence[CaptureFile],
+    window: Window,
+    selection: Selection,
+) -> None:
+    """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
+
+    `bios` are all bios that succeeded, those of devices too of which requests are shown.
+    """
+    conditions = ["true"]
+    if selection.begin_s is not None:
+        conditions.append(f"time >= {moment(window.begin_ns)}")
+    if selection.end_s is not None:
+        conditions.append(f"time < {moment(window.end_ns)}")
+    rows = rows_query(file.row_source for file in files)
+    window_rows = f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
+    layer = layer_condition(connection, files, selection.layer)
+    connection.execute(f"CREATE VIEW shown AS {window_rows} AND {layer}")
+    where = selection.where
+    if where is not None:
+        check_condition(connection, where, "shown AS io")
+    connection.execute(f"CREATE VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}")
+    connection.execute(
+        f"CREATE VIEW bios AS SELECT * FROM ({window_rows}) AS io"
+        f" WHERE layer = 'bio' AND latency_ns IS NOT NULL AND errno = 0 AND (\n{where or 'true'}\n)"
+    )

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The rows of captures, open for queries, and what a query needs to know of their files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from analyze.hosts import name_on
+from analyze.metadata import Device
+from analyze.selection import Selection, Window, recorded_span
+from analyze.sources import CaptureFile
+
+
+class OpenedRows:
+    """What is summed up, listed and drawn.
+
+    `connection` holds the view `io`: the rows in the window for which the condition holds, with the
+    columns of the capture format, `host` and `capture`, the file.
+    """
+
+    def __init__(
+        self,
+        connection: DuckDBPyConnection,
+        files: tuple[CaptureFile, ...],
+        window: Window,
+        selection: Selection,
+    ) -> None:
+        self.connection = connection
+        self.files = files
+        self.window = window
+        self.selection = selection
+
+    @property
+    def origin_ns(self) -> int:
+        """When the first of the recordings started."""
+        return recorded_span(self.files).begin_ns
+
+    @property
+    def covered_ns(self) -> int:
+        """The time in the window during which at least one recording ran."""
+        covered, reached = 0, self.window.begin_ns
+        for started_at, stopped_at in sorted(
+            (file.metadata.started_at, file.metadata.stopped_at) for file in self.files
+        ):
+            end_ns = min(stopped_at, self.window.end_ns)
+            covered += max(end_ns - max(started_at, reached), 0)
+            reached = max(reached, end_ns)
+        return covered
+
+    @property
+    def has_several_hosts(self) -> bool:
+        """Whether the files are of several machines, or boots of one: names alone tell nothing."""
+        return len({file.host for file in self.files}) > 1
+
+    @property
+    def devices(self) -> dict[str, Device]:
+        """The devices of all recordings by name, which says the host if there are several."""
+        return {
+            name_on(file.host, device.name) if self.has_several_hosts else device.name: device
+            for file in self.files
+            for device in file.metadata.devices
+        }
+
+    def named(self, column: str) -> str:
+        """SQL for a column of device names as they are in `devices`."""
+        return f"host || ':' || {column}" if self.has_several_hosts else column
+
+    def sql(
+        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+    ) -> DuckDBPyConnection:
+        """Runs a query over `io`; the result has fetchall(), fetchnumpy(), df() and arrow()."""
+        return self.connection.execute(query, parameters)
