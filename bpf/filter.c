@@ -96,12 +96,25 @@ static inline bool is_wanted_comm(const char *comm)
 #define IS_UNKNOWN_SUBMITTER_WANTED true
 #endif
 
+/* The recorder itself. In a pid namespace of its own it does not know by which number it goes here. */
+static inline bool is_excluded(const struct identity *who)
+{
+#if defined(EXCLUDED_PID) && defined(PID_NAMESPACE_INODE)
+	struct bpf_pidns_info own = {};
+
+	return !bpf_get_ns_current_pid_tgid(PID_NAMESPACE_DEV, PID_NAMESPACE_INODE, &own,
+					    sizeof(own)) && own.tgid == EXCLUDED_PID;
+#elif defined(EXCLUDED_PID)
+	return who->pid == EXCLUDED_PID;
+#else
+	return false;
+#endif
+}
+
 static inline bool is_wanted_submitter(const struct identity *who)
 {
-#ifdef EXCLUDED_PID
-	if (who->pid == EXCLUDED_PID)
+	if (is_excluded(who))
 		return false;
-#endif
 #ifdef FILTER_PID
 	if (!filter_pid.lookup((u32 *)&who->pid))
 		return false;

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.conftest import (
+    IOREC,
     Capture,
     LoopDevice,
     assert_accounts_close,
@@ -105,3 +106,17 @@ def test_a_filter_that_lets_nothing_through_is_said_at_the_end_and_meanwhile(
     recording.send_signal(signal.SIGINT)
     assert "nothing matched" in recording.communicate(timeout=30)[1]
     assert read_capture(ram_folder / "later.parquet").rows() == []
+
+
+@pytest.mark.parametrize("namespace", [[], ["unshare", "--pid", "--fork", "--mount-proc"]])
+@pytest.mark.parametrize("option", [[], ["--include-self"]])
+def test_the_recorder_leaves_itself_out_whatever_its_number_is(
+    mount: Path, loop: LoopDevice, namespace: list[str], option: list[str]
+) -> None:
+    output = mount / "run.parquet"
+    work = f"for n in $(seq 5); do dd if=/dev/zero of='{mount}/f' bs=4k count=1 conv=fsync; done"
+    run(*namespace, str(IOREC), "record", "-d", loop.name, "-o", str(output), *option,
+        "--", "sh", "-c", f"{work} 2> /dev/null; sleep 1.5; sync -f '{mount}'")  # fmt: skip
+    comms = {row["comm"] for row in read_capture(output).rows()}
+    assert "dd" in comms
+    assert ("iorec" in comms) == bool(option)
