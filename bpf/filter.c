@@ -21,8 +21,8 @@ BPF_HASH(filter_comm, struct comm_key, u8, 64);
 #ifdef COMM_GLOBS
 /* All ways to match a glob, followed at once: see iorec/kernel/comm_glob.py. 1 KiB each. */
 struct comm_glob {
-	u32 masks[256];		/* of each byte: in the low half the states that it takes to the next
-				 * one, in the high half those that it keeps */
+	/* Of each byte: the states that it takes to the next one, << 16 those that it keeps. */
+	u32 masks[256];
 	u32 first_state;
 };
 #define LAST_STATE (1U << 15)

@@ -214,10 +214,12 @@ int bio_split(u64 *ctx)
 	if (!mine)
 		return 0;
 	/* No copy can see whether another one has counted it. */
-	tally = copy_number() ? NULL :
-		tally_of(REQUEST_LAYER, dev_of_bio(bio), effective_flags(bio->bi_opf, bio->bi_size));
-	if (tally)
-		count(tally->splits, 1);
+	if (!copy_number()) {
+		tally = tally_of(REQUEST_LAYER, dev_of_bio(bio),
+				 effective_flags(bio->bi_opf, bio->bi_size));
+		if (tally)
+			count(tally->splits, 1);
+	}
 #ifdef RECORDS_BIOS
 	note_part(mine, BIO_SPLIT_LANE, bio, true, 0);
 #endif

@@ -22,10 +22,10 @@ BPF_F_TABLE("array", u32, struct control, control, 1, MMAPABLE);
  * takes it; the others see by the table that it was taken. Each copy has a lane of its own on each
  * CPU. What only counts events has no copies: how often it was skipped is in the capture.
  */
-BPF_F_TABLE("array", u32, struct lane, lanes, LANES * CPUS, MMAPABLE);
+BPF_F_TABLE("array", u32, struct lane, lanes, (LANES * CPUS), MMAPABLE);
 /* For each CPU some 50 devices with their operations. Added to atomically. */
 #define TALLY_BUCKETS 32
-BPF_F_TABLE("array", u32, struct tally_bucket, tallies, CPUS * TALLY_BUCKETS, MMAPABLE);
+BPF_F_TABLE("array", u32, struct tally_bucket, tallies, (CPUS * TALLY_BUCKETS), MMAPABLE);
 /* For each lane a ring of gaps; two are at least GAP_NS apart, so 128 last for 1.3 s. */
 #define GAPS 128
 #define GAP_NS 10000000ULL
@@ -150,7 +150,8 @@ static inline void note_unmatched(struct lane *mine, u32 layer, u32 dev, u32 cmd
 	mine->unmatched++;
 	if (tally) {
 		count(tally->unmatched, 1);
-		if (bytes) /* LLVM makes an atomic `or` of adding 0, which kernels before 5.12 refuse */
+		/* LLVM makes an atomic `or` of adding 0, which kernels before 5.12 refuse. */
+		if (bytes)
 			count(tally->unmatched_bytes, bytes);
 	}
 }
