@@ -19,8 +19,8 @@ int bio_queue(u64 *ctx)
 	key = plain(bio, &mine->scratch) | 1;
 	if (copy_number() && has_begun(key))
 		return 0;
-	slot = submit(mine, BIO_QUEUE_LANE, BIO_LAYER, key, bio,
-		      dev_of_bio(bio), partno_of_bio(bio), bio->bi_opf, bio->bi_size);
+	slot = submit(mine, BIO_QUEUE_LANE, BIO_LAYER, key, bio, dev_of_bio(bio),
+		      partno_of_bio(bio), bio->bi_opf, bio->bi_size);
 	if (slot)
 		slot->sector = bio->bi_sector;
 	return 0;

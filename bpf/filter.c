@@ -35,7 +35,7 @@ BPF_CGROUP_ARRAY(filter_cgroup, FILTER_CGROUPS);
 static inline bool is_wanted_device(u32 dev, u32 partno)
 {
 #ifdef FILTER_DEVICE
-	struct device_key disk = {dev, WHOLE_DISK}, partition = {dev, partno};
+	struct device_key disk = { dev, WHOLE_DISK }, partition = { dev, partno };
 
 	return filter_device.lookup(&disk) || filter_device.lookup(&partition);
 #else

@@ -32,7 +32,7 @@ static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, 
 				  struct bio *bio, u32 dev, u8 partno, u32 cmd_flags, u32 bytes)
 {
 	u64 id = bpf_get_current_pid_tgid();
-	struct identity who = {.cgroup = bpf_get_current_cgroup_id(), .pid = id >> 32, .tid = id};
+	struct identity who = { .cgroup = bpf_get_current_cgroup_id(), .pid = id >> 32, .tid = id };
 	struct slot *slot;
 
 	take_turn(mine);

@@ -336,8 +336,8 @@ int rq_complete(u64 *ctx)
 		return 0;
 	}
 	if (!slot) {
-		note_unmatched(mine, REQUEST_LAYER, dev_of_disk(disk_of_request(rq)),
-			       rq->cmd_flags, nr_bytes);
+		note_unmatched(mine, REQUEST_LAYER, dev_of_disk(disk_of_request(rq)), rq->cmd_flags,
+			       nr_bytes);
 		return 0;
 	}
 	if (!slot->issue_ns && !slot->done_bytes)

@@ -33,7 +33,7 @@ static inline struct bucket *bucket_of(u64 key)
 
 static inline struct entry find(u64 key)
 {
-	struct entry entry = {key ? bucket_of(key) : NULL, 0};
+	struct entry entry = { key ? bucket_of(key) : NULL, 0 };
 	int i;
 
 	if (!entry.bucket)
@@ -52,7 +52,7 @@ static inline struct entry find(u64 key)
 /* find() without branches, of which the verifier allows 8192 in all rounds of a loop together. */
 static inline struct entry find_in_loop(u64 key)
 {
-	struct entry entry = {bucket_of(key), 0};
+	struct entry entry = { bucket_of(key), 0 };
 	u64 is_same;
 	int i;
 
