@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Records bios, from where they enter a block device's queue to bio_endio(). Stands behind io.c.
+ * Records bios, from where they enter a block device's queue to bio_endio().
  *
  * A bio is shown to be queued once, also if it is split or sent on. The end of one that was part of
  * a request is the request's; any other end is shown by a tracepoint of its own, once: for a bio
@@ -28,7 +28,7 @@ int bio_queue(u64 *ctx)
 
 /*
  * A stacked device sends a bio to the device below: a clone, which is queued next; or (md) the bio
- * itself or what it has split off, which is not shown to be queued once more.
+ * itself or what it has split off, which is not shown to be queued again.
  */
 int bio_remap(u64 *ctx)
 {
@@ -117,7 +117,7 @@ int bio_complete(u64 *ctx)
 		return 0;
 	mine->runs++;
 	if (find_whole(bio, &key, &mine->scratch).bucket)
-		/* A part of which nothing was seen: md shows its splits since 6.18. */
+		/* A part that nothing was seen of: md shows its splits since 6.18. */
 		mine->continuations++;
 	else
 		/* How large it was is not known any more. */

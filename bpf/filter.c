@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Decides which I/Os are recorded. Stands behind table.c. */
+/* Decides which I/Os are recorded. */
 
 #ifdef FILTER_DEVICE
 #define WHOLE_DISK 0xffffffffU

@@ -65,7 +65,7 @@ struct slot {
 	u8 error;
 	u8 partno;
 	u8 is_filtered;
-	u8 is_part;   /* a bio that is no I/O: split off from one, or not queued yet */
+	u8 is_part;   /* a bio, not an I/O: split off from one, or not queued yet */
 	u8 has_ended; /* a bio that waits for its parts */
 	u8 padding;
 };
