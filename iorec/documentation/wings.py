@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Draws the wings and their imports into ARCHITECTURE.md: `python -m iorec.documentation.wings`.
 
-A wing is a folder of iorec/, `cli` (iorec/commands and the files beside it), `analyze`, or one of the
-two folders of it. The imports are read by grimp, which comes with the development tools.
+A wing is a folder of iorec/, `cli` (iorec/commands and the files beside it), `analyze`, or one of
+its two folders. The imports are read by grimp, which comes with the development tools.
 """
 
 import re

@@ -33,8 +33,8 @@ _COMPARED = {
     ),
     "iorec-both": ("iorec, `-l request,bio`", "two rows", "the same"),
     "perf": ("perf record", "three events", "how many, in perf.data"),
-    "bcc": ("biosnoop (BCC)", "a line of text", "how many, on the terminal"),
-    "bpftrace": ("biosnoop (bpftrace)", "a line of text", "how many, on the terminal"),
+    "bcc": ("BCC, as biosnoop", "a line of text", "how many, on the terminal"),
+    "bpftrace": ("bpftrace, as biosnoop", "a line of text", "how many, on the terminal"),
     "blktrace": ("blktrace", "some five events", "how many, on the terminal"),
 }
 _MILLIONS = ("1", "10", "100")
@@ -122,8 +122,8 @@ def _facts(results: Results) -> list[str]:
 
     iops = results["overhead-iorec"]["loads"]["saturated"]["iops_without"]["median"]
     return [
-        f"- **Fast:** of {round(iops, -4):,.0f} IOPS that keep two CPUs busy, {left('iorec')} are "
-        f"left while iorec records. `perf record` leaves {left('perf')}, biosnoop {left('bcc')}.",
+        f"- **Fast:** on two busy CPUs, {left('iorec')} of {round(iops, -4):,.0f} IOPS remain while "
+        f"iorec records; {left('perf')} with `perf record`, {left('bcc')} with BCC as biosnoop.",
         f"- **Lossless:** at that rate {_lost_for_want_of_room(results)} I/Os were lost for want "
         "of room. Whatever is lost is counted, by device, time and cause.",
         f"- **Small:** {_value(small)} to {_value(large)} bytes of disk for an I/O; perf.data "
