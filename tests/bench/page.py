@@ -120,9 +120,9 @@ def _facts(results: Results) -> list[str]:
     def left(name: str) -> str:
         return _value(results[f"overhead-{name}"]["loads"]["saturated"]["iops_ratio"], ".0%")
 
-    iops = results["overhead-iorec"]["loads"]["saturated"]["iops_without"]["median"]
+    iops = round(results["overhead-iorec"]["loads"]["saturated"]["iops_without"]["median"], -4)
     return [
-        f"- **Fast:** on two busy CPUs, {left('iorec')} of {round(iops, -4):,.0f} IOPS remain while "
+        f"- **Fast:** on two busy CPUs, {left('iorec')} of {iops:,.0f} IOPS remain while "
         f"iorec records; {left('perf')} with `perf record`, {left('bcc')} with BCC as biosnoop.",
         f"- **Lossless:** at that rate {_lost_for_want_of_room(results)} I/Os were lost for want "
         "of room. Whatever is lost is counted, by device, time and cause.",
