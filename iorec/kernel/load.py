@@ -27,9 +27,10 @@ _START_BEFORE_6_5 = "block_getrq"
 
 
 def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
-    """File descriptors by name (`map NAME`, `program NAME`, `link NAME`), and whether they trace.
+    """Compiles, loads and attaches the programs of the plan.
 
-    Raises IorecError for whatever keeps the programs from being compiled, loaded or attached.
+    Returns file descriptors by name (`map NAME`, `program NAME`, `link NAME`), and whether they
+    trace. Raises IorecError for whatever keeps them from being compiled, loaded or attached.
     """
     bcc = import_bcc()
     tracepoints = dict(plan.programs)
