@@ -53,9 +53,9 @@ def read_diskstats(disks: Path = Path("/sys/block")) -> DiskStats:
 
 
 def read_idle_disks() -> set[int]:
-    """The numbers (dev_t) of the disks with requests that have none in flight by its count.
+    """The numbers (dev_t) of the disks with requests for which the kernel counts none in flight.
 
-    The kernel counts those that were handed to the driver, but for flushes (blk_mq_in_flight_rw).
+    It counts those that were handed to the driver, but for flushes (blk_mq_in_flight_rw).
     """
     idle = set()
     for folder in Path("/sys/block").iterdir():
