@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Sets up what is missing, as root on Debian and Ubuntu, and runs it.
 #   make install   iorec, its man pages and its completions below PREFIX (/usr/local), with the
-#                  program in .venv; make uninstall removes what is below PREFIX
+#                  program in .venv
+#   make uninstall removes what is below PREFIX
 #   make demo      record a real workload, print its report, draw its plot
 #   make test      every test
-#   make check     linters of Python and of the scripts, types and the import contract
-#   make docs      the JSON Schemas in docs/schema, from the dataclasses
+#   make check     linters of Python, C and the scripts, types and the import contracts
+#   make docs      the JSON Schemas in docs/schema and the drawing in ARCHITECTURE.md, from the code
 #   make soak      one hour in which everything comes and goes, each row checked: SOAK_S, SOAK_SEED
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
 #   make bench     what it costs, beside other tracers, into bench-results/: half an hour alone
 #   make bench-X   one part of it: see PARTS in tests/bench/__main__.py
 #   make bench-docs  its figures into docs/ and README.md
-.PHONY: install uninstall environment demo docs test check soak fuzz bench bench-docs packages
+.PHONY: help install uninstall environment demo docs test check soak fuzz bench bench-docs packages
 
-# BCC's Python module is built for the distribution's Python and is no PyPI package.
+help:
+	@sed '1d; /^#/!Q; s/^# \{0,1\}//' Makefile
+
+# BCC's Python module is built for the distribution's Python and is not on PyPI.
 PYTHON := /usr/bin/python3
 PACKAGES := python3-bpfcc python3-venv fio e2fsprogs
 PREFIX := /usr/local
@@ -75,9 +79,11 @@ check: environment
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	shellcheck $(SCRIPTS)
+	.venv/bin/clang-format --dry-run --Werror $$(find bpf -name '*.[ch]')
 
 docs: environment
 	.venv/bin/python -m iorec.documentation
+	.venv/bin/python -m iorec.documentation.wings
 
 soak: environment
 	.venv/bin/python -m tests.soak

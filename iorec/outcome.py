@@ -42,7 +42,7 @@ class Verdict:
 
 
 def verdict(result: Result) -> Verdict:
-    """Whether the capture, and those before it, hold every I/O asked for, and if not, why."""
+    """Judges whether the capture, and those before it, hold every I/O asked for, and why not."""
     completeness = _check(result)
     message, advice = format_completeness(completeness), advise(completeness)
     warnings = [*result.earlier]

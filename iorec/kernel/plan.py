@@ -68,7 +68,7 @@ class Plan:
         return found
 
     def copy_count(self, program: str) -> int:
-        """How often the program is loaded (bpf/ledger.c)."""
+        """How often the program is loaded (bpf/iorec.c)."""
         if self.is_preemptible and program not in MERGE_COUNTERS:
             return _COPIES_IF_PREEMPTIBLE
         is_interruptible = any(program in layer.complete for layer in LAYERS)

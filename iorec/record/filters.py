@@ -41,7 +41,7 @@ def with_resolved_devices(filters: Filters) -> Filters:
     found = {name for wanted in filters.device for name in resolve_device(wanted)}
     if len(found) > _MOST_DEVICES:
         raise IorecError(
-            f"{', '.join(filters.device)} stands for {len(found):,} devices",
+            f"{', '.join(filters.device)} matches {len(found):,} devices",
             f"leave -d out, or name at most {_MOST_DEVICES:,}",
         )
     return replace(filters, resolved_device=tuple(sorted(found)))

@@ -22,7 +22,7 @@ class Conversions:
         self._worker: threading.Thread | None = None
 
     def add(self, folder: Folder, name: str) -> None:
-        """Has the spool of the capture `name` in `folder` converted when it is its turn."""
+        """Converts the spool of the capture `name` in `folder` when it is its turn."""
         with self._lock:
             self._waiting[name] = folder
             if self._worker is None:
@@ -69,7 +69,7 @@ class Conversions:
             return self._running, self._waiting.pop(self._running)
 
     def _convert(self, folder: Folder, spool: str) -> str | None:
-        """None, or why there is no capture."""
+        """Makes a capture of a spool; returns None, or why that failed."""
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "iorec", "recover", *self._options, "--", spool],

@@ -130,7 +130,7 @@ def mutate_order(content: bytes, choice: random.Random) -> bytes:
 
 
 def mutate_batch(content: bytes, choice: random.Random) -> bytes:
-    """Writes the batches anew with one column or one metadata changed."""
+    """Rewrites the batches with one column or one metadata changed."""
     reader = pa.ipc.open_stream(content)
     batches = []
     while True:
@@ -272,7 +272,7 @@ def write_seeds(corpus: Path) -> None:
         for compression in ("zstd", None):
             seed = corpus / f"{sample.name}.{compression}.part"
             seed.write_bytes(stream(halves, compression))
-        # As the recorder writes them: streams, of which one has a slice without metadata.
+        # As the recorder writes them: streams, one with a slice without metadata.
         seed = corpus / f"{sample.name}.streams.part"
         with seed.open("wb") as file:
             for half, described_so_far in halves:

@@ -44,7 +44,7 @@ class Stage:
         return paths
 
     def read_by_threads(self, paths: list[Path], pauses_s: list[float]) -> Disk:
-        """Has the files read by threads, of which each has its part of them."""
+        """Starts threads that read the files, each its part of them."""
         parts = [paths[part::THREADS] for part in range(THREADS)]
         disk = survey(self.device.name, list(enumerate(parts)))
         jobs = [reading(part, pool, SEED + pool, pauses_s) for pool, part in enumerate(parts)]
@@ -55,7 +55,7 @@ class Stage:
     def read_by_processes(
         self, paths: list[Path], count: int, cgroups: list[Path]
     ) -> tuple[Disk, subprocess.Popen[bytes]]:
-        """Has each file read by some short processes."""
+        """Starts short processes that read the files, each file by some of them."""
         first = THREADS
         disk = survey(
             self.device.name, [(first + place, [path]) for place, path in enumerate(paths)]

@@ -77,7 +77,7 @@ def test_programs_for_kernels_without_atomic_fetches_have_only_additions() -> No
     defines = defines_of(plan)
     defines.pop("HAVE_CMPXCHG", None)  # 5ffa25502b5a, Linux 5.12
     with KernelTypes() as kernel:
-        module = compile_programs(bcc, plan, kernel_header(kernel, has_bios=True), defines)
+        module = compile_programs(bcc, kernel_header(kernel, has_bios=True), defines)
     for name in plan.programs:
         instructions = np.frombuffer(instructions_of(bcc, module, name), INSTRUCTION)
         atomic = instructions[np.isin(instructions["code"], (0xC3, 0xDB))]  # BPF_STX | BPF_ATOMIC

@@ -91,8 +91,8 @@ def rows_of_fio(capture: Capture, disk: LoopDevice) -> pa.Table:
 def assert_sequential_prefix(capture: Capture, disk: LoopDevice) -> None:
     """The rows of a sequential read are each block once and none is missing.
 
-    Except for those that were in flight when the last rows were written, and those of which the
-    ledger says that their completion was missed: it knows when the request is used once more.
+    Except for those that were in flight when the last rows were written, and those whose completion
+    was missed, as the ledger says: it knows when the request is used again.
     """
     rows = rows_of_fio(capture, disk)
     steps = np.diff(rows["offset"].to_numpy()) // BLOCK % (DEVICE_BYTES // BLOCK)

@@ -25,7 +25,7 @@ class Recording:
     def __init__(self, folder: Path, dice: random.Random, device: str, lasts_s: float) -> None:
         self.folder = folder
         self.troubles: list[str] = []
-        self.refused = 0  # spools of which no capture could be made
+        self.refused = 0  # spools that could not become a capture
         self.end_s = time.monotonic() + lasts_s
         self._is_killed = dice.random() < 0.3
         folder.mkdir()
