@@ -26,7 +26,7 @@ from iorec.store.metadata_json import to_json
 from iorec.store.spool import Spool, read_spool
 from iorec.store.stream_names import LONGEST_NAME_BYTES, MOST_NAMES_BYTES
 from tests.builders import metadata, table
-from tests.test_recover import MIB, MOST_BYTES, batch, recover_in_process, with_column
+from tests.unit.store.test_recover import MIB, MOST_BYTES, batch, recover_in_process, with_column
 
 STRANGE = ["", "é" * 120, "\\xff" * 99, "\U0001f4be\n\t\"',", "=1+1", "'", "x" * 65_536, "\0a"]
 
@@ -222,7 +222,7 @@ def test_a_batch_without_room_is_taken_back_whole(tmp_path: Path) -> None:
     code = f"""
 import resource, signal, sys
 from pathlib import Path
-from tests.test_spool import *
+from tests.unit.store.test_spool import *
 from analyze.errors import IorecError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))

@@ -18,7 +18,7 @@ from analyze.schema import ADDED_COLUMNS, FORMAT_VERSION, LOSS_CAUSES, SCHEMA
 from analyze.typed_json import field_types
 from iorec.documentation.__main__ import schemas
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/capture-format.md").read_text()
 
 

@@ -12,7 +12,7 @@ import pytest
 from iorec.documentation.__main__ import documents
 from iorec.documentation.definition import read_commands
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BASH = "share/bash-completion/completions/iorec"
 ZSH = "share/zsh/site-functions/_iorec"
 FISH = "share/fish/vendor_completions.d/iorec.fish"

@@ -19,7 +19,7 @@ import pytest
 from analyze.schema import METADATA_KEY
 from tests.builders import write_parquet
 
-SAMPLES = sorted((Path(__file__).parent.parent / "samples").glob("*.parquet"))
+SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.parquet"))
 IOREC = Path(sys.executable).with_name("iorec")
 
 
