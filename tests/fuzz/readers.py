@@ -28,7 +28,7 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     from analyze.report import make_report
     from analyze.schema import METADATA_KEY, SCHEMA
     from analyze.summary_query import GROUPINGS
-    from iorec.messages import format_end
+    from iorec.outcome import format_end
     from iorec.store.convert import convert
     from iorec.store.folder import Folder
     from iorec.store.result import Result
