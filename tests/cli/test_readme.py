@@ -43,7 +43,7 @@ def test_every_python_example_runs(program: str) -> None:
 @pytest.mark.parametrize("query", blocks("sql"))
 def test_every_sql_example_runs(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert duckdb.sql(query).fetchall()
+    assert duckdb.execute(query).fetchall()
 
 
 def test_every_option_of_the_examples_exists() -> None:

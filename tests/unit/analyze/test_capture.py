@@ -85,7 +85,7 @@ def test_other_tools_read_a_capture_without_our_code(tmp_path: Path) -> None:
     assert polars["time"].dtype == pl.Datetime("ns", "UTC")
     assert polars["latency_ns"].sum() == latency.sum()
     query = f"SELECT sum(latency_ns), epoch_ns(min(time)), count(offset) FROM '{path}'"
-    assert duckdb.sql(query.replace("offset", '"offset"')).fetchall() == [
+    assert duckdb.execute(query.replace("offset", '"offset"')).fetchall() == [
         (latency.sum(), rows["time"][0].value, len(rows) - rows["offset"].null_count)
     ]
 
