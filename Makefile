@@ -70,7 +70,7 @@ demo: environment
 	samples/demo.sh
 
 test: environment
-	.venv/bin/pytest --numprocesses auto --ignore=tests/kernel
+	.venv/bin/pytest --numprocesses auto tests/unit tests/cli
 	$(KERNEL) .venv/bin/pytest tests/kernel
 
 check: environment

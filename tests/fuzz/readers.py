@@ -11,6 +11,7 @@ import struct
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import atheris
 import pyarrow as pa
@@ -28,7 +29,7 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     from analyze.report import make_report
     from analyze.schema import METADATA_KEY, SCHEMA
     from analyze.summary_query import GROUPINGS
-    from iorec.messages import format_end
+    from iorec.outcome import format_end
     from iorec.store.convert import convert
     from iorec.store.folder import Folder
     from iorec.store.result import Result
@@ -37,7 +38,8 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
 SAMPLES = Path(__file__).parents[2] / "samples"
 PARQUET_MAGIC, STREAM_MAGIC = b"PAR1", b"\xff\xff\xff\xff"
 _EXTREMES = [0, 1, -1, 0x7F, 0x80, 0xFF, 1 << 20, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63)]
-_VALUES = [None, True, -1, 2**63, 2**64, 1e308, "", "\ud800", "\x1b[0m", [], {}, [[]], {"": 0}]
+_VALUES: list[Any] = [None, True, -1, 2**63, 2**64, 1e308, "", "\ud800", "\x1b[0m", [], {}]
+_VALUES += [[[]], {"": 0}]
 
 
 def run_readers(folder: Path, content: bytes) -> None:
@@ -168,7 +170,7 @@ def mutate_column(rows: pa.Table, choice: random.Random) -> pa.Table:
     return rows.set_column(place, pa.field(field.name, changed.type), changed)
 
 
-def mutate_json(document: object, choice: random.Random) -> object:
+def mutate_json(document: Any, choice: random.Random) -> Any:
     """Replaces, drops or multiplies one value somewhere in the document."""
     parents = [document]
     for parent in parents:
@@ -229,7 +231,7 @@ def split(content: bytes) -> list[tuple[bytes, bytes]]:
     return parts
 
 
-def described(content: bytes) -> dict[str, object]:
+def described(content: bytes) -> Any:
     return json.loads(pq.read_metadata(io.BytesIO(content)).metadata[METADATA_KEY])
 
 

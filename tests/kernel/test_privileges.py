@@ -93,7 +93,7 @@ def test_who_may_not_open_files_by_inode_is_told_why_they_have_no_paths(
     without = ["setpriv", "--bounding-set=-dac_read_search", "--inh-caps=-dac_read_search"]
     with mounted_ext4(loop, ram_folder / "mount") as mount:
         write = ["dd", "if=/dev/zero", f"of={mount}/file", "bs=4k", "count=1", "conv=fsync"]
-        record = [IOREC, "record", "-o", output, "-d", loop.name, "--", *write]
+        record = [str(IOREC), "record", "-o", str(output), "-d", loop.name, "--", *write]
         subprocess.run([*without, *record], check=True)
         inode = (mount / "file").stat().st_ino
     capture = read_capture(output)

@@ -122,7 +122,7 @@ def test_a_current_folder_that_is_gone_is_no_place_for_a_capture_but_no_obstacle
     gone = ram_folder / "gone"
     gone.mkdir()
     leave = ("sh", "-c", f'rmdir {gone} && exec "$@"', "sh")
-    command = [*leave, IOREC, "record", "--duration", "300ms", "-o"]
+    command: list[str | Path] = [*leave, IOREC, "record", "--duration", "300ms", "-o"]
     there = subprocess.run([*command, ram_folder / "x.parquet"], cwd=gone, check=False)
     gone.mkdir()
     here = subprocess.run(

@@ -13,7 +13,7 @@ from iorec.documentation.__main__ import documents
 from iorec.documentation.definition import read_commands
 from iorec.documentation.wings import draw_wings, floors_of, read_wings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BASH = "share/bash-completion/completions/iorec"
 ZSH = "share/zsh/site-functions/_iorec"
 FISH = "share/fish/vendor_completions.d/iorec.fish"

@@ -241,7 +241,7 @@ sys.exit(run(["report", sys.argv[1]]))
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         try:
-            _, errors = process.communicate(timeout=60)
+            errors = process.communicate(timeout=60)[1]
         finally:
             process.kill()
     assert (process.returncode, errors) == (130, b"")

@@ -26,7 +26,7 @@ from iorec.store.metadata_json import to_json
 from iorec.store.spool import Spool, read_spool
 from iorec.store.stream_names import LONGEST_NAME_BYTES, MOST_NAMES_BYTES
 from tests.builders import metadata, table
-from tests.test_recover import MIB, MOST_BYTES, batch, recover_in_process, with_column
+from tests.unit.store.test_recover import MIB, MOST_BYTES, batch, recover_in_process, with_column
 
 STRANGE = ["", "é" * 120, "\\xff" * 99, "\U0001f4be\n\t\"',", "=1+1", "'", "x" * 65_536, "\0a"]
 
@@ -193,9 +193,9 @@ def test_a_spool_of_many_streams_cut_off_anywhere_gives_every_whole_batch(tmp_pa
     whole = path.read_bytes()
     near = [end + distance for end in ends for distance in (-9, -1, 0, 7, 8, 9, 600)]
     for length in [*near, *random.Random(1).choices(range(5000, len(whole)), k=60)]:
-        file = io.BytesIO(whole[:length])
-        read = list(read_spool(file))
-        assert not file.read(1)
+        cut = io.BytesIO(whole[:length])
+        read = list(read_spool(cut))
+        assert not cut.read(1)
         batches = sum(end <= length for end in ends)
         assert sum(len(rows) for rows, _ in read) == 1000 * batches
         assert not read or json.loads(read[-1][1])["counts"]["recorded"] == batches - 1
@@ -212,9 +212,9 @@ def test_damage_in_a_later_stream_keeps_what_precedes_it(tmp_path: Path) -> None
             sizes.append(spool.size_bytes)
     content = bytearray(path.read_bytes())
     content[sizes[1] + 8 : sizes[1] + 8 + 40] = bytes(40)
-    file = io.BytesIO(content)
-    assert sum(len(rows) for rows, _ in read_spool(file)) == 3000
-    assert file.read(1)
+    damaged = io.BytesIO(content)
+    assert sum(len(rows) for rows, _ in read_spool(damaged)) == 3000
+    assert damaged.read(1)
 
 
 def test_a_batch_without_room_is_taken_back_whole(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_batch_without_room_is_taken_back_whole(tmp_path: Path) -> None:
     code = f"""
 import resource, signal, sys
 from pathlib import Path
-from tests.test_spool import *
+from tests.unit.store.test_spool import *
 from analyze.errors import IorecError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
@@ -268,7 +268,8 @@ def extreme_machines() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a filter of many", metadata(rows, filters={"comm": ["x" * 100] * 50_000})
     steps = [{"time": base["started_at"], "step_ns": -(10**12)} for _ in range(86_400)]
     yield "a clock that is set each second", metadata(rows, clock={"steps": steps})
-    for number in (-1, 2**63, -(2**64), float("nan"), float("inf"), None, "x", [], {}):
+    numbers: list[Any] = [-1, 2**63, -(2**64), float("nan"), float("inf"), None, "x", [], {}]
+    for number in numbers:
         bad = {"loop0": {"read": {"ios": number, "bytes": 0, "edge_ios": 0}}, "sda": groups}
         yield f"diskstats of {number}", metadata(rows, diskstats=bad)
         yield f"completions of {number}", metadata(rows, counts={"completions": number})
@@ -288,6 +289,7 @@ def test_what_a_machine_says_of_itself_is_read(
     data = to_json(described)
     assert len(data) <= MAX_METADATA_BYTES
     read = parse_metadata(data)
+    assert read.counts is not None
     before = json.dumps(described["counts"]["devices"])
     assert sum(row.recorded for row in read.counts.devices) == sum(
         row["recorded"] for row in json.loads(before)
@@ -322,6 +324,7 @@ def test_the_busiest_of_many_disks_are_kept() -> None:
     described["counts"]["devices"][777]["recorded"] = 10**6
     described["counts"]["devices"][777]["device"] = "nvme0n1"
     read = parse_metadata(to_json(described))
+    assert read.counts is not None
     assert "nvme0n1" in {row.device for row in read.counts.devices}
     assert 500 < len(read.devices) < 20_000
     assert len({(row.layer, row.device, row.op) for row in read.counts.devices}) == len(
