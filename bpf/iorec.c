@@ -4,8 +4,8 @@
  *
  *   submit     rq_start, bio_queue. The I/O takes a slot of the table in_flight (table.c), by the
  *              address of its request or bio. All eight places taken: `table_full`. A slot that
- *              still has this address belonged to an I/O whose end no program was shown: `stale`,
- *              and a gap from its start until now.
+ *              still has this address belonged to an I/O whose end no program saw: `stale`, and a
+ *              gap from its start until now.
  *   filter     By device, operation and submitter (filter.c). What is filtered out keeps its slot,
  *              so that its end is counted, as `filtered`.
  *   identity   Thread, cgroups and file (owner.c). What the CPU has not seen lately is announced
@@ -16,9 +16,9 @@
  *              The kernel's own flushes begin here, without a submitter.
  *   end        rq_complete, bio_complete, and bios_complete for the bios that end with their
  *              request. A part of an I/O that goes on is a `continuation`. An I/O that is not in
- *              the table began before the recording, or no program was shown its start:
- *              `unmatched`. A request that was merged into another one ends in rq_merge, without
- *              a record: `events`.
+ *              the table began before the recording, or no program saw its start: `unmatched`. A
+ *              request that was merged into another one ends in rq_merge, without a record:
+ *              `events`.
  *   record     finish() in io.c. A try that is to be made again is `refused`; what is faster than
  *              --min-latency is `filtered`. Everything else is 56 bytes in the ring buffer:
  *              `recorded`. No room: `ring_full`, and a gap. The slot is free again, and the

@@ -137,7 +137,7 @@ def _facts(results: Results) -> list[str]:
 
 
 def _lost_for_want_of_room(results: Results) -> int:
-    """I/Os of all loads; what no program was shown is not among them."""
+    """I/Os of all loads, without those that no program saw the end of."""
     lost: Counter[str] = Counter()
     for name, part in results.items():
         if name.startswith("overhead-iorec"):

@@ -214,12 +214,12 @@ def missed_completions(
     op: str | None = None,
     besides: Collection[str] = (),
 ) -> int:
-    """I/Os of a device whose completion the kernel showed no program.
+    """I/Os of a device whose completion no program saw.
 
     Nothing else may be lost, except for the causes that the test makes (`besides`).
 
-    Some kernels show no tracing program what interrupts their process 1: none are missed where it
-    is known to have been idle. Those whose request was not used again are rows without latency.
+    Some kernels hide from programs what interrupts their process 1: none are missed where it was
+    idle for sure. Those whose request was not used again are rows without latency.
     """
     lost = capture.counts["lost"]
     causes = {cause for cause, count in lost.items() if count}

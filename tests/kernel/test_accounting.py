@@ -395,7 +395,7 @@ def peak_bytes(pid: int) -> int:
 def test_a_missed_completion_is_named_and_gives_its_start_to_no_other_io(
     record: Record, disk: LoopDevice
 ) -> None:
-    # Orphans keep process 1 busy; some kernels show no program what interrupts it.
+    # Orphans keep process 1 busy; some kernels hide from programs what interrupts it.
     orphans = "while :; do for _ in 1 2 3 4 5 6 7 8; do (true &); done; done"
     reaped = subprocess.Popen(["bash", "-c", orphans])
     try:

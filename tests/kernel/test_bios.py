@@ -283,7 +283,7 @@ def test_the_loss_of_bios_is_counted_when_the_buffer_overflows(
     capture = record("-B", "4K", "-l", "request,bio", "-d", loop.name, "--", *work)
     assert capture.counts["layers"]["bio"]["lost"]["ring_full"] > 0
     assert_layers_close(capture)
-    # What the kernel showed to no program stays in the table of those in flight.
+    # What no program saw the end of stays in the table of those in flight.
     requests, bios = (
         sums(capture, layer, loop.name)["read"][0]
         + len(capture.rows(layer=layer, device=loop.name, latency_ns=None))
