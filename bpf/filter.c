@@ -103,7 +103,8 @@ static inline bool is_excluded(const struct identity *who)
 	struct bpf_pidns_info own = {};
 
 	return !bpf_get_ns_current_pid_tgid(PID_NAMESPACE_DEV, PID_NAMESPACE_INODE, &own,
-					    sizeof(own)) && own.tgid == EXCLUDED_PID;
+					    sizeof(own)) &&
+	       own.tgid == EXCLUDED_PID;
 #elif defined(EXCLUDED_PID)
 	return who->pid == EXCLUDED_PID;
 #else
