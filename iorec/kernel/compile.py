@@ -43,7 +43,7 @@ def compile_programs(bcc: Any, header: str, defines: Mapping[str, str]) -> Any:
     flags = [f"-D{name}={value}" for name, value in defines.items()]
     with _captured_stderr() as output:
         try:
-            return bcc.BPF(text=text, cflags=[f"-I{BPF_FOLDER}", *flags])
+            return bcc.BPF(text=text.encode(), cflags=[f"-I{BPF_FOLDER}", *flags])
         except Exception as error:
             failure = error
     if refusal := re.search(r"could not open bpf map: (\w+), error: (.+)", output[0]):
