@@ -24,6 +24,7 @@ main() {
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends debootstrap
 	} >&2
 	root=$(mktemp -d "${FRESH_FOLDER:-/var/tmp}/iorec-fresh.XXXXXX")
+	chmod 755 "$root" # it is / in there, for other users too
 	# Not the mounts, which are in the other namespace, whatever still runs there.
 	trap 'rm -rf --one-file-system "$root"' EXIT
 	make_system "$1" >&2
