@@ -9,15 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from tests.kernel.conftest import (
-    LoopDevice,
-    assert_accounts_close,
-    missed_completions,
-    read_capture,
-    read_init_cpu,
-    start_recording,
-)
-from tests.kernel.test_accounting import fio, queue_set
+from tests.kernel.captures import assert_accounts_close, missed_completions, read_capture
+from tests.kernel.conftest import LoopDevice, queue_set, read_init_cpu, start_recording
+from tests.kernel.load import fio
 
 RUNS, READS = 25, 8009
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.conftest import IOREC, LoopDevice, read_capture, run, start_recording
-from tests.kernel.test_accounting import running_load
+from tests.kernel.captures import read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording
+from tests.kernel.load import running_load
 
 NOBODY, SOMEBODY = 65534, 12345
 PRECIOUS = "precious"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import IOREC, LoopDevice, read_capture, start_recording
-from tests.kernel.test_accounting import mounted_ext4
+from tests.kernel.captures import read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, start_recording
+from tests.kernel.mounts import mounted_ext4
 
 NOBODY = 65534
 

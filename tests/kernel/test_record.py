@@ -14,18 +14,9 @@ from pathlib import Path
 import pyarrow.csv
 import pytest
 
-from tests.kernel.conftest import (
-    DEVICE_BYTES,
-    IOREC,
-    WORKLOADS,
-    Capture,
-    LoopDevice,
-    assert_accounts_close,
-    read_capture,
-    run,
-    start_recording,
-)
-from tests.kernel.test_accounting import mounted_ext4
+from tests.kernel.captures import Capture, assert_accounts_close, read_capture
+from tests.kernel.conftest import DEVICE_BYTES, IOREC, WORKLOADS, LoopDevice, run, start_recording
+from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
 
@@ -333,10 +324,7 @@ def test_a_cgroup_is_recorded_with_those_below_it(
     child.mkdir()
     read = f"dd if={loop.path} of=/dev/null bs=4k iflag=direct"
     script = f"{read} count=20; echo $$ > {child}/cgroup.procs; {read} count=30"
-    try:
-        capture = record("--cgroup", cgroup, "--", "sh", "-c", script)
-    finally:
-        child.rmdir()
+    capture = record("--cgroup", cgroup, "--", "sh", "-c", script)
     rows = capture.rows(device=loop.name, comm="dd")
     assert len(rows) == 30
     assert {row["cgroup"] for row in rows} == {f"/{cgroup.name}/child"}

@@ -10,33 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import (
-    IOREC,
-    LoopDevice,
-    assert_accounts_close,
-    missed_completions,
-    read_capture,
-    run,
-    start_recording,
-)
-from tests.kernel.test_accounting import queue_set, running_load
-
-
-@pytest.fixture
-def disk(loop: LoopDevice) -> Iterator[LoopDevice]:
-    """A loop device on which every I/O stays a request of its own."""
-    with queue_set(loop, "nomerges", "2"):
-        yield loop
+from tests.kernel.captures import assert_accounts_close, missed_completions, read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording
+from tests.kernel.load import running_load
+from tests.kernel.mounts import small_tmpfs
 
 
 @pytest.fixture
 def small_folder(ram_folder: Path) -> Iterator[Path]:
-    """A file system in memory with little room."""
-    mount = ram_folder / "small"
-    mount.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=3m", "none", mount)
-    yield mount
-    run("umount", "-l", mount)
+    with small_tmpfs(ram_folder / "small", "3m") as folder:
+        yield folder
 
 
 def rotate(loop: LoopDevice, folder: Path, kept: int) -> list[Path]:

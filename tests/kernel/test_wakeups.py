@@ -6,7 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.kernel.conftest import LoopDevice, read_capture, run, start_recording
+from tests.kernel.captures import read_capture
+from tests.kernel.conftest import LoopDevice, run, start_recording
 
 
 def switches(recording: subprocess.Popen[str]) -> int:
