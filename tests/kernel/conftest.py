@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.captures import Capture, read_capture
+from tests.kernel.leftovers import end_leftovers, mark_children
 
 IOREC = Path(sys.executable).with_name("iorec")
 WORKLOADS = Path(__file__).parent / "workloads"
@@ -45,7 +46,9 @@ class LoopDevice:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _modules() -> None:
+def _session() -> None:
+    mark_children()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: fixtures clean up
     subprocess.run(["modprobe", "-qa", "loop", "bfq", "kyber-iosched"], check=False)
 
 
@@ -129,18 +132,10 @@ def read_init_cpu() -> InitCpu:
     return ticks, threads
 
 
-_started: list[subprocess.Popen[str]] = []
-
-
 @pytest.fixture(autouse=True)
-def _no_recording_left() -> Iterator[None]:
-    """Ends those that a test that failed has left."""
+def _nothing_left_running() -> Iterator[None]:
     yield
-    while _started:
-        process = _started.pop()
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    end_leftovers()
 
 
 def stop_recording(process: subprocess.Popen[str]) -> None:
@@ -156,7 +151,6 @@ def start_recording(output: Path, *options: str | Path) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
     )
-    _started.append(process)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("recording "):
