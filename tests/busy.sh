@@ -31,7 +31,7 @@ main() {
 		--ioengine=libaio --iodepth=16 --time_based --runtime=1d --output=/dev/null
 	beside sh -c 'while :; do :; done'
 	beside sh -c 'while :; do :; done'
-	"$@" 9<&-
+	setpriv --pdeathsig TERM "$@" 9<&-
 }
 
 main "$@"
