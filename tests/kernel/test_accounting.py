@@ -23,7 +23,14 @@ from tests.kernel.captures import (
     nanoseconds,
     read_capture,
 )
-from tests.kernel.conftest import LoopDevice, queue_set, run, settle, start_recording
+from tests.kernel.conftest import (
+    LoopDevice,
+    queue_set,
+    run,
+    settle,
+    start_recording,
+    stop_recording,
+)
 from tests.kernel.load import fio, json_of, running_load
 from tests.kernel.mounts import mounted_ext4
 
@@ -149,8 +156,7 @@ def test_a_device_whose_statistics_are_switched_while_recording_is_not_compared(
         run(*read, stderr=subprocess.DEVNULL)
         with queue_set(loop, "iostats", "1" if before == "0" else "0"):
             run(*read, stderr=subprocess.DEVNULL)
-            recording.send_signal(signal.SIGINT)
-            assert recording.wait(30) == 0
+            stop_recording(recording)
     said = completeness(output)
     assert [device.agrees for device in said.devices if device.device == loop.name] == [None]
     assert said.recorded >= 1000
@@ -173,8 +179,7 @@ def test_a_stopped_recorder_says_what_it_missed_and_blocks_nobody(
         continued_ns = time.time_ns()
         recording.send_signal(signal.SIGCONT)
         time.sleep(0.5)
-        recording.send_signal(signal.SIGINT)
-        assert recording.wait(30) == 0
+        stop_recording(recording)
     capture = read_capture(output)
     counts = capture.counts
     assert min(progress) > max(progress) / 10 > 100
@@ -224,8 +229,7 @@ def test_a_capture_on_the_recorded_disk_adds_little_to_it(
             time.sleep(5)
         loud_stopped_ns = time.time_ns()
         time.sleep(4)
-        recording.send_signal(signal.SIGINT)
-        assert recording.wait(30) == 0
+        stop_recording(recording)
         capture = read_capture(output)
     assert_accounts_close(capture, disk.name)
     comms, times = capture.table["comm"].to_pylist(), capture.table["time"].cast("int64")

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.kernel.captures import Capture, read_capture
-from tests.kernel.conftest import LoopDevice, queue_set, run, start_recording
+from tests.kernel.conftest import LoopDevice, queue_set, run, start_recording, stop_recording
 from tests.kernel.mounts import mounted_ext4
 from tests.truth.check import Verdict, check
 from tests.truth.claims import Workers, reading, spawning
@@ -82,8 +82,7 @@ def stage(make_loop: Callable[..., LoopDevice], ram_folder: Path) -> Iterator[St
 
 
 def end(recording: subprocess.Popen[str], output: Path) -> Capture:
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(60) == 0
+    stop_recording(recording)
     return read_capture(output)
 
 

@@ -2,7 +2,6 @@
 """Whose I/O it is, also where a kernel worker submits it: by file, and by the cgroup it charges."""
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import analyze
 from iorec.host.cgroups import cgroup_root, is_io_controller_unified
 from tests.kernel.captures import Capture
-from tests.kernel.conftest import LoopDevice, new_cgroup, run, start_recording
+from tests.kernel.conftest import LoopDevice, new_cgroup, run, start_recording, stop_recording
 from tests.kernel.mounts import mounted_ext4, mounted_new
 from tests.kernel.test_paths import finders_of
 
@@ -205,8 +204,7 @@ def test_the_processes_that_find_paths_end_with_the_recording(
 ) -> None:
     recording = start_recording(ram_folder / "run.parquet", "-d", loop.name)
     finders = finders_of(recording.pid)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     assert finders
     deadline = time.monotonic() + 5
     while any(Path(f"/proc/{pid}").exists() for pid in finders):

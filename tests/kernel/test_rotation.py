@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.captures import assert_accounts_close, missed_completions, read_capture
-from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
 from tests.kernel.load import running_load
 from tests.kernel.mounts import small_tmpfs
 
@@ -95,8 +95,7 @@ def test_a_csv_and_its_description_are_removed_together(disk: LoopDevice, ram_fo
     with running_load(disk, "--rw=randread"):
         while not (ram_folder / "run-00005.csv.part").exists():
             time.sleep(0.01)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(60) == 0
+    stop_recording(recording)
     names = sorted(path.name for path in ram_folder.glob("run-*"))
     assert [Path(name).suffix for name in names] == [".csv", ".json"] * 2
 

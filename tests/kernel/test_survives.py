@@ -32,7 +32,15 @@ from tests.kernel.captures import (
     nanoseconds,
     read_capture,
 )
-from tests.kernel.conftest import DEVICE_BYTES, IOREC, LoopDevice, new_cgroup, run, start_recording
+from tests.kernel.conftest import (
+    DEVICE_BYTES,
+    IOREC,
+    LoopDevice,
+    new_cgroup,
+    run,
+    start_recording,
+    stop_recording,
+)
 from tests.kernel.load import fio, running_load
 from tests.kernel.mounts import mounted, mounted_ext4, small_tmpfs
 
@@ -328,8 +336,7 @@ def test_a_running_recording_is_neither_recovered_nor_overwritten(ram_folder: Pa
     )
     assert second.returncode == 1
     assert_one_error(second.stderr)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     assert read_capture(output).metadata["complete"]
 
 
@@ -616,8 +623,7 @@ def test_time_goes_on_evenly_when_the_clock_is_set(
         time.clock_settime_ns(time.CLOCK_REALTIME, before_ns + step_s * 10**9)
         try:
             time.sleep(2)
-            recording.send_signal(signal.SIGINT)
-            assert recording.wait(60) == 0
+            stop_recording(recording)
         finally:
             now_ns = before_ns + time.monotonic_ns() - at_ns
             time.clock_settime_ns(time.CLOCK_REALTIME, now_ns)
