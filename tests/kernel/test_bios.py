@@ -13,16 +13,14 @@ import pytest
 
 import analyze
 from iorec.host.devices import disk_of_file
-from tests.kernel.conftest import (
+from tests.kernel.captures import (
     Capture,
-    LoopDevice,
     assert_accounts_close,
     assert_layers_close,
     missed_completions,
-    run,
-    settle,
 )
-from tests.kernel.test_accounting import mounted_ext4, queue_set
+from tests.kernel.conftest import LoopDevice, queue_set, run, settle
+from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
 

@@ -19,8 +19,9 @@ from iorec.host.loops import loop_backing
 from iorec.host.notes import Notes
 from iorec.host.uevents import DiskEvent
 from iorec.record.device_watch import DeviceWatch
-from tests.kernel.conftest import LoopDevice, read_capture, run, start_recording, stop_recording
-from tests.kernel.test_accounting import completeness, mounted_ext4, mounted_new
+from tests.kernel.captures import completeness, read_capture
+from tests.kernel.conftest import LoopDevice, run, start_recording, stop_recording
+from tests.kernel.mounts import mounted_ext4, mounted_new
 
 LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81
 WRITES = 100

@@ -10,15 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import (
-    IOREC,
-    Capture,
-    LoopDevice,
-    assert_accounts_close,
-    read_capture,
-    run,
-    start_recording,
-)
+from tests.kernel.captures import Capture, assert_accounts_close, read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording
+from tests.kernel.mounts import mounted_new
 
 Record = Callable[..., Capture]
 COUNTS = {"reader-1": 11, "reader-22": 13, "a-name-of-15-by": 17, "other": 19}
@@ -69,12 +63,8 @@ def test_a_glob_stands_for_devices(record: Record, loop: LoopDevice, readers: li
 @pytest.fixture(params=["ext4", "btrfs"])
 def mount(ram_folder: Path, loop: LoopDevice, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A file system on the device, at a path with a space in it."""
-    folder = ram_folder / "a mount"
-    folder.mkdir()
-    run(f"mkfs.{request.param}", "-q", loop.path)
-    run("mount", loop.path, folder)
-    yield folder
-    run("umount", folder)
+    with mounted_new(request.param, loop, ram_folder / "a mount") as folder:
+        yield folder
 
 
 def test_a_path_stands_for_the_device_that_is_mounted_there(

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.kernel.conftest import Capture, LoopDevice, read_capture, run, start_recording
-from tests.kernel.test_accounting import mounted_ext4, queue_set
+from tests.kernel.captures import Capture, read_capture
+from tests.kernel.conftest import LoopDevice, queue_set, run, start_recording, stop_recording
+from tests.kernel.mounts import mounted_ext4
 from tests.truth.check import Verdict, check
 from tests.truth.claims import Workers, reading, spawning
 from tests.truth.disk import Disk, survey, write_files
@@ -81,8 +82,7 @@ def stage(make_loop: Callable[..., LoopDevice], ram_folder: Path) -> Iterator[St
 
 
 def end(recording: subprocess.Popen[str], output: Path) -> Capture:
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(60) == 0
+    stop_recording(recording)
     return read_capture(output)
 
 
@@ -126,13 +126,9 @@ def test_processes_that_end_at_once_have_their_names(
         folder.mkdir()
     names = [{f"/{cgroup.name}/{f.name}", f"id:{f.stat().st_ino}"} for f in folders]
     recording = stage.start_recording(output)
-    try:
-        disk, spawner = stage.read_by_processes(paths, 600, folders)
-        assert spawner.wait(60) == 0
-        capture = end(recording, output)
-    finally:
-        for folder in folders:
-            folder.rmdir()
+    disk, spawner = stage.read_by_processes(paths, 600, folders)
+    assert spawner.wait(60) == 0
+    capture = end(recording, output)
     assert assert_true(capture, [disk], stage, names).rows >= 600
     assert len(set(capture.table["pid"].to_pylist())) >= 600
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.conftest import IOREC, LoopDevice, read_capture, run, start_recording
-from tests.kernel.test_accounting import running_load
+from tests.kernel.captures import read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
+from tests.kernel.load import running_load
 
 NOBODY, SOMEBODY = 65534, 12345
 PRECIOUS = "precious"
@@ -174,8 +175,7 @@ def test_a_folder_swapped_while_recording_still_gets_its_capture(
     folder.rename(original)
     trap.mkdir()
     folder.symlink_to(trap)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     assert list(trap.iterdir()) == []
     assert [path.name for path in original.iterdir()] == ["run.parquet"]
     assert_is_private_capture(original / "run.parquet")
@@ -195,8 +195,7 @@ def test_a_folder_swapped_while_rotating_still_gets_its_captures(
         while not (original / "run-00003.parquet.part").exists():
             assert recording.poll() is None
             time.sleep(0.01)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     assert list(trap.iterdir()) == []
     captures = sorted(path.name for path in original.iterdir())
     assert captures[:3] == [f"run-0000{number}.parquet" for number in (1, 2, 3)]

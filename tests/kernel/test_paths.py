@@ -12,15 +12,9 @@ from pathlib import Path
 import pytest
 
 from iorec.host.escape import escape_name
-from tests.kernel.conftest import (
-    Capture,
-    LoopDevice,
-    read_capture,
-    run,
-    start_recording,
-    stop_recording,
-)
-from tests.kernel.test_accounting import mounted_ext4
+from tests.kernel.captures import Capture, read_capture
+from tests.kernel.conftest import LoopDevice, run, start_recording, stop_recording
+from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
 
