@@ -261,6 +261,8 @@ with Path({str(path)!r}).open("wb") as file:
 def extreme_machines() -> Iterator[tuple[str, Metadata]]:
     """Metadata as machines give them that have more, or less, than a reader takes."""
     base = described(table(3))
+    assert base.counts is not None
+    assert base.clock is not None
     (device,), (counted,) = base.devices, base.counts.devices
     names = [f"disk{number}" for number in range(20_000)]
     disks = tuple(replace(device, name=name) for name in names)
@@ -295,6 +297,7 @@ def test_what_a_machine_says_of_itself_is_read(tmp_path: Path, kind: str, given:
     assert len(data) <= MAX_METADATA_BYTES
     read = parse_metadata(data)
     assert read.counts is not None
+    assert given.counts is not None
     assert sum(row.recorded for row in read.counts.devices) == sum(
         row.recorded for row in given.counts.devices
     )
@@ -330,10 +333,12 @@ def test_what_has_no_ledger_is_written_and_made_smaller_all_the_same() -> None:
 
 def test_the_busiest_of_many_disks_are_kept() -> None:
     given = dict(extreme_machines())["many busy disks"]
+    assert given.counts is not None
     rows = list(given.counts.devices)
     rows[777] = replace(rows[777], recorded=10**6, device="nvme0n1")
     busiest = replace(given, counts=replace(given.counts, devices=tuple(rows)))
     read = parse_metadata(to_json(busiest))
+    assert read.counts is not None
     assert "nvme0n1" in {row.device for row in read.counts.devices}
     assert 500 < len(read.devices) < 20_000
     assert len({(row.layer, row.device, row.op) for row in read.counts.devices}) == len(
