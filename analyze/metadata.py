@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a capture says of itself: its metadata as dataclasses."""
+"""What a capture says of itself: its metadata as dataclasses, which are written and read."""
 
+# The recorder imports it before it drops its privileges: without Arrow, which starts threads.
 import json
 from dataclasses import dataclass, field
 
 from analyze.errors import IorecError
-from analyze.schema import FORMAT_VERSION
 from analyze.typed_json import EpochNs, FieldError, SignedInt, parse_object
 
+# Version history
+#   1  first version: one row per finished or in-flight I/O, metadata under the key `iorec`;
+#      later additions, null in captures without them: the columns from `bios` on
+#   2  an empty preflush (of an fsync) is `flush` without an offset, no longer a `write` of 0 bytes
+#      at 0; the device's own cache flush, which it causes, is `cache_flush`, no longer `flush`
+FORMAT_VERSION = 2
 MAX_METADATA_BYTES = 4 << 20
 
 
@@ -17,6 +23,15 @@ class ClockReading:
 
     monotonic_ns: int
     realtime_ns: int
+
+    @property
+    def offset_ns(self) -> int:
+        """What monotonic time lacks to wall-clock time."""
+        return self.realtime_ns - self.monotonic_ns
+
+    def time_at(self, monotonic_ns: int) -> EpochNs:
+        """The wall-clock time at another moment, by this reading."""
+        return EpochNs(monotonic_ns + self.offset_ns)
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ class Partition:
     size_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Device:
     """A block device as it was while recording."""
 
@@ -81,9 +96,9 @@ class Device:
     rotational: bool | None
     scheduler: str | None
     nr_requests: int | None
+    has_requests: bool | None = None  # False: it takes bios only
     partitions: tuple[Partition, ...]
     stands_on: tuple[str, ...]
-    has_requests: bool | None = None  # False: it takes bios only
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,7 @@ class Gap:
     cause: str = "ring_full"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeviceCounts:
     """The ledger of one device and diskstats group (read, write, discard, flush, other).
 
@@ -112,9 +127,10 @@ class DeviceCounts:
     filtered_bytes: int
     lost: int
     lost_bytes: int
+    missed: int = 0  # of `lost`, those whose completion was not seen
+    missed_bytes: int = 0
     began_before: int
     began_before_bytes: int
-    missed: int = 0  # of `lost`, those whose completion was not seen
 
 
 @dataclass(frozen=True)
@@ -145,9 +161,9 @@ class LayerCounts:
     began_before: int
     continuations: int
     refused: int = 0
+    identity_lost: int = 0
     in_flight_at_stop: int
     lost: dict[str, int]
-    identity_lost: int = 0
 
     @property
     def lost_completions(self) -> int:
@@ -168,12 +184,14 @@ class Counts(LayerCounts):
     `layers` and `events` are empty in captures from before bios were recorded.
     """
 
-    merged: int
-    in_flight_at_start: int
-    gaps: tuple[Gap, ...]
-    devices: tuple[DeviceCounts, ...]
     layers: dict[str, LayerCounts] = field(default_factory=dict)
+    merged: int
+    requeued: int = 0
+    missed_events: int = 0  # merges, splits and requeues that no program took
+    in_flight_at_start: int
+    devices: tuple[DeviceCounts, ...]
     events: tuple[DeviceEvents, ...] = ()
+    gaps: tuple[Gap, ...]
 
     @property
     def by_layer(self) -> dict[str, LayerCounts]:

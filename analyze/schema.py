@@ -1,14 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The capture format: the columns of a row, their types and the version of the format."""
+"""The capture format: the columns of a row and their types."""
 
 import pyarrow as pa
-
-# Version history
-#   1  first version: one row per finished or in-flight I/O, metadata under the key `iorec`;
-#      later additions, null in captures without them: the columns from `bios` on
-#   2  an empty preflush (of an fsync) is `flush` without an offset, no longer a `write` of 0 bytes
-#      at 0; the device's own cache flush, which it causes, is `cache_flush`, no longer `flush`
-FORMAT_VERSION = 2
 
 METADATA_KEY = b"iorec"
 

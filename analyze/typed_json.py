@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Turns JSON objects from strangers into frozen dataclasses, checking every field's type."""
+"""Frozen dataclasses as JSON: written, and read from strangers with every field's type checked."""
 
 import functools
+import json
 import re
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
+
+from analyze.units import format_rfc3339
 
 T = TypeVar("T")
 
@@ -32,6 +36,35 @@ class SignedInt(int):
 
 class FieldError(ValueError):
     """Says which field is wrong, and how."""
+
+
+def dump_object(value: Any) -> bytes:
+    """The dataclass as compact JSON that `parse_object` takes, its fields in their order."""
+    # Looking for circles, which frozen dataclasses cannot have, would take a fifth more time.
+    text = json.dumps(value, default=json_value, check_circular=False, separators=(",", ":"))
+    return text.encode()
+
+
+def json_value(value: Any) -> Any:
+    """What stands in JSON for a dataclass or path: the `default` of json.dumps.
+
+    No copies are made of what json.dumps writes by itself: of thousands of devices they would take
+    longer than the text.
+    """
+    if isinstance(value, Path):
+        return str(value)
+    written = vars(value)
+    times = _time_fields(value.__class__)
+    if not times:
+        return written
+    return written | {n: format_rfc3339(written[n]) for n in times if written[n] is not None}
+
+
+@functools.cache
+def _time_fields(cls: type) -> list[str]:
+    """Those of EpochNs, or of EpochNs | None."""
+    hints = field_types(cls).items()
+    return [name for name, hint in hints if EpochNs in (hint, *typing.get_args(hint))]
 
 
 def parse_object(cls: type[T], value: dict[str, Any], path: str = "") -> T:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
-from analyze.metadata import Device, Filters, Metadata
+from analyze.metadata import FORMAT_VERSION, Device, Filters, Metadata
 from analyze.row_query import RowSource, rows_query
-from analyze.schema import FORMAT_VERSION
 from analyze.typed_json import EpochNs
 
 _MOST_DEVICES = 10_000
@@ -51,4 +50,13 @@ def describe_rows(connection: DuckDBPyConnection, path: Path) -> Metadata:
 
 
 def _device(name: str, *, has_requests: bool) -> Device:
-    return Device(name, 0, 0, None, None, None, None, None, None, (), (), has_requests)
+    return Device(
+        name=name,
+        major=0,
+        minor=0,
+        **dict.fromkeys(("model", "size_bytes", "logical_block_size", "rotational", "scheduler")),
+        nr_requests=None,
+        has_requests=has_requests,
+        partitions=(),
+        stands_on=(),
+    )

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Words the lines that record prints before it ends."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from analyze.metadata import Filters
 from analyze.units import format_counted, format_duration
 from iorec.host.devices import disk_of_file
 from iorec.record.filters import filter_options
-from iorec.record.settings import Filters, Settings
+from iorec.record.settings import Settings
 from iorec.store.folder import leftover_spools
 
 
@@ -28,7 +28,7 @@ def format_start(settings: Settings, *, has_trace: bool) -> str:
     return line
 
 
-def format_unmatched(filters: Mapping[str, Any], rows: int, filtered: int) -> str:
+def format_unmatched(filters: Filters, rows: int, filtered: int) -> str:
     """What to warn of if there were I/Os, but none that the filters let through; else nothing."""
     options = filter_options(filters)
     if rows or not filtered or not options:

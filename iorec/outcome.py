@@ -4,11 +4,9 @@
 To be imported when privileges are dropped: the analysis starts threads, and each would keep them.
 """
 
-import json
 from dataclasses import dataclass
 
-from analyze.completeness import Completeness, make_completeness_of
-from analyze.metadata import parse_metadata
+from analyze.completeness import make_completeness_of
 from analyze.units import format_bytes, format_count, format_duration
 from analyze.verdict import advise, format_completeness, format_recorded
 from iorec.messages import format_unmatched
@@ -17,10 +15,11 @@ from iorec.store.result import Result
 
 def format_end(result: Result) -> str:
     """What was recorded, what was lost, and the next command; no data move in a discard."""
-    completeness = _check(result)
-    duration = format_duration(result.metadata["duration_s"] * 1e9)
-    entries = result.metadata["counts"]["devices"]
-    size = sum(entry["recorded_bytes"] for entry in entries if entry["op"] != "discard")
+    metadata = result.metadata
+    completeness = make_completeness_of(metadata)
+    duration = format_duration(metadata.duration_s * 1e9)
+    entries = metadata.counts.devices if metadata.counts else ()
+    size = sum(entry.recorded_bytes for entry in entries if entry.op != "discard")
     return "\n".join(
         (
             f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"
@@ -43,23 +42,19 @@ class Verdict:
 
 def verdict(result: Result) -> Verdict:
     """Judges whether the capture, and those before it, hold every I/O asked for, and why not."""
-    completeness = _check(result)
+    completeness, counts = make_completeness_of(result.metadata), result.metadata.counts
     message, advice = format_completeness(completeness), advise(completeness)
     warnings = [*result.earlier]
     if not completeness.is_complete:
         warnings += [message, *advice]
     elif result.earlier:
         message = result.earlier[-1]
-    counts = result.metadata["counts"]
-    rows = counts["recorded"] + counts["in_flight_at_stop"]
-    warnings.append(format_unmatched(result.metadata["filters"], rows, counts["filtered"]))
+    if counts is not None:
+        rows = counts.recorded + counts.in_flight_at_stop
+        warnings.append(format_unmatched(result.metadata.filters, rows, counts.filtered))
     return Verdict(
         is_complete=bool(completeness.is_complete) and not result.earlier,
         message=message,
         warnings=tuple(f"warning: {line}" for line in warnings if line),
         hint=advice[0] if advice else "see what iorec report says of it",
     )
-
-
-def _check(result: Result) -> Completeness:
-    return make_completeness_of(parse_metadata(json.dumps(result.metadata).encode()))

@@ -8,11 +8,12 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from analyze.metadata import Filters
 from analyze.units import format_bytes, format_count
 from iorec.messages import format_unmatched
 from iorec.record.filters import filter_options
 from iorec.record.progress import State
-from iorec.record.settings import Filters, Limits
+from iorec.record.settings import Limits
 
 _PATIENCE_S = 5.0
 
@@ -26,8 +27,8 @@ class StatusLine:
 
     def __init__(self, limits: Limits, filters: Filters, *, is_quiet: bool) -> None:
         self._limits = limits
-        self._filters = filters.as_metadata()
-        self._awaits_match = bool(filter_options(self._filters))
+        self._filters = filters
+        self._awaits_match = bool(filter_options(filters))
         console = Console(stderr=True)
         has_end = limits.duration_ns is not None or limits.count is not None
         columns = (BarColumn(20), TextColumn("{task.description}"))

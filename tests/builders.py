@@ -3,7 +3,8 @@
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,20 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from analyze.schema import FORMAT_VERSION, LOSS_CAUSES, METADATA_KEY, SCHEMA
+from analyze.metadata import (
+    FORMAT_VERSION,
+    Clock,
+    ClockReading,
+    Counts,
+    Device,
+    DeviceCounts,
+    Diskstats,
+    Filters,
+    Metadata,
+    Recorder,
+)
+from analyze.schema import LOSS_CAUSES, METADATA_KEY, SCHEMA
+from analyze.typed_json import EpochNs, dump_object
 
 START_NS = 1_795_293_167_000_000_000  # 2026-11-21 20:32:47 UTC
 SECOND_NS = 1_000_000_000
@@ -77,108 +91,96 @@ def mixed_table(count: int, seed: int = 1, seconds: float = 10.0) -> pa.Table:
     )
 
 
-def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
-    """The metadata of a recording that lost nothing; `overrides` are merged in, dicts deeply."""
+def described(rows: pa.Table) -> Metadata:
+    """The metadata of a recording that lost nothing."""
     stop_ns = max(pc.max(rows["time"]).value + 1 if len(rows) else 0, START_NS + SECOND_NS)
     devices = sorted(set(rows["device"].drop_null().to_pylist()))
-    ledger = [entry for device in devices for entry in _ledger_entries(rows, device)]
+    ledger = tuple(entry for device in devices for entry in _ledger_entries(rows, device))
     in_flight = rows["latency_ns"].null_count
     recorded = len(rows) - in_flight
-    base: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "iorec_version": "0.1.0",
-        "hostname": "db1",
-        "kernel": "6.18.44",
-        "machine": "x86_64",
-        "cpus": 2,
-        "command": ["iorec", "record", "-o", "run.parquet"],
-        "workload": None,
-        "started_at": rfc3339(START_NS),
-        "stopped_at": rfc3339(stop_ns),
-        "duration_s": (stop_ns - START_NS) / SECOND_NS,
-        "clock": {
-            "start": {"monotonic_ns": SECOND_NS, "realtime_ns": START_NS},
-            "stop": {"monotonic_ns": SECOND_NS + stop_ns - START_NS, "realtime_ns": stop_ns},
-            "steps": [],
-        },
-        "filters": {
-            **{name: [] for name in ("device", "pid", "comm", "cgroup", "op")},
-            "min_latency_ns": None,
-            "include_self": False,
-            "resolved_device": [],
-        },
-        "layers": sorted(set(rows["layer"].to_pylist())) or ["request"],
-        "devices": [_device(number, name) for number, name in enumerate(devices)],
-        "counts": {
-            "completions": recorded,
-            "recorded": recorded,
-            "filtered": 0,
-            "began_before": 0,
-            "continuations": 0,
-            "refused": 0,
-            "identity_lost": 0,
-            "merged": 0,
-            "in_flight_at_start": 0,
-            "in_flight_at_stop": in_flight,
-            "lost": dict.fromkeys(LOSS_CAUSES, 0),
-            "gaps": [],
-            "devices": ledger,
-            "layers": {},
-            "events": [],
-        },
-        "diskstats": {
+    return Metadata(
+        format_version=FORMAT_VERSION,
+        iorec_version="0.1.0",
+        hostname="db1",
+        kernel="6.18.44",
+        machine="x86_64",
+        cpus=2,
+        command=("iorec", "record", "-o", "run.parquet"),
+        workload=None,
+        started_at=EpochNs(START_NS),
+        stopped_at=EpochNs(stop_ns),
+        duration_s=(stop_ns - START_NS) / SECOND_NS,
+        clock=Clock(
+            ClockReading(SECOND_NS, START_NS),
+            ClockReading(SECOND_NS + stop_ns - START_NS, stop_ns),
+            steps=(),
+        ),
+        filters=Filters((), (), (), (), (), None, include_self=False),
+        layers=tuple(sorted(set(rows["layer"].to_pylist()))) or ("request",),
+        devices=tuple(_device(number, name) for number, name in enumerate(devices)),
+        counts=Counts(
+            completions=recorded,
+            recorded=recorded,
+            filtered=0,
+            began_before=0,
+            continuations=0,
+            merged=0,
+            in_flight_at_start=0,
+            in_flight_at_stop=in_flight,
+            lost=dict.fromkeys(LOSS_CAUSES, 0),
+            gaps=(),
+            devices=ledger,
+        ),
+        diskstats={
             device: {group: _diskstats(ledger, device, group) for group in _DISKSTATS_GROUPS}
             for device in devices
         },
-        "recorder": {
-            "cpu_user_s": 0.25,
-            "cpu_system_s": 0.125,
-            "peak_memory_bytes": 120 << 20,
-            "buffer_bytes": 16 << 20,
-        },
-        "complete": True,
-        "boot_id": None,
-        "notes": [],
-    }
-    return _merged(base, overrides)
+        recorder=Recorder(0.25, 0.125, 120 << 20, 16 << 20),
+        complete=True,
+    )
+
+
+def metadata(rows: pa.Table, **overrides: Any) -> dict[str, Any]:
+    """The same as a JSON object, right or wrong; `overrides` are merged in, dicts deeply."""
+    return _merged(json.loads(dump_object(described(rows))), overrides)
 
 
 def write_capture(path: Path, rows: pa.Table | None = None, **overrides: Any) -> Path:
     """Writes `rows` (by default 1,009 mixed ones) to a .parquet, .csv or .csv.gz capture."""
     rows = mixed_table(1009) if rows is None else rows
-    described = json.dumps(metadata(rows, **overrides)).encode()
+    document = json.dumps(metadata(rows, **overrides)).encode()
     if path.suffix == ".parquet":
-        write_parquet(path, rows, described)
+        write_parquet(path, rows, document)
     else:
         _write_csv(path, rows)
-        path.with_name(path.name.split(".csv")[0] + ".meta.json").write_bytes(described)
+        path.with_name(path.name.split(".csv")[0] + ".meta.json").write_bytes(document)
     return path
 
 
-def write_parquet(path: Path, rows: pa.Table, described: bytes | None) -> Path:
+def write_parquet(path: Path, rows: pa.Table, document: bytes | None) -> Path:
     """Writes any table with any bytes as its metadata, or none; row groups of 256 Ki rows."""
     with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
         writer.write_table(rows, row_group_size=1 << 18)
-        if described is not None:
-            writer.add_key_value_metadata({METADATA_KEY: described})
+        if document is not None:
+            writer.add_key_value_metadata({METADATA_KEY: document})
     return path
 
 
 def write_spool(
     path: Path,
     batches: Sequence[pa.RecordBatch],
-    described: bytes | None = None,
+    document: bytes | None = None,
     compression: str | None = "zstd",
 ) -> Path:
     """Writes any batches to an Arrow stream, as the recorder does; without its end."""
     rows = table(len(batches) or 1)
-    described = described or json.dumps(metadata(rows, complete=False)).encode()
+    document = document or dump_object(replace(described(rows), complete=False))
     schema = batches[0].schema if batches else SCHEMA
     options = pa.ipc.IpcWriteOptions(compression=compression, emit_dictionary_deltas=True)
     with path.open("wb") as file:
         writer = pa.ipc.new_stream(file, schema, options=options)
         for batch in batches:
-            writer.write_batch(batch, {METADATA_KEY: described})
+            writer.write_batch(batch, {METADATA_KEY: document})
     return path
 
 
@@ -196,33 +198,28 @@ def _column(field: pa.Field, values: Any, count: int) -> pa.Array:
     return pa.array(values).cast(field.type)
 
 
-def _ledger_entries(rows: pa.Table, device: str) -> list[dict[str, Any]]:
+def _ledger_entries(rows: pa.Table, device: str) -> Iterator[DeviceCounts]:
     done = rows.filter(pc.and_(pc.equal(rows["device"], device), pc.is_valid(rows["latency_ns"])))
     groups = [_diskstats_group(op) for op in done["op"].to_pylist()]
-    entries = []
     for layer in sorted(set(done["layer"].to_pylist())):
         for group in sorted(set(groups)):
             mask = pc.and_(
                 pc.equal(done["layer"], layer), pa.array([name == group for name in groups])
             )
             found = done.filter(mask)
-            zeros = {
-                f"{kind}{unit}": 0
-                for kind in ("filtered", "lost", "began_before")
-                for unit in ("", "_bytes")
-            }
-            entries.append(
-                {
-                    "layer": layer,
-                    "device": device,
-                    "op": group,
-                    "recorded": len(found),
-                    "recorded_bytes": pc.sum(found["bytes"]).as_py() or 0,
-                    **zeros,
-                    "missed": 0,
-                }
+            yield DeviceCounts(
+                layer=layer,
+                device=device,
+                op=group,
+                recorded=len(found),
+                recorded_bytes=pc.sum(found["bytes"]).as_py() or 0,
+                filtered=0,
+                filtered_bytes=0,
+                lost=0,
+                lost_bytes=0,
+                began_before=0,
+                began_before_bytes=0,
             )
-    return entries
 
 
 def _diskstats_group(op: str) -> str:
@@ -230,35 +227,34 @@ def _diskstats_group(op: str) -> str:
     return groups.get(op, "write")
 
 
-def _diskstats(ledger: list[dict[str, Any]], device: str, group: str) -> dict[str, int]:
+def _diskstats(ledger: Sequence[DeviceCounts], device: str, group: str) -> Diskstats:
     found = [
         entry
         for entry in ledger
-        if (entry["layer"], entry["device"], entry["op"]) == ("request", device, group)
+        if (entry.layer, entry.device, entry.op) == ("request", device, group)
     ]
-    return {
-        "ios": sum(entry["recorded"] for entry in found),
-        "bytes": sum(entry["recorded_bytes"] for entry in found),
-        "edge_ios": 0,
-        "edge_bytes": 0,
-    }
+    return Diskstats(
+        ios=sum(entry.recorded for entry in found),
+        bytes=sum(entry.recorded_bytes for entry in found),
+        edge_ios=0,
+        edge_bytes=0,
+    )
 
 
-def _device(number: int, name: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "major": 259,
-        "minor": number,
-        "model": None,
-        "size_bytes": 1 << 30,
-        "logical_block_size": 512,
-        "rotational": False,
-        "scheduler": "none",
-        "nr_requests": 128,
-        "partitions": [],
-        "stands_on": [],
-        "has_requests": None,
-    }
+def _device(number: int, name: str) -> Device:
+    return Device(
+        name=name,
+        major=259,
+        minor=number,
+        model=None,
+        size_bytes=1 << 30,
+        logical_block_size=512,
+        rotational=False,
+        scheduler="none",
+        nr_requests=128,
+        partitions=(),
+        stands_on=(),
+    )
 
 
 def _merged(base: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,13 +110,14 @@ def record(
     I/O is submitted; each may be repeated.
     """
     from analyze.errors import IorecError
+    from analyze.metadata import Filters
     from analyze.units import parse_duration_ns, parse_size_bytes
     from iorec import __version__
     from iorec.host.privileges import check_privileges
     from iorec.messages import format_start, format_warnings
     from iorec.record.filters import resolve_layers, with_resolved_devices
     from iorec.record.session import record_session
-    from iorec.record.settings import Filters, Limits, Settings, buffer_bytes
+    from iorec.record.settings import Limits, Settings, buffer_bytes
     from iorec.status import StatusLine
 
     duration_ns = parse_duration_ns(duration) if duration else None

@@ -3,25 +3,23 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
+from analyze.metadata import Device, Partition
 from iorec.host.devices import SECTOR_BYTES, disk_name
 from iorec.host.escape import escape_name
 from iorec.host.loops import disks_below
 
-Description = dict[str, Any]
-
 _LARGEST = 2**63 - 1
 
 
-def describe_devices() -> list[Description]:
+def describe_devices() -> list[Device]:
     """Every disk of the machine."""
     folders = sorted(Path("/sys/block").iterdir())
     described = (describe_device(folder, may_open=True) for folder in folders)
     return [found for found in described if found is not None]
 
 
-def describe_device(folder: Path, *, may_open: bool) -> Description | None:
+def describe_device(folder: Path, *, may_open: bool) -> Device | None:
     """The disk with that folder in sysfs; None if it is gone, or has no number.
 
     Who opens a disk may keep another from removing it just then.
@@ -35,33 +33,33 @@ def describe_device(folder: Path, *, may_open: bool) -> Description | None:
         return None
     schedulers = _text(folder / "queue/scheduler") or ""
     chosen = [word.strip("[]") for word in schedulers.split() if word.startswith("[")]
-    return {
-        "name": disk_name(folder.name),
-        "major": major,
-        "minor": minor,
-        "model": _text(folder / "device/model"),
-        "size_bytes": _number(folder / "size", SECTOR_BYTES),
-        "logical_block_size": _number(folder / "queue/logical_block_size"),
-        "rotational": _text(folder / "queue/rotational") == "1",
-        "scheduler": chosen[0] if chosen else None,
-        "nr_requests": _number(folder / "queue/nr_requests"),
-        "has_requests": (folder / "mq").exists(),
-        "partitions": _describe_partitions(folder),
-        "stands_on": _stands_on(folder, may_open=may_open),
-    }
+    return Device(
+        name=disk_name(folder.name),
+        major=major,
+        minor=minor,
+        model=_text(folder / "device/model"),
+        size_bytes=_number(folder / "size", SECTOR_BYTES),
+        logical_block_size=_number(folder / "queue/logical_block_size"),
+        rotational=_text(folder / "queue/rotational") == "1",
+        scheduler=chosen[0] if chosen else None,
+        nr_requests=_number(folder / "queue/nr_requests"),
+        has_requests=(folder / "mq").exists(),
+        partitions=_describe_partitions(folder),
+        stands_on=tuple(_stands_on(folder, may_open=may_open)),
+    )
 
 
-def gone_device(name: str, dev: int) -> Description:
+def gone_device(name: str, dev: int) -> Device:
     """What is known of a device that went before it could be described."""
-    return {
-        "name": name,
-        "major": dev >> 20,
-        "minor": dev & 0xFFFFF,
+    return Device(
+        name=name,
+        major=dev >> 20,
+        minor=dev & 0xFFFFF,
         **dict.fromkeys(("model", "size_bytes", "logical_block_size", "rotational", "scheduler")),
-        **dict.fromkeys(("nr_requests", "has_requests")),
-        "partitions": [],
-        "stands_on": [],
-    }
+        nr_requests=None,
+        partitions=(),
+        stands_on=(),
+    )
 
 
 def _stands_on(folder: Path, *, may_open: bool) -> list[str]:
@@ -70,22 +68,14 @@ def _stands_on(folder: Path, *, may_open: bool) -> list[str]:
     return sorted(disk_name(path.name) for path in folder.glob("slaves/*"))
 
 
-def _describe_partitions(folder: Path) -> list[Description]:
+def _describe_partitions(folder: Path) -> tuple[Partition, ...]:
     partitions = []
     for path in folder.glob("*/partition"):
-        places = [_number(path.parent / name, SECTOR_BYTES) for name in ("start", "size")]
+        start, size = (_number(path.parent / name, SECTOR_BYTES) for name in ("start", "size"))
         number = _number(path)
-        if number is None or None in places:
-            continue
-        partitions.append(
-            {
-                "name": disk_name(path.parent.name),
-                "number": number,
-                "start_bytes": places[0],
-                "size_bytes": places[1],
-            }
-        )
-    return sorted(partitions, key=lambda partition: int(partition["number"]))
+        if number is not None and start is not None and size is not None:
+            partitions.append(Partition(disk_name(path.parent.name), number, start, size))
+    return tuple(sorted(partitions, key=lambda partition: partition.number))
 
 
 def _text(path: Path) -> str | None:

@@ -5,6 +5,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from analyze.metadata import Diskstats
 from iorec.host.devices import SECTOR_BYTES, dev_of_numbers, disk_name
 
 # Positions in /sys/block/*/stat, which has the numbers of /proc/diskstats without a name among them
@@ -88,7 +89,7 @@ def _read_groups(folder: Path) -> dict[str, OpStats]:
     }
 
 
-def diskstats_delta(before: StatPair, after: StatPair) -> dict[str, dict[str, dict[str, int]]]:
+def diskstats_delta(before: StatPair, after: StatPair) -> dict[str, dict[str, Diskstats]]:
     """What diskstats counted between the outermost of four readings.
 
     The pairs are readings just before and just after the moment in which recording was switched on
@@ -108,12 +109,12 @@ def diskstats_delta(before: StatPair, after: StatPair) -> dict[str, dict[str, di
             if (grown := _grown([disk.groups.get(group) for disk in counters])) is not None
         }
         is_whole = len(groups) == len(counters[0].groups)
-        if is_whole and any(grown["ios"] for grown in groups.values()):
+        if is_whole and any(grown.ios for grown in groups.values()):
             delta[device] = groups
     return delta
 
 
-def _grown(values: list[OpStats | None]) -> dict[str, int] | None:
+def _grown(values: list[OpStats | None]) -> Diskstats | None:
     """None if they were not all read, or not one after the other."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
@@ -121,10 +122,12 @@ def _grown(values: list[OpStats | None]) -> dict[str, int] | None:
     ios, sizes = [value.ios for value in known], [value.bytes for value in known]
     if ios != sorted(ios) or sizes != sorted(sizes):
         return None
-    grown = {
-        "ios": ios[3] - ios[0],
-        "bytes": sizes[3] - sizes[0],
-        "edge_ios": ios[3] - ios[0] - (ios[2] - ios[1]),
-        "edge_bytes": sizes[3] - sizes[0] - (sizes[2] - sizes[1]),
-    }
-    return grown if max(grown.values()) <= _LARGEST else None
+    grown, grown_bytes = ios[3] - ios[0], sizes[3] - sizes[0]
+    if max(grown, grown_bytes) > _LARGEST:
+        return None
+    return Diskstats(
+        ios=grown,
+        bytes=grown_bytes,
+        edge_ios=grown - (ios[2] - ios[1]),
+        edge_bytes=grown_bytes - (sizes[2] - sizes[1]),
+    )

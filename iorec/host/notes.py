@@ -3,9 +3,10 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+
+from analyze.metadata import ClockReading, Note
 
 # Of each part of the recorder there are few different failures; a name in the message of each
 # would make them many.
@@ -15,7 +16,7 @@ _ANY_OTHER = "other failures"
 
 
 @dataclass
-class _Note:
+class _Failure:
     """How often the same thing went wrong, and in which span of monotonic time."""
 
     first_ns: int
@@ -27,7 +28,7 @@ class Notes:
     """What failed, by part of the recorder and cause; a recording never ends for it."""
 
     def __init__(self) -> None:
-        self._notes: dict[tuple[str, str], _Note] = {}
+        self._notes: dict[tuple[str, str], _Failure] = {}
 
     def add(self, what: str, message: str, first_ns: int | None = None, count: int = 1) -> None:
         """Notes a failure of now, or one that has lasted since `first_ns` (CLOCK_MONOTONIC)."""
@@ -37,7 +38,7 @@ class Notes:
         key = what, message[:_MOST_MESSAGE].encode(errors="backslashreplace").decode()
         if key not in self._notes and len(self._notes) >= _MOST_NOTES:
             key = what, _ANY_OTHER
-        note = self._notes.setdefault(key, _Note(first_ns, now_ns, 0))
+        note = self._notes.setdefault(key, _Failure(first_ns, now_ns, 0))
         note.first_ns = min(note.first_ns, first_ns)
         note.last_ns = now_ns
         note.count += count
@@ -50,16 +51,16 @@ class Notes:
         except Exception as error:
             self.add(what, str(error) or type(error).__name__)
 
-    def as_metadata(self, since_ns: int, time_at: Callable[[int], str]) -> list[dict[str, Any]]:
-        """The notes of a capture that began at `since_ns`, as its metadata lists them."""
-        return [
-            {
-                "what": what,
-                "message": message,
-                "first": time_at(max(note.first_ns, since_ns)),
-                "last": time_at(note.last_ns),
-                "count": note.count,
-            }
+    def since(self, start: ClockReading) -> tuple[Note, ...]:
+        """Those of a capture that began then."""
+        return tuple(
+            Note(
+                what,
+                message,
+                first=start.time_at(max(note.first_ns, start.monotonic_ns)),
+                last=start.time_at(note.last_ns),
+                count=note.count,
+            )
             for (what, message), note in self._notes.items()
-            if note.last_ns >= since_ns
-        ]
+            if note.last_ns >= start.monotonic_ns
+        )

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from iorec.host.device_inventory import Description, describe_device, describe_devices, gone_device
+from analyze.metadata import Device
+from iorec.host.device_inventory import describe_device, describe_devices, gone_device
 from iorec.host.devices import dev_of_numbers, disk_name, disk_of_dev, numbers_of_dev
 from iorec.host.loops import LoopFiles, loop_backing
 from iorec.host.notes import Notes
@@ -36,17 +37,16 @@ class DeviceWatch:
         self._checked: set[int] = set()
         self._unsure: dict[int, int] = {}
         self._renamed: set[int] = set()
-        self._listed: dict[str, Description] = {}
+        self._listed: dict[str, Device] = {}
         self._changed: dict[str, int] = {}
         self._looked_s = time.monotonic()
         self._loop_files: LoopFiles = {}
         with notes.guard(_PART):
             self._loop_files = loop_backing()
         with notes.guard(_PART):
-            for description in describe_devices():
-                self._listed[description["name"]] = description
-                dev = description["major"] << 20 | description["minor"]
-                self._learn(dev, description["name"])
+            for device in describe_devices():
+                self._listed[device.name] = device
+                self._learn(device.major << 20 | device.minor, device.name)
 
     def refresh(self) -> None:
         """Takes in what came and went; to be called before rows are named."""
@@ -100,9 +100,9 @@ class DeviceWatch:
         """The name for what was counted over the whole time: numbers if that were several disks."""
         return numbers_of_dev(dev) if dev in self._renamed else self.resolve(dev, 0)[0]
 
-    def described(self) -> list[Description]:
+    def described(self) -> tuple[Device, ...]:
         """Every disk there was, as it was last."""
-        return list(self._listed.values())
+        return tuple(self._listed.values())
 
     def _learn(self, dev: int, name: str) -> None:
         before = self._names.get(dev)
@@ -134,13 +134,12 @@ class DeviceWatch:
             if name not in self._listed:
                 self._list(gone_device(name, dev))
 
-    def _list(self, description: Description) -> None:
+    def _list(self, device: Device) -> None:
         """One that lost its size keeps the description it had: a loop device without its file."""
-        name = description["name"]
-        if name not in self._listed and len(self._listed) >= _MOST_LISTED:
+        if device.name not in self._listed and len(self._listed) >= _MOST_LISTED:
             self._notes.add(_PART, "more than the capture lists")
-        elif description["size_bytes"] or name not in self._listed:
-            self._listed[name] = description
+        elif device.size_bytes or device.name not in self._listed:
+            self._listed[device.name] = device
 
 
 def _partition_name(disk: str, partno: int) -> str:

@@ -3,12 +3,12 @@
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from analyze.errors import IorecError
+from analyze.metadata import Filters
 from analyze.units import format_duration
 from iorec.host.cgroups import cgroup_root
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
@@ -16,22 +16,21 @@ from iorec.kernel.layers import LAYER_NAMES, layers_of
 from iorec.kernel.names import KernelNames
 from iorec.kernel.plan import KernelFilter
 from iorec.record.filter_devices import device_key, resolve_device
-from iorec.record.settings import Filters
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 _MOST_DEVICES, _MOST_COMMS = 1024, 64  # of bpf/filter.c
 
 
-def filter_options(filters: Mapping[str, Any]) -> str:
-    """The options of filters as the metadata list them: `-d sda -c 'postgres*'`."""
-    min_latency_ns = filters["min_latency_ns"]
-    named = (
-        ("-d", filters["device"]),
-        ("-p", filters["pid"]),
-        ("-c", filters["comm"]),
-        ("--cgroup", filters["cgroup"]),
-        ("--op", filters["op"]),
-        ("--min-latency", [format_duration(min_latency_ns)] if min_latency_ns else []),
+def filter_options(filters: Filters) -> str:
+    """The options that ask for them: `-d sda -c 'postgres*'`."""
+    latency_ns = filters.min_latency_ns
+    named: tuple[tuple[str, Sequence[str | int]], ...] = (
+        ("-d", filters.device),
+        ("-p", filters.pid),
+        ("-c", filters.comm),
+        ("--cgroup", filters.cgroup),
+        ("--op", filters.op),
+        ("--min-latency", [format_duration(latency_ns)] if latency_ns else []),
     )
     return " ".join(f"{name} {shlex.quote(str(v))}" for name, values in named for v in values)
 

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from analyze.metadata import ClockReading, Gap
 from iorec.kernel.probes import Probes
 
 _MOST_SPANS = 1000
 _SHORTEST_PAUSE_NS = 10_000_000  # GAP_NS of bpf/ledger.c: nearer losses are one gap there too
 
 
-class Span(NamedTuple):
+class _Span(NamedTuple):
     """The first and the last ns of monotonic time at which I/Os were lost, and how many."""
 
     first_ns: int
@@ -23,47 +24,51 @@ class Span(NamedTuple):
 class Gaps:
     """The gaps since it was made, as many as a capture can hold: near ones become one."""
 
-    def __init__(self, probes: Probes) -> None:
+    def __init__(self, probes: Probes, clock: ClockReading) -> None:
         self._probes = probes
+        self._clock = clock
         self._read = probes.lanes["gaps"].copy()
         self._causes = {
             lane: "ring_full" if program.endswith("_complete") else "missed_completion"
             for program, lanes in probes.lanes_of.items()
             for lane in lanes
         }
-        self._ended: dict[str, list[Span]] = {cause: [] for cause in self._causes.values()}
+        self._ended: dict[str, list[_Span]] = {cause: [] for cause in self._causes.values()}
 
-    def read(self) -> dict[str, list[Span]]:
-        """All spans in time order, by the cause of loss.
+    def read(self) -> tuple[Gap, ...]:
+        """All of them, in time order of each cause of loss.
 
         To be called each second: the kernel keeps the newest ones of each lane.
         """
-        newest_spans: dict[str, list[Span]] = {cause: [] for cause in self._ended}
+        newest_spans: dict[str, list[_Span]] = {cause: [] for cause in self._ended}
         newest = self._probes.lanes["gaps"]
         for lane, cpu in np.argwhere(newest > self._read).tolist():
             last, rows = int(newest[lane, cpu]), self._probes.gaps[lane, cpu]
             cause = self._causes[lane]
             for number in range(max(int(self._read[lane, cpu]), last - len(rows)) + 1, last + 1):
                 row = rows[number % len(rows)]
-                span = Span(int(row["first_ns"]), int(row["last_ns"]), int(row["lost"]))
+                span = _Span(int(row["first_ns"]), int(row["last_ns"]), int(row["lost"]))
                 (self._ended if number < last else newest_spans)[cause].append(span)
             self._read[lane, cpu] = last - 1  # the newest one may still grow
         self._ended = {cause: _merge(spans) for cause, spans in self._ended.items()}
-        return {
-            cause: _merge([*spans, *newest_spans[cause]]) for cause, spans in self._ended.items()
-        }
+        time_at = self._clock.time_at
+        return tuple(
+            Gap(time_at(span.first_ns), time_at(span.last_ns), span.lost, cause)
+            for cause, spans in self._ended.items()
+            for span in _merge([*spans, *newest_spans[cause]])
+        )
 
 
-def _merge(spans: Iterable[Span]) -> list[Span]:
+def _merge(spans: Iterable[_Span]) -> list[_Span]:
     pause_ns = _SHORTEST_PAUSE_NS
     while True:
-        merged: list[Span] = []
+        merged: list[_Span] = []
         for first, last, lost in sorted(spans):
             if merged and first - merged[-1].last_ns < pause_ns:
                 before = merged.pop()
-                merged.append(Span(before.first_ns, max(before.last_ns, last), before.lost + lost))
+                merged.append(_Span(before.first_ns, max(before.last_ns, last), before.lost + lost))
             else:
-                merged.append(Span(first, last, lost))
+                merged.append(_Span(first, last, lost))
         if len(merged) <= _MOST_SPANS:
             return merged
         pause_ns *= 2

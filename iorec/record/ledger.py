@@ -3,21 +3,22 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.metadata import Counts, DeviceCounts, DeviceEvents, LayerCounts
 from iorec.kernel.layers import EVENT_COUNTERS, LAYER_NAMES, Layer, layers_of
 from iorec.kernel.names import KernelNames
 from iorec.kernel.probes import Probes
 from iorec.record.device_watch import DeviceWatch
-from iorec.record.gaps import Gaps, Span
+from iorec.record.gaps import Gaps
 from iorec.store.arrow import distinct
 
 _Place = tuple[str, int, int]  # layer, device number, op
-_PLACE_KEYS = ("layer", "device", "op")
+_NamedPlace = tuple[str, str, str]  # layer, device, diskstats group
 
 _EVENTS = ("merges", "splits", "requeues", "refused")
 # The kernel's name of a tally and the ledger's.
@@ -65,6 +66,14 @@ def take_snapshot(probes: Probes) -> Snapshot:
     )
 
 
+class _Rows(NamedTuple):
+    """What was counted at a place, as the capture's metadata hold it."""
+
+    sums: dict[str, int]
+    counts: DeviceCounts | None
+    events: DeviceEvents | None
+
+
 class Ledger:
     """The recorder's side of the account; `counts` joins it with the kernel's.
 
@@ -93,6 +102,7 @@ class Ledger:
         self._in_flight_at_start = in_flight_at_start
         self._carried = carried
         self._totals: dict[tuple[str, str], int] = defaultdict(int)
+        self._made: dict[_NamedPlace, _Rows] = {}
         self._by_place: dict[_Place, dict[str, int]] = defaultdict(lambda: defaultdict(int))
 
     def add(self, kind: str, records: NDArray[np.void], sign: int = 1) -> None:
@@ -119,31 +129,29 @@ class Ledger:
         for layer, count in rows.items():
             self._totals["identity_lost", layer] += sign * count
 
-    def counts(
-        self, now: Snapshot, in_flight_at_stop: Mapping[str, int] | None = None
-    ) -> dict[str, Any]:
-        """The ledger as the capture's metadata holds it: of each layer, and of all rows."""
+    def counts(self, now: Snapshot, in_flight_at_stop: Mapping[str, int] | None = None) -> Counts:
+        """The ledger as it stands: of each layer, of each device, and of all rows.
+
+        To be asked for each second: the kernel forgets gaps.
+        """
         layers = {
             layer.name: self._layer_counts(layer, now, (in_flight_at_stop or {}).get(layer.name, 0))
             for layer in layers_of(self._layers)
         }
-        by_place = self._sums_by_place(now)
-        return {
-            **_sum(list(layers.values())),
-            "layers": layers,
-            "merged": self._grown(now, ("rq_merge",), "events"),
-            "requeued": self._grown(now, ("rq_requeue",), "events"),
-            "missed_events": self._missed(now, EVENT_COUNTERS),
-            "in_flight_at_start": self._in_flight_at_start,
-            "devices": _entries(by_place, _COUNTED, _PLACE_KEYS),
-            "events": _entries(by_place, _EVENTS, ("device", "op")),
-        }
+        rows = [self._rows(*found) for found in sorted(self._sums_by_place(now).items())]
+        return Counts(
+            **_sum([vars(layer) for layer in layers.values()]),
+            layers=layers,
+            merged=self._grown(now, ("rq_merge",), "events"),
+            requeued=self._grown(now, ("rq_requeue",), "events"),
+            missed_events=self._missed(now, EVENT_COUNTERS),
+            in_flight_at_start=self._in_flight_at_start,
+            devices=tuple(row.counts for row in rows if row.counts is not None),
+            events=tuple(row.events for row in rows if row.events is not None),
+            gaps=self._gaps.read(),
+        )
 
-    def gaps(self) -> dict[str, list[Span]]:
-        """The spans in which I/Os were lost, by cause."""
-        return self._gaps.read()
-
-    def _layer_counts(self, layer: Layer, now: Snapshot, in_flight_at_stop: int) -> dict[str, Any]:
+    def _layer_counts(self, layer: Layer, now: Snapshot, in_flight_at_stop: int) -> LayerCounts:
         """A completion without a slot began before the recording, unless its start is known to have
         been missed: the table was full, or the kernel skipped the program.
         """
@@ -156,23 +164,23 @@ class Ledger:
         missed_start = min(unmatched - table_full, self._missed(now, (layer.start,)))
         stale = self._grown(now, layer.claiming, "stale")
         seen_over = self._totals["missed_completion", layer.name]
-        return {
-            "completions": completed("runs") + self._carried.get(layer.name, 0),
-            "recorded": self._totals["recorded", layer.name],
-            "filtered": completed("filtered") + self._totals["filtered", layer.name],
-            "began_before": unmatched - table_full - missed_start,
-            "continuations": completed("continuations"),
-            "refused": completed("refused"),
-            "identity_lost": self._totals["identity_lost", layer.name],
-            "in_flight_at_stop": in_flight_at_stop,
-            "lost": {
+        return LayerCounts(
+            completions=completed("runs") + self._carried.get(layer.name, 0),
+            recorded=self._totals["recorded", layer.name],
+            filtered=completed("filtered") + self._totals["filtered", layer.name],
+            began_before=unmatched - table_full - missed_start,
+            continuations=completed("continuations"),
+            refused=completed("refused"),
+            identity_lost=self._totals["identity_lost", layer.name],
+            in_flight_at_stop=in_flight_at_stop,
+            lost={
                 "ring_full": completed("ring_full"),
                 "table_full": table_full,
                 "missed_start": missed_start,
                 "missed_completion": max(stale + seen_over, self._missed(now, layer.complete)),
                 "spool_failed": self._totals["spool_failed", layer.name],
             },
-        }
+        )
 
     def _missed(self, now: Snapshot, programs: Sequence[str]) -> int:
         """Events that no copy of these programs took."""
@@ -184,15 +192,21 @@ class Ledger:
         lanes = [lane for program in programs for lane in self._lanes_of.get(program, ())]
         return int((now.lanes[lanes][name] - self._start.lanes[lanes][name]).sum())
 
-    def _sums_by_place(self, now: Snapshot) -> dict[tuple[str, str, str], dict[str, int]]:
-        """By layer, device and diskstats group."""
-        sums: dict[tuple[str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    def _sums_by_place(self, now: Snapshot) -> dict[_NamedPlace, dict[str, int]]:
+        sums: dict[_NamedPlace, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for (layer, dev, op), counted in [*self._by_place.items(), *self._kernel_tallies(now)]:
             name = self._devices.account_name(dev)
             place = sums[layer, name or "", diskstats_group(self._names.op(op))]
             for kind, count in counted.items():
                 place[kind] += count
         return sums
+
+    def _rows(self, place: _NamedPlace, sums: dict[str, int]) -> _Rows:
+        """Those of before if nothing has changed: most of thousands of devices are idle."""
+        made = self._made.get(place)
+        if made is None or made.sums != sums:
+            made = self._made[place] = _make_rows(place, sums)
+        return made
 
     def _kernel_tallies(self, now: Snapshot) -> Iterator[tuple[_Place, dict[str, int]]]:
         is_used = now.tallies["key"] != 0
@@ -214,6 +228,18 @@ def _place(key: int) -> _Place:
     return LAYER_NAMES[key >> 40], key >> 8 & 0xFFFFFFFF, key & 0xFF
 
 
+def _make_rows(place: _NamedPlace, sums: dict[str, int]) -> _Rows:
+    """None for what counted nothing."""
+    layer, device, op = place
+    counts = events = None
+    if any(map(sums.get, _COUNTED)):
+        counted = {column: sums.get(column, 0) for column in _COUNTED}
+        counts = DeviceCounts(layer=layer, device=device or None, op=op, **counted)
+    if any(map(sums.get, _EVENTS)):
+        events = DeviceEvents(device or None, op, *(sums.get(event, 0) for event in _EVENTS))
+    return _Rows(sums, counts, events)
+
+
 def _sum(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Adds up equal dictionaries of numbers."""
     return {
@@ -224,32 +250,15 @@ def _sum(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _entries(
-    by_place: Mapping[tuple[str, str, str], Mapping[str, int]],
-    columns: Sequence[str],
-    keys: Sequence[str],
-) -> list[dict[str, Any]]:
-    """The places where one of the columns counted something."""
-    return [
-        {
-            **{
-                key: value or None
-                for key, value in zip(_PLACE_KEYS, place, strict=True)
-                if key in keys
-            },
-            **{column: counted.get(column, 0) for column in columns},
-        }
-        for place, counted in sorted(by_place.items())
-        if any(counted.get(column, 0) for column in columns)
-    ]
+def without_pending(counts: Counts) -> tuple[Counts, dict[str, int]]:
+    """Leaves out the completions that are reported, but neither drained nor booked otherwise.
 
-
-def pending_completions(counts: dict[str, Any]) -> dict[str, int]:
-    """Completions of each layer that are reported, but neither drained nor booked otherwise."""
-    booked = ("recorded", "filtered", "began_before", "continuations", "refused")
-    pending = {}
-    for name, layer in counts["layers"].items():
-        lost = layer["lost"]
-        accounted = sum(layer[kind] for kind in booked) + sum(lost.values())
-        pending[name] = int(layer["completions"] - accounted + lost["missed_completion"])
-    return pending
+    Returns how many these are of each layer, too.
+    """
+    pending = {name: layer.unaccounted for name, layer in counts.layers.items()}
+    layers = {
+        name: replace(layer, completions=layer.completions - pending[name])
+        for name, layer in counts.layers.items()
+    }
+    completions = counts.completions - sum(pending.values())
+    return replace(counts, completions=completions, layers=layers), pending

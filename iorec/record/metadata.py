@@ -1,91 +1,118 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Builds the metadata that makes a capture explain itself."""
+"""Builds the metadata that make a capture explain itself."""
 
 import os
 import platform
 import resource
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from analyze.schema import FORMAT_VERSION
-from iorec.host.clock import ClockPair, format_time
-from iorec.host.device_inventory import Description
+from analyze.metadata import (
+    FORMAT_VERSION,
+    Clock,
+    ClockReading,
+    Counts,
+    Device,
+    Filters,
+    Metadata,
+    Recorder,
+    Workload,
+)
 from iorec.host.diskstats import StatPair, diskstats_delta
 from iorec.host.escape import escape_name
 from iorec.host.notes import Notes
-from iorec.record.gaps import Span
-from iorec.record.settings import Filters
-from iorec.store.metadata_json import Metadata
+from iorec.record.settings import Settings
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known before the recording starts."""
+def begin_metadata(settings: Settings, start: ClockReading) -> Metadata:
+    """What is known of a capture when its recording begins."""
+    started_at = start.time_at(start.monotonic_ns)
+    return Metadata(
+        format_version=FORMAT_VERSION,
+        iorec_version=settings.version,
+        hostname=_as_text([platform.node()])[0],
+        kernel=platform.release(),
+        machine=platform.machine(),
+        cpus=os.cpu_count() or 1,
+        command=_as_text(settings.command),
+        workload=Workload(_as_text(settings.workload), None) if settings.workload else None,
+        started_at=started_at,
+        stopped_at=started_at,
+        duration_s=0.0,
+        clock=Clock(start, start, ()),
+        filters=_filters(settings.filters),
+        layers=settings.layers,
+        devices=(),
+        counts=None,
+        diskstats={},
+        recorder=None,
+        complete=False,
+        boot_id=_boot_id(),
+    )
 
-    iorec_version: str
-    command: tuple[str, ...]
-    workload: tuple[str, ...]
-    layers: tuple[str, ...]
-    filters: Filters
-    buffer_bytes: int
 
-
-def build_metadata(
-    facts: Facts,
-    clocks: tuple[ClockPair, ClockPair],
-    clock_steps: list[tuple[int, int]],
-    counts: dict[str, Any],
-    gaps: Mapping[str, Sequence[Span]],
-    stats: tuple[StatPair, StatPair] | None,
-    exit_status: int | None,
-    devices: list[Description],
+def continue_metadata(
+    first: Metadata,
+    clock: Clock,
+    counts: Counts,
+    devices: tuple[Device, ...],
     notes: Notes,
+    buffer_bytes: int,
 ) -> Metadata:
-    """The JSON object that the capture format describes, as things stand now.
+    """The same as things stand now, at the stop of `clock`, if nothing else comes."""
+    start, now = clock.start, clock.stop
+    return replace(
+        first,
+        stopped_at=start.time_at(now.monotonic_ns),
+        duration_s=(now.monotonic_ns - start.monotonic_ns) / 1e9,
+        clock=clock,
+        devices=devices,
+        counts=counts,
+        recorder=_recorder(buffer_bytes, notes),
+        notes=notes.since(start),
+    )
 
-    `clocks` are those of the start and of now; `clock_steps` and `gaps` as the recorder and the
-    ledger keep them. `stats` are the readings of diskstats around the start and the stop; without
-    them the recording is not complete.
+
+def end_metadata(
+    last: Metadata, stats: tuple[StatPair, StatPair], exit_status: int | None
+) -> Metadata:
+    """The same of a recording that ended in order.
+
+    `stats` are the readings of diskstats around the start and the stop.
     """
-    start, now = clocks
-    duration_ns = now.monotonic_ns - start.monotonic_ns
+    return replace(
+        last,
+        workload=last.workload and replace(last.workload, exit_status=exit_status),
+        diskstats=diskstats_delta(*stats),
+        complete=True,
+    )
 
-    def time_at(monotonic_ns: int) -> str:
-        return format_time(monotonic_ns + start.offset_ns)
 
-    workload = {"argv": _as_text(facts.workload), "exit_status": exit_status}
-    counts["gaps"] = [
-        {"start": time_at(span.first_ns), "stop": time_at(span.last_ns), "lost": span.lost}
-        | {"cause": cause}
-        for cause, spans in gaps.items()
-        for span in spans
-    ]
-    steps = [{"time": time_at(moment), "step_ns": step} for moment, step in clock_steps]
-    return {
-        "format_version": FORMAT_VERSION,
-        "iorec_version": facts.iorec_version,
-        "hostname": _as_text(platform.node()),
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count() or 1,
-        "command": _as_text(facts.command),
-        "workload": workload if facts.workload else None,
-        "started_at": time_at(start.monotonic_ns),
-        "stopped_at": time_at(now.monotonic_ns),
-        "duration_s": duration_ns / 1e9,
-        "clock": {"start": asdict(start), "stop": asdict(now), "steps": steps},
-        "filters": _as_text(facts.filters.as_metadata()),
-        "layers": list(facts.layers),
-        "devices": devices,
-        "counts": counts,
-        "diskstats": diskstats_delta(*stats) if stats else {},
-        "recorder": _recorder(facts, notes),
-        "complete": stats is not None,
-        "boot_id": _boot_id(),
-        "notes": notes.as_metadata(start.monotonic_ns, time_at),
-    }
+def _as_text(values: Iterable[str]) -> tuple[str, ...]:
+    """The same, with bytes that are not UTF-8 escaped, which Python has as surrogates."""
+    return tuple(value if value.isascii() else escape_name(os.fsencode(value)) for value in values)
+
+
+def _filters(filters: Filters) -> Filters:
+    return replace(
+        filters,
+        device=_as_text(filters.device),
+        comm=_as_text(filters.comm),
+        cgroup=_as_text(filters.cgroup),
+        op=_as_text(filters.op),
+        resolved_device=_as_text(filters.resolved_device),
+    )
+
+
+def _recorder(buffer_bytes: int, notes: Notes) -> Recorder:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    # Not ru_maxrss: that includes what the process was before its exec.
+    peak_kib = 0
+    with notes.guard("memory of the recorder"):
+        status = Path("/proc/self/status").read_text()
+        peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+    return Recorder(usage.ru_utime, usage.ru_stime, peak_kib * 1024, buffer_bytes)
 
 
 def _boot_id() -> str | None:
@@ -94,29 +121,3 @@ def _boot_id() -> str | None:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
-
-
-def _as_text(value: Any) -> Any:
-    """The same, with bytes that are not UTF-8 escaped, which Python has as surrogates."""
-    if isinstance(value, str):
-        return value if value.isascii() else escape_name(os.fsencode(value))
-    if isinstance(value, list | tuple):
-        return [_as_text(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _as_text(item) for key, item in value.items()}
-    return value
-
-
-def _recorder(facts: Facts, notes: Notes) -> dict[str, Any]:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    # Not ru_maxrss: that includes what the process was before its exec.
-    peak_kib = 0
-    with notes.guard("memory of the recorder"):
-        status = Path("/proc/self/status").read_text()
-        peak_kib = int(status.partition("VmHWM:")[2].split()[0])
-    return {
-        "cpu_user_s": usage.ru_utime,
-        "cpu_system_s": usage.ru_stime,
-        "peak_memory_bytes": peak_kib * 1024,
-        "buffer_bytes": facts.buffer_bytes,
-    }

@@ -4,15 +4,17 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from analyze.errors import IorecError
+from analyze.metadata import Clock, ClockReading, ClockStep, Counts, Metadata
+from analyze.typed_json import SignedInt
 from iorec.host.cgroups import CgroupNames
-from iorec.host.clock import ClockPair, read_clocks, step_between
+from iorec.host.clock import read_clocks, step_between
 from iorec.host.devices import read_in_flight
 from iorec.host.diskstats import DiskStats, StatPair, read_diskstats, read_idle_disks
 from iorec.host.signals import SignalWaiter
@@ -22,12 +24,11 @@ from iorec.kernel.probes import Probes
 from iorec.record.files import Files
 from iorec.record.gaps import Gaps
 from iorec.record.identities import Identities, keys_of
-from iorec.record.ledger import Ledger, Snapshot, pending_completions, take_snapshot
-from iorec.record.metadata import Facts, build_metadata
+from iorec.record.ledger import Ledger, Snapshot, take_snapshot, without_pending
+from iorec.record.metadata import begin_metadata, continue_metadata, end_metadata
 from iorec.record.prepared import Prepared
 from iorec.record.progress import State
 from iorec.record.rows import RowBuilder, busy_slots, in_flight_records
-from iorec.store.metadata_json import Metadata
 from iorec.store.spool import Batch
 
 _CHECKPOINT_S = 1.0
@@ -77,18 +78,12 @@ class Recorder:
         self._workload = prepared.workload
         self._progress = prepared.progress
         self._limits = settings.limits
-        self._facts = Facts(
-            settings.version,
-            settings.command,
-            settings.workload,
-            settings.layers,
-            settings.filters,
-            settings.buffer_bytes,
-        )
+        self._settings = settings
         self._sink = sink
         self._next_sink = next_sink
         self._clock = self._started = read_clocks()
-        self._clock_steps: list[tuple[int, int]] = []
+        self._clock_steps: tuple[ClockStep, ...] = ()
+        self._first = begin_metadata(settings, self._started)
         files = Files(prepared.paths)
         self._identities = Identities(files, CgroupNames(self._notes))
         self._builder = RowBuilder(
@@ -250,7 +245,8 @@ class Recorder:
     def _checkpoint(self) -> None:
         clock = read_clocks()
         if (step := step_between(self._clock, clock)) is not None:
-            self._clock_steps.append((clock.monotonic_ns, step))
+            moment = self._started.time_at(clock.monotonic_ns)
+            self._clock_steps += (ClockStep(moment, SignedInt(step)),)
         self._clock = clock
         self._forget_identities()
         is_due = time.monotonic() - self._last_write_s >= _IDLE_CHECKPOINT_S
@@ -282,8 +278,8 @@ class Recorder:
             elapsed_s=(self._clock.monotonic_ns - self._began_ns) / 1e9,
             rows=self._drained,
             rows_per_s=(self._drained - self._shown) / _CHECKPOINT_S,
-            filtered=counts["filtered"],
-            lost=sum(counts["lost"].values()),
+            filtered=counts.filtered,
+            lost=sum(counts.lost.values()),
             size_bytes=self._sink.size_bytes,
         )
 
@@ -304,11 +300,7 @@ class Recorder:
         now = take_snapshot(self._probes)
         edge = before, self._read_diskstats()
         self._write_pending()
-        counts = self._ledger.counts(now)
-        carried = pending_completions(counts)
-        counts["completions"] -= sum(carried.values())
-        for layer, count in carried.items():
-            counts["layers"][layer]["completions"] -= count
+        counts, carried = without_pending(self._ledger.counts(now))
         metadata = self._metadata(counts, (self._stats_at_start, edge))
         self._write(self._builder.build(_NO_RECORDS)[0], metadata)
         if self.failure is not None:
@@ -320,8 +312,9 @@ class Recorder:
             self.failure = error
             return
         now_ns = time.monotonic_ns()
-        self._started = ClockPair(now_ns, now_ns + self._started.offset_ns)
-        self._clock_steps = []
+        self._started = ClockReading(now_ns, self._started.time_at(now_ns))
+        self._clock_steps = ()
+        self._first = begin_metadata(self._settings, self._started)
         self._stats_at_start = edge
         self._ledger = self._new_ledger(now, carried)
 
@@ -335,7 +328,7 @@ class Recorder:
             self._probes.lanes_of,
             self._names,
             self._devices,
-            Gaps(self._probes),
+            Gaps(self._probes, self._started),
             in_flight,
             carried,
         )
@@ -351,17 +344,13 @@ class Recorder:
             or (self._is_full() and not limits.is_rotating)
         )
 
-    def _metadata(
-        self, counts: dict[str, Any], stats: tuple[StatPair, StatPair] | None
-    ) -> Metadata:
-        return build_metadata(
-            self._facts,
-            (self._started, read_clocks()),
-            self._clock_steps,
+    def _metadata(self, counts: Counts, stats: tuple[StatPair, StatPair] | None) -> Metadata:
+        metadata = continue_metadata(
+            self._first,
+            Clock(self._started, read_clocks(), self._clock_steps),
             counts,
-            self._ledger.gaps(),
-            stats,
-            self._exit_status,
             self._devices.described(),
             self._notes,
+            self._settings.buffer_bytes,
         )
+        return metadata if stats is None else end_metadata(metadata, stats, self._exit_status)

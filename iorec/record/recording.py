@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from analyze.completeness import make_completeness_of
 from analyze.errors import IorecError
-from analyze.metadata import parse_metadata
+from analyze.metadata import Metadata
 from analyze.verdict import format_completeness
 from iorec.host.advice import advice
 from iorec.host.signals import SignalWaiter
@@ -25,7 +25,6 @@ from iorec.record.rotation import Rotation, copy_spool
 from iorec.record.settings import Settings
 from iorec.store.convert import convert
 from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix
-from iorec.store.metadata_json import Metadata, to_json
 from iorec.store.result import Result
 from iorec.store.spool import Batch, Spool
 
@@ -47,7 +46,7 @@ def record_and_convert(prepared: Prepared) -> Result:
     incomplete: deque[str] = deque(maxlen=_MOST_INCOMPLETE)
 
     def next_spool(metadata: Metadata) -> Spool:
-        completeness = make_completeness_of(parse_metadata(to_json(metadata)))
+        completeness = make_completeness_of(metadata)
         if not completeness.is_complete:
             incomplete.append(f"{rotation.name}: {format_completeness(completeness)}")
         return Spool(rotation.advance())
@@ -115,8 +114,8 @@ def _save(
 ) -> Result:
     """Makes a capture of the last spool, in another folder if its own one was deleted."""
     name = rotation.name if settings.limits.is_rotating else settings.output.name
-    counts = last[1]["counts"] if last else {"recorded": 0, "in_flight_at_stop": 0}
-    rows = counts["recorded"] + counts["in_flight_at_stop"]
+    counts = last[1].counts if last else None
+    rows = counts.recorded + counts.in_flight_at_stop if counts else 0
     cause: Exception = IorecError("no folder has room for it", "free some space")
     for folder in _places(rotation.folder):
         try:

@@ -2,35 +2,14 @@
 """Says what to record, until when and where to."""
 
 import mmap
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from analyze.errors import IorecError
+from analyze.metadata import Filters
 from analyze.units import format_bytes
 
 _LARGEST_BUFFER = 1 << 30
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What the user asked for, as typed; an empty tuple asks for everything.
-
-    `resolved_device` has the names of the disks and partitions that `device` stands for.
-    """
-
-    device: tuple[str, ...] = ()
-    pid: tuple[int, ...] = ()
-    comm: tuple[str, ...] = ()
-    cgroup: tuple[str, ...] = ()
-    op: tuple[str, ...] = ()
-    min_latency_ns: int | None = None
-    include_self: bool = False
-    resolved_device: tuple[str, ...] = ()
-
-    def as_metadata(self) -> dict[str, Any]:
-        """The filters as the capture's metadata lists them."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from analyze.errors import IorecError
-from analyze.metadata import MAX_METADATA_BYTES, parse_metadata
+from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
 from iorec.store.folder import Folder, sidecar_name
-from iorec.store.metadata_json import Metadata, to_json
+from iorec.store.metadata_json import to_json
 from iorec.store.spool import Batch, held_bytes, read_spool
 
 # Enough for the encodings to pay off; sorting a group takes some 30 MiB.
@@ -69,7 +69,7 @@ def convert(
             _write_csv(sink, rows, is_compressed=suffix.endswith(".gz"))
             with folder.writing(sidecar_name(name), is_forced=is_forced) as sidecar:
                 sidecar.write(_indented(rows.described))
-    return rows.metadata()
+    return rows.metadata
 
 
 def _indented(described: bytes) -> bytes:
@@ -79,20 +79,18 @@ def _indented(described: bytes) -> bytes:
 
 
 class _SpoolRows:
-    """The rows of a spool in groups, each in time order; `described` stands after the last one.
+    """The rows of a spool in groups, each in time order; after the last one, what describes them.
 
     A group ends with its number of rows, or when its names take too much memory.
     """
+
+    metadata: Metadata
 
     def __init__(self, spool: BinaryIO, on_rows: Callable[[int], None], last: Batch | None) -> None:
         self.described = b""
         self._last = [(last[0], to_json(last[1]))] if last else []
         self._spool = spool
         self._on_rows = on_rows
-
-    def metadata(self) -> Metadata:
-        metadata: Metadata = json.loads(self.described)
-        return metadata
 
     def __iter__(self) -> Iterator[pa.Table]:
         self._spool.seek(0)
@@ -121,7 +119,7 @@ class _SpoolRows:
                 "the spool holds nothing: it was cut off in its first second, or it is damaged",
                 "record again",
             )
-        parse_metadata(self.described, "the spool")
+        self.metadata = parse_metadata(self.described, "the spool")
         yield _in_time_order(batches)
 
 

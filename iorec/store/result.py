@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analyze.errors import IorecError
-from iorec.store.metadata_json import Metadata
+from analyze.metadata import Metadata
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,3 @@ class Result:
     exit_status: int | None  # of a workload that ended by itself
     failure: IorecError | None = None  # what ended the recording early
     earlier: tuple[str, ...] = ()  # of the files before it, the last that are incomplete, and why
-
-    @property
-    def lost(self) -> int:
-        """I/Os lost, whatever the cause."""
-        return sum(self.metadata["counts"]["lost"].values())

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analyze.errors import IorecError
-from analyze.metadata import MAX_METADATA_BYTES
+from analyze.metadata import MAX_METADATA_BYTES, Metadata
 from analyze.schema import METADATA_KEY, SCHEMA
+from analyze.typed_json import dump_object
 from iorec.host.advice import advice
 from iorec.store.arrow_stream import CheckedStream, has_end_of_batch
-from iorec.store.metadata_json import Metadata, dump, to_json
+from iorec.store.metadata_json import to_json
 from iorec.store.stream_names import (
     LONGEST_NAME_BYTES,
     NAME_PLACES,
@@ -109,9 +110,9 @@ class Spool:
 
     def _to_json(self, metadata: Metadata) -> bytes:
         """Passes the reader's parser: the last ones always, those before it once a second."""
-        text, now_s = dump(metadata), time.monotonic()
-        is_last = metadata.get("complete", False)
-        if now_s < self._next_check_s and len(text) <= MAX_METADATA_BYTES and not is_last:
+        text, now_s = dump_object(metadata), time.monotonic()
+        is_small = len(text) <= MAX_METADATA_BYTES
+        if now_s < self._next_check_s and is_small and not metadata.complete:
             return text
         checked = to_json(metadata)
         if checked == text:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analyze.metadata import Metadata
 from iorec.host.cgroups import CgroupNames
 from iorec.host.inode_paths import FilePaths
 from iorec.host.signals import SignalWaiter
@@ -22,6 +23,7 @@ from iorec.record.files import Files
 from iorec.record.identities import Identities
 from iorec.record.rows import RowBuilder
 from iorec.store.spool import Spool
+from tests.bench.generate import sample_metadata
 from tests.bench.load import SATURATED, loop_device, run_fio
 from tests.bench.producer import RING_BYTES, producing
 from tests.bench.stats import PAIRS, ratio, spread
@@ -103,14 +105,14 @@ def _spool_ns() -> list[float]:
         builder = RowBuilder(
             names, DeviceWatch(paths.notes), identities, files, probes.cpu_count, 0
         )
-        return [_write(records, builder) for _ in range(PAIRS)]
+        return [_write(records, builder, sample_metadata()) for _ in range(PAIRS)]
 
 
-def _write(records: NDArray[np.void], builder: RowBuilder) -> float:
+def _write(records: NDArray[np.void], builder: RowBuilder, metadata: Metadata) -> float:
     with tempfile.TemporaryFile(dir="/dev/shm") as file:
         spool = Spool(file)
         cpu = time.process_time()
         for start in range(0, len(records), _LARGEST_BATCH):
-            spool.write(builder.build(records[start : start + _LARGEST_BATCH])[0], {})
+            spool.write(builder.build(records[start : start + _LARGEST_BATCH])[0], metadata)
         spool.close()
         return (time.process_time() - cpu) / len(records) * 1e9

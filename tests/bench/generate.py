@@ -9,29 +9,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analyze.metadata import parse_metadata
+from analyze.metadata import Metadata, parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
+from analyze.typed_json import dump_object
 from analyze.units import format_rfc3339
 from iorec.store.spool import Spool
 
 SAMPLE = Path(__file__).parent.parent.parent / "samples/postgres-pgbench.parquet"
 
 
+def sample_metadata() -> Metadata:
+    """What a real capture says of itself."""
+    return parse_metadata(pq.read_metadata(SAMPLE).metadata[METADATA_KEY])
+
+
 def write_spool(path: Path, row_count: int) -> int:
     """Writes the spool of a recording of at least so many I/Os; returns how many they are."""
     sample = pq.read_table(SAMPLE, schema=SCHEMA).combine_chunks()
     copies = -(-row_count // len(sample))
-    data = pq.read_metadata(SAMPLE).metadata[METADATA_KEY]
-    parsed = parse_metadata(data)
-    length_ns = parsed.stopped_at - parsed.started_at
-    stopped_at = format_rfc3339(parsed.started_at + copies * length_ns)
-    document = json.loads(data)
-    metadata = document | {
-        "stopped_at": stopped_at,
-        "duration_s": copies * document["duration_s"],
+    described = sample_metadata()
+    length_ns = described.stopped_at - described.started_at
+    document = json.loads(dump_object(described))
+    longer = document | {
+        "stopped_at": format_rfc3339(described.started_at + copies * length_ns),
+        "duration_s": copies * described.duration_s,
         "counts": _times(document["counts"], copies),
         "diskstats": _times(document["diskstats"], copies),
     }
+    metadata = parse_metadata(json.dumps(longer).encode())
     times = sample["time"].to_numpy().view(np.int64)
     (batch,) = sample.to_batches()
     with path.open("wb") as file:

@@ -9,14 +9,16 @@ import pytest
 
 from iorec.outcome import format_end, verdict
 from iorec.store.result import Result
-from tests.builders import metadata, table
+from tests.builders import described, table
 
 MIB = 1 << 20
 
 
 def result(lost: dict[str, int] | None = None, **overrides: Any) -> Result:
-    described = metadata(table(3), counts={"lost": lost or {}, **overrides.pop("counts", {})})
-    return Result(Path("run.parquet"), 1, described | overrides, None)
+    whole = described(table(3))
+    assert whole.counts is not None
+    counts = replace(whole.counts, lost=lost or {}, **overrides.pop("counts", {}))
+    return Result(Path("run.parquet"), 1, replace(whole, counts=counts, **overrides), None)
 
 
 def test_a_whole_capture_needs_no_warning() -> None:
@@ -57,13 +59,15 @@ def test_what_is_said_follows_the_cause(lost: dict[str, int], hints: list[str]) 
 
 
 def test_the_largest_buffer_is_not_to_be_made_larger() -> None:
-    recorder = metadata(table(1))["recorder"] | {"buffer_bytes": 1 << 30}
+    recorder = described(table(1)).recorder
+    assert recorder is not None
+    recorder = replace(recorder, buffer_bytes=1 << 30)
     assert "-B" not in verdict(result({"ring_full": 1}, recorder=recorder)).hint
 
 
 def test_a_filter_that_let_nothing_through_is_named() -> None:
-    counts = {"completions": 12_345, "recorded": 0, "filtered": 12_345, "devices": []}
-    filters = metadata(table(1))["filters"] | {"comm": ["my sql*"], "pid": [7]}
+    counts = {"completions": 12_345, "recorded": 0, "filtered": 12_345, "devices": ()}
+    filters = replace(described(table(1)).filters, comm=("my sql*",), pid=(7,))
     assert verdict(result(counts=counts, filters=filters, diskstats={})).warnings == (
         "warning: nothing matched -p 7 -c 'my sql*'; 12,345 I/Os filtered out",
     )
@@ -72,5 +76,5 @@ def test_a_filter_that_let_nothing_through_is_named() -> None:
 
 def test_what_was_discarded_is_not_in_the_bytes_of_the_last_words() -> None:
     rows = table(3, op=["read", "write", "discard"], bytes=[1024, 2048, 1 << 30])
-    ended = format_end(Result(Path("run.parquet"), 1, metadata(rows), None))
+    ended = format_end(Result(Path("run.parquet"), 1, described(rows), None))
     assert ended.startswith("3 I/Os, 3.0 KiB in ")

@@ -21,6 +21,7 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     import analyze
     from analyze.errors import IorecError
     from analyze.info import make_info
+    from analyze.metadata import parse_metadata
     from analyze.plot.figure import draw
     from analyze.plot.kinds import Kind
     from analyze.render.info import render_info
@@ -269,7 +270,8 @@ def write_seeds(corpus: Path) -> None:
     for sample in SAMPLES.glob("*.parquet"):
         content = sample.read_bytes()
         rows, metadata = first_rows(sample, 60), described(content)
-        (corpus / sample.name).write_bytes(parquet(rows, json.dumps(metadata).encode()))
+        text = json.dumps(metadata).encode()
+        (corpus / sample.name).write_bytes(parquet(rows, text))
         halves = [(rows.slice(0, 20), metadata), (rows.slice(20), metadata)]
         for compression in ("zstd", None):
             seed = corpus / f"{sample.name}.{compression}.part"
@@ -277,9 +279,9 @@ def write_seeds(corpus: Path) -> None:
         # As the recorder writes them: streams, one with a slice without metadata.
         seed = corpus / f"{sample.name}.streams.part"
         with seed.open("wb") as file:
-            for half, described_so_far in halves:
+            for half, _ in halves:
                 spool = Spool(file)
-                spool.write(half.combine_chunks().to_batches()[0], described_so_far)
+                spool.write(half.combine_chunks().to_batches()[0], parse_metadata(text))
                 spool.close()
         slices = stream([(rows.slice(0, 20), None), (rows.slice(20), metadata)], "zstd")
         seed.write_bytes(seed.read_bytes() + slices)

@@ -14,8 +14,8 @@ import jsonschema
 import pyarrow as pa
 import pytest
 
-from analyze.metadata import Metadata
-from analyze.schema import ADDED_COLUMNS, FORMAT_VERSION, LOSS_CAUSES, SCHEMA
+from analyze.metadata import FORMAT_VERSION, Metadata
+from analyze.schema import ADDED_COLUMNS, LOSS_CAUSES, SCHEMA
 from analyze.typed_json import field_types
 from iorec.documentation.__main__ import schemas
 

@@ -7,7 +7,7 @@ import pytest
 
 import analyze
 from analyze.errors import IorecError
-from analyze.schema import FORMAT_VERSION
+from analyze.metadata import FORMAT_VERSION
 from tests.builders import table, write_capture, write_parquet
 
 

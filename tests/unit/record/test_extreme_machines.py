@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Whatever a machine contains, the metadata that the recorder writes is what the reader takes."""
 
-import json
 import random
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from analyze.metadata import Metadata, parse_metadata
+from analyze.metadata import Clock, Device, Diskstats, Filters, Metadata, parse_metadata
+from analyze.typed_json import dump_object
 from iorec.host.clock import read_clocks
 from iorec.host.device_inventory import describe_device, gone_device
 from iorec.host.devices import disk_name
 from iorec.host.diskstats import DiskStats, diskstats_delta, read_diskstats
 from iorec.host.escape import escape_name
 from iorec.host.notes import Notes
-from iorec.record.metadata import Facts, build_metadata
-from iorec.record.settings import Filters
-from tests.builders import metadata, table
+from iorec.record.metadata import begin_metadata, continue_metadata, end_metadata
+from iorec.record.settings import Limits, Settings
+from tests.builders import described, table
 
 READINGS = 4
 COUNTERS = 17
@@ -80,7 +80,7 @@ class Machine:
         folder.mkdir()
         names = {random_name(chance, 31) + str(number).encode() for number in range(disks)}
         self._disks = {name.decode(errors="surrogateescape"): counters(chance) for name in names}
-        self._listed: dict[str, dict[str, Any]] = {}
+        self._listed: dict[str, Device] = {}
 
     def read(self) -> DiskStats:
         for number, name in enumerate(sorted(self._disks)):
@@ -97,8 +97,8 @@ class Machine:
             self._listed[name] = described or gone_device(disk_name(name), 259 << 20 | number)
         return read_diskstats(self._folder)
 
-    def described(self) -> list[dict[str, Any]]:
-        return list(self._listed.values())
+    def described(self) -> tuple[Device, ...]:
+        return tuple(self._listed.values())
 
     def names(self) -> list[str]:
         return [disk_name(name) for name in self._disks]
@@ -120,22 +120,23 @@ def written(chance: random.Random, folder: Path, disks: int) -> bytes:
     start = read_clocks()
     stats = (machine.read(), machine.read()), (machine.read(), machine.read())
     texts = tuple(random_name(chance, 300).decode(errors="surrogateescape") for _ in range(3))
-    counts = metadata(table(3))["counts"]
-    (entry,) = counts["devices"]
-    counts["devices"] = [{**entry, "device": name} for name in machine.names()]
-    facts = Facts("0", texts, texts, ("request",), Filters(device=texts, cgroup=texts), 1 << 24)
-    document = build_metadata(
-        facts,
-        (start, read_clocks()),
-        [],
+    counts = described(table(3)).counts
+    assert counts is not None
+    (entry,) = counts.devices
+    counts = replace(counts, devices=tuple(replace(entry, device=n) for n in machine.names()))
+    filters = Filters(texts, (), texts, texts, (), None, include_self=False)
+    output = Path("run.parquet")
+    settings = Settings(output, False, ("request",), filters, Limits(), 1 << 24, texts, texts, "0")
+    clock = Clock(start, read_clocks(), ())
+    last = continue_metadata(
+        begin_metadata(settings, start),
+        clock,
         counts,
-        {},
-        stats,
-        chance.choice([None, 0, 255]),
         machine.described(),
         random_notes(chance),
+        settings.buffer_bytes,
     )
-    return json.dumps(document).encode()
+    return dump_object(end_metadata(last, stats, chance.choice([None, 0, 255])))
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -186,12 +187,7 @@ def test_only_a_disk_that_was_counted_all_the_time_is_compared(tmp_path: Path) -
     (folder / "uncounted" / "queue" / "iostats").write_text("1\n")
     delta = diskstats_delta(before, (read_diskstats(folder), read_diskstats(folder)))
     assert set(delta) == {"stays"}
-    assert delta["stays"]["write"] == {
-        "ios": 20,
-        "bytes": 20 * 512,
-        "edge_ios": 0,
-        "edge_bytes": 0,
-    }
+    assert delta["stays"]["write"] == Diskstats(20, 20 * 512, edge_ios=0, edge_bytes=0)
 
 
 def test_names_of_any_bytes_stay_different() -> None:

@@ -2,16 +2,17 @@
 """The ledger of counters that are set by hand: where each completion goes."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from analyze.metadata import Counts, DeviceCounts, DeviceEvents, Gap, LayerCounts
 from analyze.schema import LOSS_CAUSES
 from iorec.kernel.layouts import LANE, RECORD, TALLY
 from iorec.kernel.names import OP_CACHE_FLUSH, KernelNames
 from iorec.kernel.plan import KernelFilter, Plan
-from iorec.record.ledger import Ledger, Snapshot, diskstats_group, pending_completions
+from iorec.record.ledger import Ledger, Snapshot, diskstats_group, without_pending
 
 PLAN = Plan(KernelFilter(), ("request", "bio"), 1 << 16, 8, is_preemptible=True)
 CPUS = 3
@@ -29,6 +30,11 @@ LOOP0, SDA = 7 << 20, 8 << 20
 class Disks:
     def account_name(self, dev: int) -> str | None:
         return {LOOP0: "loop0", SDA: "sda"}[dev]
+
+
+class NoGaps:
+    def read(self) -> tuple[Gap, ...]:
+        return ()
 
 
 def snapshot(
@@ -58,7 +64,7 @@ def ledger(
         PLAN.lanes,
         NAMES,
         Disks(),  # type: ignore[arg-type]
-        None,  # type: ignore[arg-type]
+        NoGaps(),  # type: ignore[arg-type]
         in_flight_at_start=0,
         carried=carried,
     )
@@ -81,13 +87,15 @@ def test_every_completion_goes_to_one_place() -> None:
     kernel = {"runs": 100, "filtered": 11, "ring_full": 7, "unmatched": 13}
     now = snapshot({"rq_complete": kernel | {"continuations": 19, "refused": 2}})
     counts = counted.counts(now, {"request": 4})
-    assert counts["completions"] == 100
-    assert (counts["recorded"], counts["filtered"]) == (31, 11 + 3)
-    assert (counts["began_before"], counts["continuations"], counts["refused"]) == (13, 19, 2)
-    assert counts["lost"] == dict.fromkeys(LOSS_CAUSES, 0) | {"ring_full": 7, "spool_failed": 5}
-    assert counts["in_flight_at_stop"] == 4
+    assert counts.completions == 100
+    assert (counts.recorded, counts.filtered) == (31, 11 + 3)
+    assert (counts.began_before, counts.continuations, counts.refused) == (13, 19, 2)
+    assert counts.lost == dict.fromkeys(LOSS_CAUSES, 0) | {"ring_full": 7, "spool_failed": 5}
+    assert counts.in_flight_at_stop == 4
     # What is neither booked nor drained yet: 100 - 31 - 14 - 5 - 7 - 13 - 19 - 2.
-    assert pending_completions(counts) == {"request": 9}
+    drained, pending = without_pending(counts)
+    assert pending == {"request": 9}
+    assert drained.completions == drained.layers["request"].completions == 91
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ def test_a_completion_without_a_start_began_before_unless_the_start_is_known_to_
 ) -> None:
     counters = {"rq_complete": {"unmatched": unmatched}, "rq_issue": {"table_full": table_full}}
     counts = ledger().counts(snapshot(counters, missed={"rq_start": missed_start}))
-    assert {**counts["lost"], "began_before": counts["began_before"]}.items() >= booked.items()
+    assert {**counts.lost, "began_before": counts.began_before}.items() >= booked.items()
 
 
 @pytest.mark.parametrize(("skipped", "turns", "missed"), [(9, 9, 0), (9, 4, 5), (2, 7, 0)])
@@ -111,16 +119,16 @@ def test_an_event_that_another_copy_took_is_not_missed(
     skipped: int, turns: int, missed: int
 ) -> None:
     now = snapshot({"rq_complete": {"turns": turns}}, missed={"rq_complete": skipped})
-    assert ledger().counts(now)["lost"]["missed_completion"] == missed
+    assert ledger().counts(now).lost["missed_completion"] == missed
 
 
 def test_a_completion_that_was_missed_is_counted_once_however_it_became_known() -> None:
     counted = ledger()
     counted.add("missed_completion", records(2))
     counters = {"rq_issue": {"stale": 3}}
-    assert counted.counts(snapshot(counters))["lost"]["missed_completion"] == 3 + 2
+    assert counted.counts(snapshot(counters)).lost["missed_completion"] == 3 + 2
     now = snapshot(counters, missed={"rq_complete": 11})
-    assert counted.counts(now)["lost"]["missed_completion"] == 11
+    assert counted.counts(now).lost["missed_completion"] == 11
 
 
 def test_what_was_counted_before_the_ledger_began_is_not_in_it() -> None:
@@ -136,10 +144,10 @@ def test_what_was_counted_before_the_ledger_began_is_not_in_it() -> None:
         {"rq_complete": 71},
     )
     counts = ledger(start, request=6).counts(now)
-    assert (counts["completions"], counts["filtered"]) == (17 + 6, 13)
-    assert counts["lost"]["missed_completion"] == 1
-    (entry,) = counts["devices"]
-    assert (entry["filtered"], entry["filtered_bytes"]) == (13, 260)
+    assert (counts.completions, counts.filtered) == (17 + 6, 13)
+    assert counts.lost["missed_completion"] == 1
+    (entry,) = counts.devices
+    assert (entry.filtered, entry.filtered_bytes) == (13, 260)
 
 
 def test_a_booking_that_is_taken_back_leaves_nothing() -> None:
@@ -161,10 +169,13 @@ def test_all_layers_add_up_and_each_has_its_own_account() -> None:
         {"rq_complete": {"runs": 5}, "bio_complete": {"runs": 2}, "bios_complete": {"runs": 4}}
     )
     counts = counted.counts(now)
-    layers = {name: (of["completions"], of["recorded"]) for name, of in counts["layers"].items()}
+    layers = {name: (of.completions, of.recorded) for name, of in counts.layers.items()}
     assert layers == {"request": (5, 5), "bio": (6, 3)}
-    assert (counts["completions"], counts["recorded"], counts["identity_lost"]) == (11, 8, 1)
-    assert pending_completions(counts) == {"request": 0, "bio": 3}
+    assert (counts.completions, counts.recorded, counts.identity_lost) == (11, 8, 1)
+    drained, pending = without_pending(counts)
+    assert pending == {"request": 0, "bio": 3}
+    assert {name: of.completions for name, of in drained.layers.items()} == {"request": 5, "bio": 3}
+    assert drained.completions == 8
 
 
 def test_the_kernels_tallies_and_the_drained_records_meet_at_their_place() -> None:
@@ -185,33 +196,34 @@ def test_the_kernels_tallies_and_the_drained_records_meet_at_their_place() -> No
         "requeues": 19,
     }
     counts = counted.counts(snapshot(tallies={(0, SDA, WRITE): tally}))
-    assert counts["devices"] == [
-        {
-            "layer": "request",
-            "device": "sda",
-            "op": "write",
-            "recorded": 3 + 1,
-            "recorded_bytes": 3 * 4096,
-            "filtered": 5,
-            "filtered_bytes": 50,
-            "lost": 2 + 7 + 11,
-            "lost_bytes": 1024 + 70 + 110,
-            "missed": 11,
-            "missed_bytes": 110,
-            "began_before": 13,
-            "began_before_bytes": 130,
-        }
-    ]
-    event = {"merges": 17, "splits": 0, "requeues": 19, "refused": 0}
-    assert counts["events"] == [{"device": "sda", "op": "write", **event}]
+    assert counts.devices == (
+        DeviceCounts(
+            layer="request",
+            device="sda",
+            op="write",
+            recorded=3 + 1,
+            recorded_bytes=3 * 4096,
+            filtered=5,
+            filtered_bytes=50,
+            lost=2 + 7 + 11,
+            lost_bytes=1024 + 70 + 110,
+            missed=11,
+            missed_bytes=110,
+            began_before=13,
+            began_before_bytes=130,
+        ),
+    )
+    assert counts.events == (
+        DeviceEvents("sda", "write", merges=17, splits=0, requeues=19, refused=0),
+    )
 
 
 def test_a_place_where_nothing_was_counted_is_not_listed() -> None:
     counts = ledger().counts(
         snapshot(tallies={(0, LOOP0, READ): {}, (0, SDA, READ): {"merges": 1}})
     )
-    assert counts["devices"] == []
-    assert [entry["device"] for entry in counts["events"]] == ["sda"]
+    assert counts.devices == ()
+    assert [entry.device for entry in counts.events] == ["sda"]
 
 
 @pytest.mark.parametrize(
@@ -226,8 +238,23 @@ def test_an_operation_is_where_diskstats_counts_it(op: str, group: str) -> None:
 
 
 def test_pending_completions_leave_out_those_that_are_lost_without_one() -> None:
-    layer: dict[str, Any] = dict.fromkeys(
-        ("recorded", "filtered", "began_before", "continuations", "refused"), 1
+    layer = LayerCounts(
+        completions=20,
+        recorded=1,
+        filtered=1,
+        began_before=1,
+        continuations=1,
+        refused=1,
+        in_flight_at_stop=0,
+        lost={"ring_full": 2, "missed_completion": 100},
     )
-    layer |= {"completions": 20, "lost": {"ring_full": 2, "missed_completion": 100}}
-    assert pending_completions({"layers": {"request": layer}}) == {"request": 13}
+    counts = Counts(
+        **vars(layer),
+        layers={"request": layer},
+        merged=0,
+        in_flight_at_start=0,
+        devices=(),
+        gaps=(),
+    )
+    drained = replace(counts, completions=7, layers={"request": replace(layer, completions=7)})
+    assert without_pending(counts) == (drained, {"request": 13})

@@ -18,7 +18,7 @@ from analyze.schema import SCHEMA
 from iorec.store.convert import convert
 from iorec.store.folder import Folder
 from iorec.store.spool import Spool
-from tests.builders import START_NS, metadata, table
+from tests.builders import START_NS, described, table
 
 # More than a row group.
 ROWS = 150_001
@@ -64,7 +64,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder_path / "run.parquet.part").open("w+b") as file:
         spool = Spool(file)
         for batch in written.unify_dictionaries().to_batches(max_chunksize=40_000):
-            spool.write(batch.cast(SCHEMA), metadata(written))
+            spool.write(batch.cast(SCHEMA), described(written))
         spool.close()
         with Folder.open(folder_path, None) as folder:
             convert(file, folder, "run.parquet", ".parquet", lambda _: None, is_forced=False)

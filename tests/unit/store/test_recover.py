@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from iorec.store.convert import convert
 from iorec.store.folder import Folder
 from iorec.store.spool import Spool, read_spool
 from iorec.store.stream_names import LONGEST_NAME_BYTES
-from tests.builders import metadata, mixed_table, table, write_capture, write_spool
+from tests.builders import described, metadata, mixed_table, table, write_capture, write_spool
 
 MIB = 1 << 20
 MOST_BYTES = 300 * MIB
@@ -108,11 +109,13 @@ def messages(stream: bytes) -> Iterator[tuple[int, int, int]]:
 
 def test_every_row_and_the_last_metadata_come_back(tmp_path: Path) -> None:
     rows = mixed_table(10_007)
-    described = metadata(rows)
+    whole = described(rows)
+    assert whole.counts is not None
+    first = replace(whole, counts=replace(whole.counts, recorded=1007))
     with (tmp_path / "run.parquet.part").open("wb") as file:
         spool = Spool(file)
-        spool.write(batch(rows.slice(9000)), metadata(rows, counts={"recorded": 1007}))
-        spool.write(batch(rows.slice(0, 9000)), described)
+        spool.write(batch(rows.slice(9000)), first)
+        spool.write(batch(rows.slice(0, 9000)), whole)
         spool.close()
     status, _, printed = recover_in_process(tmp_path / "run.parquet.part")
     assert (status, "next: iorec report" in printed) == (0, True)
@@ -138,7 +141,7 @@ def test_a_damaged_spool_gives_what_precedes_the_damage_and_is_kept(tmp_path: Pa
 def test_rows_of_one_drain_are_written_in_batches_that_a_reader_takes(tmp_path: Path) -> None:
     path = tmp_path / "run.parquet.part"
     with path.open("wb") as file:
-        Spool(file).write(batch(table(150_001)), {})
+        Spool(file).write(batch(table(150_001)), described(table(1)))
     assert read_rows(path.read_bytes()) == [65_536, 65_536, 18_929]
 
 
@@ -236,9 +239,9 @@ def test_metadata_that_are_none_are_one_error(tmp_path: Path, described: bytes) 
 
 
 def test_metadata_that_name_no_cause_of_loss_are_no_error(tmp_path: Path) -> None:
-    described = metadata(table(1))
-    described["counts"]["lost"] = {}
-    path = write_spool(tmp_path / "run.csv.part", [batch(table(1))], json.dumps(described).encode())
+    document = metadata(table(1))
+    document["counts"]["lost"] = {}
+    path = write_spool(tmp_path / "run.csv.part", [batch(table(1))], json.dumps(document).encode())
     status, _, printed = recover_in_process(path)
     assert status == 0, printed
 
