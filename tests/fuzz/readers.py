@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 with atheris.instrument_imports(include=["analyze", "iorec"]):
     import analyze
+    from analyze.capture_name import CaptureName
     from analyze.errors import IorecError
     from analyze.info import make_info
     from analyze.metadata import parse_metadata
@@ -50,8 +51,8 @@ def run_readers(folder: Path, content: bytes) -> None:
         return
     name = "run" + random.Random(len(content)).choice([".parquet", ".csv"])
     with Folder.open(folder, None) as opened:
-        spool, suffix = io.BytesIO(content), Path(name).suffix
-        metadata = convert(spool, opened, name, suffix, lambda _: None, is_forced=True)
+        spool, capture = io.BytesIO(content), CaptureName(Path(name))
+        metadata = convert(spool, opened, capture, lambda _: None, is_forced=True)
         format_end(Result(folder / name, opened.size_bytes(name), metadata, None))
     read(folder / name)
 
