@@ -22,13 +22,14 @@ from duckdb import (
 )
 
 from analyze.batches import stream_batches
+from analyze.capture_name import CaptureName
 from analyze.completeness import Completeness, make_completeness
 from analyze.condition import first_line
 from analyze.database import MEMORY_LIMIT, create_views, open_database
 from analyze.errors import IorecError
 from analyze.hosts import host_labels
 from analyze.opened import OpenedRows
-from analyze.row_query import ORIGIN_COLUMNS, identifier, is_csv
+from analyze.row_query import ORIGIN_COLUMNS, identifier
 from analyze.schema import SCHEMA
 from analyze.selection import Selection, Window, check_selection, recorded_span, select_window
 from analyze.sources import CaptureFile, find_captures, read_capture_file, without_repeats
@@ -108,7 +109,7 @@ class Capture(OpenedRows):
 
         The memory that it takes does not grow with the capture. Rows of one time come in any order.
         """
-        in_slices = not any(is_csv(file.path) for file in self.files)
+        in_slices = not any(CaptureName(file.path).is_csv for file in self.files)
         with self.connection.cursor() as own:  # so that other queries may run in between
             yield from stream_batches(own, columns or self._columns, rows, in_slices=in_slices)
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from analyze.capture_name import CaptureName
 from analyze.schema import SCHEMA
-
-CSV_SUFFIXES = (".csv", ".csv.gz")
 
 _SQL_TYPES = {
     "timestamp[ns, tz=UTC]": "TIMESTAMPTZ_NS",
@@ -39,11 +38,6 @@ class RowSource(NamedTuple):
     host: str
 
 
-def is_csv(path: Path) -> bool:
-    """Whether the name says that the file is CSV, compressed or not."""
-    return path.name.endswith(CSV_SUFFIXES)
-
-
 def rows_query(sources: Iterable[RowSource]) -> str:
     """A query for the rows of all files: the columns of the newest format, and ORIGIN_COLUMNS.
 
@@ -59,14 +53,14 @@ def rows_query(sources: Iterable[RowSource]) -> str:
         alike.setdefault((version, host, _form(path)), []).append(path)
     for (version, host, _), paths in alike.items():
         values = _AS_SINCE_VERSION_2 if version < 2 else "*"
-        rows = _csv_rows(paths) if is_csv(paths[0]) else f"FROM {parquet_source(paths)}"
+        rows = _csv_rows(paths) if CaptureName(paths[0]).is_csv else f"FROM {parquet_source(paths)}"
         parts.append(f"SELECT {values}, {quoted(host)} AS host FROM ({rows})")
     return f"SELECT {columns} FROM ({' UNION ALL BY NAME '.join(parts)})"
 
 
 def csv_header(path: Path) -> list[str]:
     """The names of the columns in the first line of a CSV file."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+    with gzip.open(path) if CaptureName(path).is_compressed else path.open("rb") as file:
         header = file.readline(4096).decode()
     return [name.strip('"') for name in header.strip().split(",")]
 
@@ -101,12 +95,13 @@ def moment(time_ns: int) -> str:
 
 def _form(path: Path) -> str:
     """What files that one query can read have in common."""
-    return f"{path.suffix} {len(csv_header(path))}" if is_csv(path) else "parquet"
+    suffix = CaptureName(path).suffix
+    return f"{suffix} {len(csv_header(path))}" if CaptureName(path).is_csv else "parquet"
 
 
 def _csv_rows(paths: list[Path]) -> str:
     # DuckDB tells gzip by the name, but not behind a question mark.
-    compression = "gzip" if paths[0].suffix == ".gz" else "none"
+    compression = "gzip" if CaptureName(paths[0]).is_compressed else "none"
     columns = list(COLUMN_TYPES.items())[: len(csv_header(paths[0]))]
     types = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in columns)
     values = ", ".join(_csv_value(name) for name, _ in columns)

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import duckdb
 
+from analyze.capture_name import SPOOL_SUFFIX, CaptureName
 from analyze.condition import first_line
 from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 from analyze.row_query import (
     COLUMN_TYPES,
-    CSV_SUFFIXES,
     RowSource,
     csv_header,
-    is_csv,
     literal_path,
     parquet_source,
     rows_query,
@@ -83,7 +82,7 @@ def read_capture_file(connection: duckdb.DuckDBPyConnection, path: Path) -> Capt
     """Reads what the file says of itself and checks its columns; the host is yet to be named."""
     size_bytes = path.stat().st_size
     try:
-        if is_csv(path):
+        if CaptureName(path).is_csv:
             metadata = _read_sidecar(path) or describe_rows(connection, path)
         else:
             metadata = _read_parquet_metadata(connection, path)
@@ -117,7 +116,8 @@ def _expand(path: Path) -> Iterable[Path]:
 
 
 def _looks_like_capture(path: Path) -> bool:
-    return _sidecar(path).exists() if is_csv(path) else path.suffix == ".parquet"
+    name = CaptureName(path)
+    return path.with_name(name.sidecar).exists() if name.is_csv else name.suffix == ".parquet"
 
 
 def _check_readable(path: Path) -> None:
@@ -149,7 +149,7 @@ def _check_form(path: Path) -> None:
     size_bytes = path.stat().st_size
     if size_bytes == 0:
         raise IorecError(f"cannot read {path}: the file is empty", _FRESH_COPY)
-    if is_csv(path):
+    if CaptureName(path).is_csv:
         _check_csv_header(path)
     else:
         _check_parquet_frame(path, size_bytes)
@@ -161,7 +161,8 @@ def _check_parquet_frame(path: Path, size_bytes: int) -> None:
         file.seek(-min(8, size_bytes), os.SEEK_END)
         tail = file.read(8)
     if not _MAGIC.startswith(head):
-        hint = f"make a capture of it: iorec recover {path}" if _is_spool(path) else _OTHER_FILE
+        is_spool = path.name.endswith(SPOOL_SUFFIX)
+        hint = f"make a capture of it: iorec recover {path}" if is_spool else _OTHER_FILE
         raise IorecError(f"cannot read {path}: it is not a Parquet file", hint)
     footer_bytes = int.from_bytes(tail[:4], "little")
     if tail[4:] != _MAGIC or footer_bytes > size_bytes - 12:
@@ -172,10 +173,6 @@ def _check_parquet_frame(path: Path, size_bytes: int) -> None:
         raise IorecError(
             f"cannot read {path}: its footer takes {footer_bytes:,} bytes", _OTHER_FILE
         )
-
-
-def _is_spool(path: Path) -> bool:
-    return path.suffix == ".part"
 
 
 def _check_csv_header(path: Path) -> None:
@@ -216,7 +213,7 @@ def _check_parquet_columns(connection: duckdb.DuckDBPyConnection, path: Path) ->
 
 def _read_sidecar(path: Path) -> Metadata | None:
     """What describes a CSV file; None if nothing does."""
-    sidecar = _sidecar(path)
+    sidecar = path.with_name(CaptureName(path).sidecar)
     try:
         with sidecar.open("rb") as file:
             data = file.read(MAX_METADATA_BYTES + 1)
@@ -228,8 +225,3 @@ def _read_sidecar(path: Path) -> Metadata | None:
             "keep the .meta.json file beside the capture",
         ) from error
     return parse_metadata(data, str(sidecar))
-
-
-def _sidecar(path: Path) -> Path:
-    suffix = next(suffix for suffix in CSV_SUFFIXES if path.name.endswith(suffix))
-    return path.with_name(path.name.removesuffix(suffix) + ".meta.json")

@@ -18,9 +18,8 @@ def format_start(settings: Settings, *, has_trace: bool) -> str:
         end = f"after {format_duration(settings.limits.duration_ns)} or {end}"
     if settings.limits.count is not None:
         end = f"after {format_counted(settings.limits.count, 'I/O')} or {end}"
-    line = (
-        f"recording {_scope(settings.layers, settings.filters)} to {settings.output}; stops {end}"
-    )
+    scope, path = _scope(settings.layers, settings.filters), settings.output.path
+    line = f"recording {scope} to {path}; stops {end}"
     if has_trace:
         line += "\nthe kernel programs print to /sys/kernel/tracing/trace_pipe: cat it as root"
     elif settings.is_verbose:
@@ -38,7 +37,7 @@ def format_unmatched(filters: Filters, rows: int, filtered: int) -> str:
 
 def format_warnings(settings: Settings) -> list[str]:
     """What the user may not know of the output's folder."""
-    folder, wanted = settings.output.parent, settings.filters.resolved_device
+    folder, wanted = settings.output.path.parent, settings.filters.resolved_device
     if not folder.is_dir():
         return []
     warnings = [
@@ -48,7 +47,7 @@ def format_warnings(settings: Settings) -> list[str]:
     disk = disk_of_file(folder)
     if disk is not None and (not wanted or disk in wanted):
         warnings.append(
-            f"warning: {settings.output} is on {disk}, which is recorded: "
+            f"warning: {settings.output.path} is on {disk}, which is recorded: "
             "writing the capture adds I/Os of the kernel's writeback to it"
         )
     return warnings

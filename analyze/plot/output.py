@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analyze.errors import IorecError
+from analyze.capture_name import known_suffix
 from analyze.plot.theme import theme
 
 # No dates, so that the same capture gives the same file.
@@ -19,13 +19,7 @@ _METADATA: dict[str, dict[str, None]] = {
 
 def image_suffix(path: Path) -> str:
     """The suffix that picks the format; an error lists those there are."""
-    if path.suffix in _METADATA:
-        return path.suffix
-    raise IorecError(
-        f"cannot tell the format of {path} from its name",
-        f"end the name in one of: {', '.join(_METADATA)}",
-        exit_code=2,
-    )
+    return known_suffix(path, _METADATA)
 
 
 def render(figure: Figure, suffix: str) -> bytes:

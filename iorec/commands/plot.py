@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from analyze.plot.kinds import Kind
 from iorec.host.signals import interruptible, raising_interrupts
@@ -54,16 +55,12 @@ def plot(
         open_captures(captures, begin_s=begin, end_s=end, where=where, layer=layer) as capture,
         interruptible(capture.connection.interrupt),
     ):
-        path = output or _picture_of(capture.files[0].path)
+        first = CaptureName(capture.files[0].path)
+        path = output or first.path.with_name(f"{first.stem}.png")
         with Folder.open(path.parent, invoking_user()) as folder:
-            check_free(folder, path.name, is_forced=force)
+            check_free(folder, [path.name], is_forced=force)
             _write(folder, path, render(draw(capture, kind), suffix), is_forced=force)
     typer.echo(f"wrote {path}", err=True)
-
-
-def _picture_of(capture: Path) -> Path:
-    name = capture.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".parquet")
-    return capture.with_name(f"{name}.png")
 
 
 def _write(folder: Folder, path: Path, image: bytes, *, is_forced: bool) -> None:

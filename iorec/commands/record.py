@@ -109,6 +109,7 @@ def record(
     of those without requests (device-mapper, md, zram). Filters are decided in the kernel when an
     I/O is submitted; each may be repeated.
     """
+    from analyze.capture_name import CaptureName
     from analyze.errors import IorecError
     from analyze.metadata import Filters
     from analyze.units import parse_duration_ns, parse_size_bytes
@@ -128,7 +129,7 @@ def record(
     if rotate is not None and max_size_bytes is None:
         raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
     settings = Settings(
-        output=output or _default_output(),
+        output=CaptureName.parse(output or _default_output()),
         is_forced=force,
         layers=resolve_layers(layer or ["request"]),
         filters=with_resolved_devices(

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from analyze.capture_name import CaptureName
 from analyze.completeness import make_completeness_of
 from analyze.errors import IorecError
 from analyze.metadata import Metadata
@@ -24,7 +25,7 @@ from iorec.record.recorder import Recorder
 from iorec.record.rotation import Rotation, copy_spool
 from iorec.record.settings import Settings
 from iorec.store.convert import convert
-from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix
+from iorec.store.folder import Folder
 from iorec.store.result import Result
 from iorec.store.spool import Batch, Spool
 
@@ -48,7 +49,7 @@ def record_and_convert(prepared: Prepared) -> Result:
     def next_spool(metadata: Metadata) -> Spool:
         completeness = make_completeness_of(metadata)
         if not completeness.is_complete:
-            incomplete.append(f"{rotation.name}: {format_completeness(completeness)}")
+            incomplete.append(f"{rotation.capture.name}: {format_completeness(completeness)}")
         return Spool(rotation.advance())
 
     loaded = prepared.loading.finish(signals)
@@ -113,7 +114,7 @@ def _save(
     is_whole: bool,
 ) -> Result:
     """Makes a capture of the last spool, in another folder if its own one was deleted."""
-    name = rotation.name if settings.limits.is_rotating else settings.output.name
+    capture = rotation.capture if settings.limits.is_rotating else settings.output
     counts = last[1].counts if last else None
     rows = counts.recorded + counts.in_flight_at_stop if counts else 0
     cause: Exception = IorecError("no folder has room for it", "free some space")
@@ -122,16 +123,16 @@ def _save(
             metadata = convert(
                 rotation.part,
                 folder,
-                name,
-                capture_suffix(Path(name)),
+                capture,
                 lambda done: progress.show_conversion(done, rows),
                 None if is_whole else last,
                 is_forced=settings.is_forced,
             )
-            return Result(folder.path / name, folder.size_bytes(name), metadata, None)
+            size = folder.size_bytes(capture.name)
+            return Result(folder.path / capture.name, size, metadata, None)
         except (IorecError, OSError, pa.ArrowException) as error:
             cause = error
-    raise _unsaved(rotation, name, cause) from cause
+    raise _unsaved(rotation, capture, cause) from cause
 
 
 def _places(folder: Folder) -> Iterator[Folder]:
@@ -143,17 +144,17 @@ def _places(folder: Folder) -> Iterator[Folder]:
             other.discard()
 
 
-def _unsaved(rotation: Rotation, name: str, cause: Exception) -> IorecError:
+def _unsaved(rotation: Rotation, capture: CaptureName, cause: Exception) -> IorecError:
     """Says where the spool is; one whose name was deleted gets a new one, if there is room."""
-    folder, part_name = rotation.folder, f"{name}{PART_SUFFIX}"
-    message = f"cannot write {folder.path / name}: {cause}"
-    spool: Path | None = folder.path / part_name
+    folder = rotation.folder
+    message = f"cannot write {folder.path / capture.name}: {cause}"
+    spool: Path | None = folder.path / capture.spool
     if not os.fstat(rotation.part.fileno()).st_size:
-        folder.remove(part_name)
+        folder.remove(capture.spool)
         return IorecError(message, advice(str(cause)))
     if not os.fstat(rotation.part.fileno()).st_nlink:
-        spool = next(_copies(rotation.part, folder, part_name), None)
-    elif not folder.exists(part_name):
+        spool = next(_copies(rotation.part, folder, capture.spool), None)
+    elif not folder.exists(capture.spool):
         spool = Path(f"/proc/self/fd/{rotation.part.fileno()}").readlink()
     if spool is None:
         return IorecError(f"{message}; its spool was deleted, too", "nothing of it is left")
@@ -175,7 +176,7 @@ def _copies(part: BinaryIO, folder: Folder, name: str) -> Iterator[Path]:
 def _troubles(result: Result, rotation: Rotation) -> list[IorecError]:
     """What the user has to know of a capture that was written; removes its spool else."""
     troubles = []
-    folder, spool = rotation.folder, f"{result.path.name}{PART_SUFFIX}"
+    folder, spool = rotation.folder, CaptureName(result.path).spool
     if rotation.part.read(1):
         troubles.append(
             IorecError(

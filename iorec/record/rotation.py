@@ -2,28 +2,14 @@
 """Goes on in a new file when one is full, and keeps the newest ones."""
 
 import contextlib
-import re
 import shutil
 from pathlib import Path
 from typing import BinaryIO
 
+from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from iorec.store.conversions import Conversions
-from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix, names_of_capture
-
-
-def rotated_name(output: Path, number: int) -> str:
-    """`run-00001.parquet` for the first file of `run.parquet`."""
-    suffix = capture_suffix(output)
-    return f"{output.name.removesuffix(suffix)}-{number:05}{suffix}"
-
-
-def earlier_files(output: Path, folder: Folder) -> list[str]:
-    """The captures and spools that a rotating recording to `output` has left, oldest first."""
-    suffix = capture_suffix(output)
-    stem = re.escape(output.name.removesuffix(suffix))
-    pattern = re.compile(rf"{stem}-\d{{5,}}{re.escape(suffix)}({re.escape(PART_SUFFIX)})?")
-    return sorted(filter(pattern.fullmatch, folder.names()))
+from iorec.store.folder import Folder
 
 
 class Rotation:
@@ -35,7 +21,7 @@ class Rotation:
 
     def __init__(
         self,
-        output: Path,
+        output: CaptureName,
         folder: Folder,
         part: BinaryIO,
         kept_files: int,
@@ -51,22 +37,22 @@ class Rotation:
         self._number = self._oldest = 1
 
     @property
-    def name(self) -> str:
-        """The name of the file that is being recorded."""
-        return rotated_name(self._output, self._number)
+    def capture(self) -> CaptureName:
+        """The file that is being recorded."""
+        return self._output.numbered(self._number)
 
     def advance(self) -> BinaryIO:
         """Hands over the finished spool to become a capture, and opens the next one.
 
         Raises IorecError if there can be none; the finished one is then as it was.
         """
-        following = f"{rotated_name(self._output, self._number + 1)}{PART_SUFFIX}"
+        following = self._output.numbered(self._number + 1).spool
         if self.folder.is_deleted:
             folder, part = self._move(following)
         else:
             folder, part = self.folder, self.folder.create_spool(following)
         self.part.close()
-        self._conversions.add(folder, self.name)
+        self._conversions.add(folder, self.capture)
         self.folder, self.part = folder, part
         self._number += 1
         self._remove_old()
@@ -82,11 +68,11 @@ class Rotation:
         """A new folder with a copy of the finished spool, and the next one in it."""
         for folder in self.folder.instead():
             try:
-                copy_spool(self.part, folder, f"{self.name}{PART_SUFFIX}")
+                copy_spool(self.part, folder, self.capture.spool)
                 return folder, folder.create_spool(following)
             except (IorecError, OSError):
                 with contextlib.suppress(OSError):
-                    folder.remove(f"{self.name}{PART_SUFFIX}")
+                    folder.remove(self.capture.spool)
                 folder.discard()
         raise IorecError(
             f"the folder {self.folder.path} was deleted, and no other one has room",
@@ -96,10 +82,10 @@ class Rotation:
     def _remove_old(self) -> None:
         """Removes what is older than the files to be kept, except for one that is being written."""
         while self._oldest <= self._number - self._kept_files:
-            name = rotated_name(self._output, self._oldest)
-            if not self._conversions.forget(name):
+            oldest = self._output.numbered(self._oldest)
+            if not self._conversions.forget(oldest):
                 return
-            for old in (*names_of_capture(name), f"{name}{PART_SUFFIX}"):
+            for old in (*oldest.files, oldest.spool):
                 with contextlib.suppress(OSError):
                     self.folder.remove(old)
             self._oldest += 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
 from iorec.kernel.layers import BIO, LAYER_NAMES
-from iorec.kernel.layouts import NO_IDENTITY, NO_ISSUE, RECORD
+from iorec.kernel.layouts import NO_IDENTITY, NO_ISSUE
 from iorec.kernel.names import KernelNames
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.files import Files
@@ -147,21 +147,3 @@ def _numbers(
     numbers = np.array([number for number, _ in found], np.int64).astype(kind).take(places)
     is_null = np.array([is_null for _, is_null in found], np.bool_).take(places)
     return to_arrow(numbers, is_null)
-
-
-def in_flight_records(busy: NDArray[np.void]) -> NDArray[np.void]:
-    """Records (dtype RECORD) of the slots whose I/O has not completed, as far as it is known."""
-    records = np.zeros(len(busy), RECORD)
-    for name in set(RECORD.names or ()) - {"latency_ns", "queue_ns", "error"}:
-        records[name] = busy[name]
-    is_issued = busy["issue_ns"] != 0
-    records["queue_ns"] = np.where(is_issued, busy["issue_ns"] - busy["start_ns"], NO_ISSUE)
-    return records
-
-
-def busy_slots(buckets: NDArray[np.void]) -> NDArray[np.void]:
-    """A copy of the slots (dtype SLOT) of the I/Os in flight that are to be recorded."""
-    slots = buckets["slots"]
-    is_shown = (buckets["keys"] != 0) & (slots["is_filtered"] == 0) & (slots["is_part"] == 0)
-    busy: NDArray[np.void] = slots[is_shown].copy()
-    return busy

@@ -3,8 +3,10 @@
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analyze.capture_name import SPOOL_SUFFIX, CaptureName
 from analyze.errors import IorecError
 from iorec.host.devices import read_request_capacity
 from iorec.host.inode_paths import FilePaths
@@ -19,9 +21,8 @@ from iorec.record.device_watch import DeviceWatch
 from iorec.record.filters import resolve_filters
 from iorec.record.prepared import Prepared
 from iorec.record.progress import Progress
-from iorec.record.rotation import earlier_files, rotated_name
 from iorec.record.settings import Settings
-from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix, check_free
+from iorec.store.folder import Folder, check_free
 
 if TYPE_CHECKING:
     from iorec.store.result import Result
@@ -40,23 +41,21 @@ def record_session(
     An error before the first row leaves nothing behind, and so does a stop signal, which raises
     KeyboardInterrupt. After it the spool is left, and the error says how to recover it.
     """
-    capture_suffix(settings.output)
-    name = settings.output.name
-    if settings.limits.is_rotating:
-        name = rotated_name(settings.output, 1)
-    part_name = f"{name}{PART_SUFFIX}"
+    output, is_rotating = settings.output, settings.limits.is_rotating
+    first = output.numbered(1) if is_rotating else output
     user = invoking_user()
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(SignalWaiter())
-        folder = stack.enter_context(Folder.open(settings.output.parent, user))
-        earlier = earlier_files(settings.output, folder) if settings.limits.is_rotating else []
-        for taken in (name, part_name, *earlier):
-            if taken.endswith(PART_SUFFIX):
+        folder = stack.enter_context(Folder.open(output.path.parent, user))
+        earlier = sorted(filter(output.is_numbered, folder.names())) if is_rotating else []
+        for taken in (first.name, first.spool, *earlier):
+            if taken.endswith(SPOOL_SUFFIX):
                 _refuse_leftover(folder, taken)
             else:
-                check_free(folder, taken, is_forced=settings.is_forced)
-        part = stack.enter_context(folder.create_spool(part_name))
-        stack.callback(folder.remove_if_empty, part_name)
+                files = CaptureName(Path(taken)).files
+                check_free(folder, files, is_forced=settings.is_forced)
+        part = stack.enter_context(folder.create_spool(first.spool))
+        stack.callback(folder.remove_if_empty, first.spool)
         workload = None
         if settings.workload:
             workload = Workload(settings.workload, user)
@@ -66,7 +65,7 @@ def record_session(
         loading = stack.enter_context(Loading(plan))
         paths = stack.enter_context(FilePaths())
         devices = DeviceWatch(paths.notes)
-        drop_privileges(user, settings.output.parent)
+        drop_privileges(user, output.path.parent)
         # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
         from iorec.record.recording import record_and_convert
 

@@ -3,8 +3,8 @@
 
 import mmap
 from dataclasses import dataclass
-from pathlib import Path
 
+from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from analyze.metadata import Filters
 from analyze.units import format_bytes
@@ -31,7 +31,7 @@ class Limits:
 class Settings:
     """What to record, until when and where to."""
 
-    output: Path
+    output: CaptureName
     is_forced: bool
     layers: tuple[str, ...]
     filters: Filters

@@ -7,7 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
-from iorec.store.folder import PART_SUFFIX, Folder
+from analyze.capture_name import CaptureName
+from iorec.store.folder import Folder
 
 
 class Conversions:
@@ -16,27 +17,27 @@ class Conversions:
     def __init__(self, *, is_forced: bool) -> None:
         self._options = ["--force"] if is_forced else []
         self._lock = threading.Lock()
-        self._waiting: dict[str, Folder] = {}
-        self._running: str | None = None
-        self._failed: dict[str, tuple[Folder, str]] = {}
+        self._waiting: dict[CaptureName, Folder] = {}
+        self._running: CaptureName | None = None
+        self._failed: dict[CaptureName, tuple[Folder, str]] = {}
         self._worker: threading.Thread | None = None
 
-    def add(self, folder: Folder, name: str) -> None:
-        """Converts the spool of the capture `name` in `folder` when it is its turn."""
+    def add(self, folder: Folder, capture: CaptureName) -> None:
+        """Converts the spool of the capture in `folder` when it is its turn."""
         with self._lock:
-            self._waiting[name] = folder
+            self._waiting[capture] = folder
             if self._worker is None:
                 # A daemon: whoever aborts the recording does not wait for the rest of the queue.
                 self._worker = threading.Thread(target=self._work, daemon=True)
                 self._worker.start()
 
-    def forget(self, name: str) -> bool:
+    def forget(self, capture: CaptureName) -> bool:
         """Takes a capture out of the account, converted or not; False while it is converted."""
         with self._lock:
-            if name == self._running:
+            if capture == self._running:
                 return False
-            self._waiting.pop(name, None)
-            self._failed.pop(name, None)
+            self._waiting.pop(capture, None)
+            self._failed.pop(capture, None)
             return True
 
     def wait(self) -> None:
@@ -47,20 +48,20 @@ class Conversions:
     def failures(self) -> dict[Path, str]:
         """The spools that are there and could not be converted, and why."""
         return {
-            folder.path / f"{name}{PART_SUFFIX}": cause
-            for name, (folder, cause) in self._failed.items()
-            if folder.exists(f"{name}{PART_SUFFIX}")
+            folder.path / capture.spool: cause
+            for capture, (folder, cause) in self._failed.items()
+            if folder.exists(capture.spool)
         }
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            name, folder = job
-            cause = self._convert(folder, f"{name}{PART_SUFFIX}")
+            capture, folder = job
+            cause = self._convert(folder, capture.spool)
             with self._lock:
                 if cause is not None:
-                    self._failed[name] = folder, cause
+                    self._failed[capture] = folder, cause
 
-    def _next(self) -> tuple[str, Folder] | None:
+    def _next(self) -> tuple[CaptureName, Folder] | None:
         with self._lock:
             self._running = next(iter(self._waiting), None)
             if self._running is None:

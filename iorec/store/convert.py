@@ -14,10 +14,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
-from iorec.store.folder import Folder, sidecar_name
+from iorec.store.folder import Folder
 from iorec.store.metadata_json import to_json
 from iorec.store.spool import Batch, held_bytes, read_spool
 
@@ -48,27 +49,26 @@ _FORMULA_START = r"^[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
 def convert(
     spool: BinaryIO,
     folder: Folder,
-    name: str,
-    suffix: str,
+    capture: CaptureName,
     on_rows: Callable[[int], None],
     last: Batch | None = None,
     *,
     is_forced: bool,
 ) -> Metadata:
-    """Writes the capture `name` into `folder` and returns its metadata.
+    """Writes the capture into `folder` and returns its metadata.
 
     `last` follows the spool's batches where it could not be written there. `on_rows` is told how
     many rows are written. Readers see the whole capture under its name or none of it: the name is
     given, by rename, when everything is on disk.
     """
     rows = _SpoolRows(spool, on_rows, last)
-    with folder.writing(name, is_forced=is_forced) as sink:
-        if suffix == ".parquet":
-            _write_parquet(sink, rows)
-        else:
-            _write_csv(sink, rows, is_compressed=suffix.endswith(".gz"))
-            with folder.writing(sidecar_name(name), is_forced=is_forced) as sidecar:
+    with folder.writing(capture.name, is_forced=is_forced) as sink:
+        if capture.is_csv:
+            _write_csv(sink, rows, is_compressed=capture.is_compressed)
+            with folder.writing(capture.sidecar, is_forced=is_forced) as sidecar:
                 sidecar.write(_indented(rows.described))
+        else:
+            _write_parquet(sink, rows)
     return rows.metadata
 
 

@@ -8,31 +8,18 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from analyze.capture_name import SPOOL_SUFFIX, SUFFIXES
 from analyze.errors import IorecError
 from iorec.host.advice import advice
 from iorec.host.workload import User
 
-SUFFIXES = (".parquet", ".csv", ".csv.gz")
-PART_SUFFIX = ".part"
 _UNFINISHED_BYTES = len(".01234567.tmp")  # behind a name; that of a spool is shorter
-
-
-def capture_suffix(path: Path) -> str:
-    """The suffix that picks the format; an error lists those there are."""
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix) and path.name != suffix:
-            return suffix
-    raise IorecError(
-        f"cannot tell the format of {path} from its name",
-        f"end the name in one of: {', '.join(SUFFIXES)}",
-        exit_code=2,
-    )
 
 
 @dataclass
@@ -222,9 +209,9 @@ class Folder:
             return
 
 
-def check_free(folder: Folder, name: str, *, is_forced: bool) -> None:
+def check_free(folder: Folder, names: Iterable[str], *, is_forced: bool) -> None:
     """Refuses names that are too long, or taken, unless they may be overwritten."""
-    for taken in names_of_capture(name):
+    for taken in names:
         if len(os.fsencode(taken)) + _UNFINISHED_BYTES > folder.longest_name_bytes:
             raise IorecError(
                 f"the name {taken} is too long for its folder while it is written",
@@ -237,16 +224,6 @@ def check_free(folder: Folder, name: str, *, is_forced: bool) -> None:
             raise IorecError(
                 f"{folder.path / taken} exists", "overwrite it with -f/--force or give another name"
             )
-
-
-def names_of_capture(name: str) -> tuple[str, ...]:
-    """The files of a capture."""
-    return (name, sidecar_name(name)) if name.endswith((".csv", ".csv.gz")) else (name,)
-
-
-def sidecar_name(name: str) -> str:
-    """The file beside a CSV capture that holds its metadata."""
-    return f"{name.removesuffix(capture_suffix(Path(name)))}.meta.json"
 
 
 def _refuse_planted_links(path: Path) -> None:
@@ -268,7 +245,7 @@ def _refuse_planted_links(path: Path) -> None:
 
 def leftover_spools(folder: Path) -> list[Path]:
     """Spools of recordings that do not run any more."""
-    parts = [path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}{PART_SUFFIX}")]
+    parts = [path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}{SPOOL_SUFFIX}")]
     return sorted(path for path in parts if path.stat().st_size and not _is_locked(path))
 
 

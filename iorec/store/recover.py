@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from iorec.host.privileges import drop_privileges
 from iorec.host.workload import invoking_user
-from iorec.store.folder import PART_SUFFIX, Folder, capture_suffix, check_free
+from iorec.store.folder import Folder, check_free
 
 if TYPE_CHECKING:
     from iorec.store.result import Result
@@ -27,34 +28,27 @@ def recover(
     what precedes the damage, and is kept; so is one that cannot be removed. Privileges are dropped
     before the spool is looked at.
     """
-    if output is None:
-        if not part.name.endswith(PART_SUFFIX):
-            raise IorecError(
-                f"{part} is not a spool: its name does not end in {PART_SUFFIX}",
-                "iorec recover takes the .part file that an interrupted recording left",
-                exit_code=2,
-            )
-        output = part.with_name(part.name.removesuffix(PART_SUFFIX))
-    suffix = capture_suffix(output)
+    capture = CaptureName.of_spool(part) if output is None else CaptureName.parse(output)
+    path = capture.path
     user = invoking_user()
-    with _open_spool(part) as spool, Folder.open(output.parent, user) as folder:
+    with _open_spool(part) as spool, Folder.open(path.parent, user) as folder:
         _lock(spool, part)
-        check_free(folder, output.name, is_forced=is_forced)
-        drop_privileges(user, output.parent, part.parent)
+        check_free(folder, capture.files, is_forced=is_forced)
+        drop_privileges(user, path.parent, part.parent)
         # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
         from iorec.store.convert import convert
         from iorec.store.result import Result
 
-        metadata = convert(spool, folder, output.name, suffix, on_rows, is_forced=is_forced)
-        size = folder.size_bytes(output.name)
+        metadata = convert(spool, folder, capture, on_rows, is_forced=is_forced)
+        size = folder.size_bytes(capture.name)
         if spool.read(1):
             damage = IorecError(
-                f"{part} cannot be read to its end: the rest is not in {output}", "it is kept"
+                f"{part} cannot be read to its end: the rest is not in {path}", "it is kept"
             )
-            return Result(output, size, metadata, None, damage)
+            return Result(path, size, metadata, None, damage)
         with contextlib.suppress(OSError):
             part.unlink()
-    return Result(output, size, metadata, None)
+    return Result(path, size, metadata, None)
 
 
 def _open_spool(part: Path) -> BinaryIO:

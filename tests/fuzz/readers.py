@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 with atheris.instrument_imports(include=["analyze", "iorec"]):
     import analyze
+    from analyze.capture_name import CaptureName
     from analyze.errors import IorecError
     from analyze.info import make_info
     from analyze.metadata import parse_metadata
@@ -52,8 +53,8 @@ def run_readers(folder: Path, content: bytes) -> None:
         return
     name = "run" + random.Random(len(content)).choice([".parquet", ".csv"])
     with Folder.open(folder, None) as opened:
-        spool, suffix = io.BytesIO(content), Path(name).suffix
-        metadata = convert(spool, opened, name, suffix, lambda _: None, is_forced=True)
+        named = CaptureName(Path(name))
+        metadata = convert(io.BytesIO(content), opened, named, lambda _: None, is_forced=True)
         format_end(Result(folder / name, opened.size_bytes(name), metadata, None))
     read(folder / name)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from analyze.capture_name import CaptureName
 from analyze.metadata import Clock, Device, Diskstats, Filters, Metadata, parse_metadata
 from analyze.typed_json import dump_object
 from iorec.host.clock import read_clocks
@@ -125,7 +126,7 @@ def written(chance: random.Random, folder: Path, disks: int) -> bytes:
     (entry,) = counts.devices
     counts = replace(counts, devices=tuple(replace(entry, device=n) for n in machine.names()))
     filters = Filters(texts, (), texts, texts, (), None, include_self=False)
-    output = Path("run.parquet")
+    output = CaptureName(Path("run.parquet"))
     settings = Settings(output, False, ("request",), filters, Limits(), 1 << 24, texts, texts, "0")
     clock = Clock(start, read_clocks(), ())
     last = continue_metadata(

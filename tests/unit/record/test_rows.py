@@ -8,11 +8,11 @@ import pytest
 
 from iorec.host.cgroups import CgroupNames
 from iorec.host.notes import Notes
-from iorec.kernel.layouts import BUCKET, LOST_IDENTITY, NO_ISSUE, RECORD
+from iorec.kernel.layouts import LOST_IDENTITY, NO_ISSUE, RECORD
 from iorec.kernel.names import OP_CACHE_FLUSH, KernelNames
 from iorec.record.files import Files
 from iorec.record.identities import Identities
-from iorec.record.rows import RowBuilder, busy_slots, in_flight_records
+from iorec.record.rows import RowBuilder
 from tests.unit.record.test_identities import NoPaths, announced
 
 CPUS = 4
@@ -134,24 +134,3 @@ def test_rows_whose_announcement_is_lost_are_counted_but_not_those_of_nobody() -
     )
     assert {row["pid"] for row in rows} == {None}  # none of them is of the source of number 5
     assert lost == {"request": 4, "bio": 1}
-
-
-def test_ios_in_flight_are_the_slots_in_use_that_are_no_parts_and_not_filtered() -> None:
-    buckets = np.zeros(2, BUCKET)
-    buckets["keys"][0, :4] = buckets["keys"][1, 7] = 99
-    buckets["slots"]["sector"] = np.arange(16).reshape(2, 8)
-    buckets["slots"]["is_filtered"][0, 1] = buckets["slots"]["is_part"][0, 2] = 1
-    assert busy_slots(buckets)["sector"].tolist() == [0, 3, 15]
-
-
-def test_an_io_in_flight_has_waited_until_its_issue_if_there_was_one() -> None:
-    buckets = np.zeros(1, BUCKET)
-    buckets["keys"][0, :2] = 99
-    slots = buckets["slots"][0]
-    slots["start_ns"][:2], slots["issue_ns"][:2] = 1000, [1300, 0]
-    slots["identity"][:2], slots["error"][:2] = [5, 6], 7
-    records = in_flight_records(busy_slots(buckets))
-    assert records["queue_ns"].tolist() == [300, NO_ISSUE]
-    assert records["start_ns"].tolist() == [1000, 1000]
-    assert records["identity"].tolist() == [5, 6]
-    assert records["latency_ns"].tolist() == records["error"].tolist() == [0, 0]

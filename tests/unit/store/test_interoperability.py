@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analyze.capture_name import CaptureName
 from analyze.schema import SCHEMA
 from iorec.store.convert import convert
 from iorec.store.folder import Folder
@@ -66,8 +67,9 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for batch in written.unify_dictionaries().to_batches(max_chunksize=40_000):
             spool.write(batch.cast(SCHEMA), described(written))
         spool.close()
+        name = CaptureName(folder_path / "run.parquet")
         with Folder.open(folder_path, None) as folder:
-            convert(file, folder, "run.parquet", ".parquet", lambda _: None, is_forced=False)
+            convert(file, folder, name, lambda _: None, is_forced=False)
     return folder_path / "run.parquet"
 
 

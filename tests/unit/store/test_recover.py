@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analyze
+from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES
 from analyze.schema import SCHEMA
@@ -61,10 +62,10 @@ def read_rows(spool: bytes) -> list[int]:
 
 def recover_here(spool: Path, name: str = "out.parquet") -> int | None:
     """The rows of the capture that is made of the spool, or None after the one error."""
-    suffix = name.removeprefix("out")
+    capture_name = CaptureName(spool.with_name(name))
     try:
         with spool.open("rb") as file, Folder.open(spool.parent, None) as folder:
-            convert(file, folder, name, suffix, lambda _: None, is_forced=True)
+            convert(file, folder, capture_name, lambda _: None, is_forced=True)
         with analyze.open(spool.with_name(name)) as capture:
             return capture.files[0].row_count
     except IorecError as error:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analyze
+from analyze.capture_name import CaptureName
 from analyze.metadata import (
     MAX_METADATA_BYTES,
     ClockStep,
@@ -292,7 +293,8 @@ def test_what_a_machine_says_of_itself_is_read(tmp_path: Path, kind: str, given:
     with part.open("wb") as file:
         Spool(file).write(batch(table(3)), given)
     with part.open("rb") as file, Folder.open(tmp_path, None) as folder:
-        convert(file, folder, "run.csv", ".csv", lambda _: None, is_forced=False)
+        name = CaptureName(tmp_path / "run.csv")
+        convert(file, folder, name, lambda _: None, is_forced=False)
     with analyze.open(tmp_path / "run.csv") as capture:
         assert capture.files[0].row_count == 3
 

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Keeps the account of one capture, and hands it to the sink with its rows."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from analyze.errors import IorecError
+from analyze.metadata import Clock, ClockReading, ClockStep, Counts, Metadata
+from analyze.typed_json import SignedInt
+from iorec.host.clock import read_clocks, step_between
+from iorec.host.devices import read_in_flight
+from iorec.host.diskstats import StatPair
+from iorec.kernel.probes import Probes
+from iorec.record.gaps import Gaps
+from iorec.record.ledger import Ledger, Snapshot, take_snapshot, without_pending
+from iorec.record.metadata import begin_metadata, continue_metadata, end_metadata
+from iorec.record.prepared import Prepared
+from iorec.store.spool import Batch
+
+
+class Sink(Protocol):
+    """Where rows go; it takes each batch with the account of the capture as it stands then."""
+
+    size_bytes: int
+
+    def write(self, batch: pa.RecordBatch, metadata: Metadata) -> None:
+        """Take rows; raises IorecError if there is no room, and nothing may be written then."""
+
+    def sync(self) -> None:
+        """Have what was written outlive a power cut; raises IorecError if that failed."""
+
+    def close(self) -> None:
+        """End it, so that a reader knows that it is whole."""
+
+
+class Start(NamedTuple):
+    """Where the clocks and the kernel's counters stood when a capture began.
+
+    `carried` completions of each layer were reported before that, but belong to this one.
+    """
+
+    clock: ClockReading
+    counters: Snapshot
+    carried: Mapping[str, int]
+
+
+class Segment:
+    """One capture of a recording: it counts from its start, and each batch says all it knows.
+
+    `failure` is what went wrong with the sink: what comes after that is booked as lost.
+    """
+
+    def __init__(self, prepared: Prepared, probes: Probes, sink: Sink, start: Start) -> None:
+        self.failure: IorecError | None = None
+        self.start = start.clock
+        self.stats_at_start: StatPair = {}, {}
+        self._prepared = prepared
+        self._probes = probes
+        self._sink = sink
+        self._clock = start.clock
+        self._clock_steps: tuple[ClockStep, ...] = ()
+        self._first = begin_metadata(prepared.settings, start.clock)
+        self._notes = prepared.paths.notes
+        in_flight = 0
+        with self._notes.guard("I/Os in flight"):
+            in_flight = read_in_flight()
+        self.ledger = Ledger(
+            start.counters,
+            probes.layers,
+            probes.lanes_of,
+            prepared.names,
+            prepared.devices,
+            Gaps(probes, start.clock),
+            in_flight,
+            start.carried,
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """What the sink holds."""
+        return self._sink.size_bytes
+
+    def counts(self) -> Counts:
+        """The ledger as it stands now."""
+        return self.ledger.counts(take_snapshot(self._probes))
+
+    def read_clock(self) -> None:
+        """Notes whether the wall clock was set since the last time."""
+        now = read_clocks()
+        if (step := step_between(self._clock, now)) is not None:
+            moment = self.start.time_at(now.monotonic_ns)
+            self._clock_steps += (ClockStep(moment, SignedInt(step)),)
+        self._clock = now
+
+    def write(
+        self, records: NDArray[np.void], rows: pa.RecordBatch, identity_lost: Mapping[str, int]
+    ) -> None:
+        """Books finished records and writes their rows; of so many the submitter is unknown."""
+        self.ledger.add("recorded", records)
+        self.ledger.add_identity_lost(identity_lost)
+        if self.failure is None:
+            self._write(rows, self._metadata(self.counts()))
+        if self.failure is not None:
+            self.ledger.add("recorded", records, sign=-1)
+            self.ledger.add_identity_lost(identity_lost, sign=-1)
+            self.ledger.add("spool_failed", records)
+
+    def sync(self) -> None:
+        """Has what was written outlive a power cut."""
+        try:
+            self._sink.sync()
+        except IorecError as error:
+            self.failure = self.failure or error
+
+    def end(
+        self,
+        in_flight: pa.RecordBatch,
+        identity_lost: Mapping[str, int],
+        stats: StatPair,
+        exit_status: int | None,
+    ) -> Batch:
+        """Writes the rows of what has not completed; returns what is last, written or not.
+
+        `stats` are the readings of diskstats around the stop.
+        """
+        self.ledger.add_identity_lost(identity_lost)
+        layers = Counter(in_flight["layer"].to_pylist())
+        counts = self.ledger.counts(take_snapshot(self._probes), layers)
+        around = self.stats_at_start, stats
+        last = in_flight, end_metadata(self._metadata(counts), around, exit_status)
+        self._close(*last)
+        return last
+
+    def next(
+        self,
+        no_rows: pa.RecordBatch,
+        counters: Snapshot,
+        stats: StatPair,
+        next_sink: Callable[[Metadata], Sink],
+    ) -> "Segment":
+        """Ends this capture, and begins the next one, with the counters and diskstats of then.
+
+        What is in the ring goes there. Where there can be none, this one goes on, as failed.
+        """
+        counts, carried = without_pending(self.ledger.counts(counters))
+        metadata = end_metadata(self._metadata(counts), (self.stats_at_start, stats), None)
+        self._close(no_rows, metadata)
+        if self.failure is not None:
+            return self
+        try:
+            sink = next_sink(metadata)
+        except IorecError as error:
+            self.failure = error
+            return self
+        now_ns = time.monotonic_ns()
+        clock = ClockReading(now_ns, self.start.time_at(now_ns))
+        following = Segment(self._prepared, self._probes, sink, Start(clock, counters, carried))
+        following.stats_at_start, following._clock = stats, self._clock
+        return following
+
+    def _close(self, rows: pa.RecordBatch, metadata: Metadata) -> None:
+        if self.failure is None:
+            self._write(rows, metadata)
+        if self.failure is None:
+            self._sink.close()
+
+    def _write(self, rows: pa.RecordBatch, metadata: Metadata) -> None:
+        try:
+            self._sink.write(rows, metadata)
+        except IorecError as error:
+            self.failure = error
+
+    def _metadata(self, counts: Counts) -> Metadata:
+        return continue_metadata(
+            self._first,
+            Clock(self.start, read_clocks(), self._clock_steps),
+            counts,
+            self._prepared.devices.described(),
+            self._notes,
+            self._prepared.settings.buffer_bytes,
+        )
