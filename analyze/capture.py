@@ -183,13 +183,25 @@ def _check_has_rows(capture: Capture) -> None:
     with ExitStack() as on_failure:
         on_failure.enter_context(capture)
         if not capture.sql("SELECT 1 FROM io LIMIT 1").fetchall():
-            selection = capture.selection
-            narrowed = "for which the condition holds" if selection.where else "in the window"
-            if selection.layer is not None and not selection.where:
-                narrowed = f"in the layer {selection.layer}"
-            length = format_duration(recorded_span(capture.files).end_ns - capture.origin_ns)
-            raise IorecError(
-                f"no I/Os are left: there is none {narrowed}",
-                f"the capture is {length} long; widen -b and -e, or loosen --where",
-            )
+            raise _nothing_left(capture)
         on_failure.pop_all()
+
+
+def _nothing_left(capture: Capture) -> IorecError:
+    selection = capture.selection
+    layer = selection.layer
+    if layer is not None and all(layer not in file.metadata.layers for file in capture.files):
+        return IorecError(
+            f"no I/Os are left: there is none in the layer {layer}",
+            f"it was not recorded: iorec record --layer {layer}",
+        )
+    if selection.where:
+        return IorecError(
+            "no I/Os are left: there is none for which the condition holds",
+            "loosen --where; the columns are those of docs/capture-format.md",
+        )
+    length = format_duration(recorded_span(capture.files).end_ns - capture.origin_ns)
+    return IorecError(
+        "no I/Os are left: there is none in the window",
+        f"the capture is {length} long; widen -b and -e",
+    )

@@ -32,6 +32,8 @@ _REFUSED = (
     "REFUSED: attempts for which no request was free and the caller would not wait, as io_uring's;"
     " each was retried, and only that counts as an I/O"
 )
+# What diskstats counts as flushes are those of the devices; an fsync's is a write of 0 bytes there.
+_OPS = {"write": "write, flush", "flush": "cache_flush"}
 _VERDICTS = {True: "agrees", False: "DIFFERS", None: "not comparable"}
 
 
@@ -39,9 +41,10 @@ def render_text(report: Report, width: int) -> str:
     """The report in lines of at most `width` characters, if names allow it."""
     sections = [
         completeness_lines(report.completeness, report.origin, width)
-        + _selection_lines(report)
+        + _source_lines(report)
         + level_lines(report.levels, width),
         device_lines(report.completeness, width),
+        _selection_lines(report),
         group_lines(report.summary, width, is_too_low=report.completeness.lost > 0),
         cache_flush_lines(report.summary, width),
         *_histograms(report.summary),
@@ -79,14 +82,17 @@ def level_lines(levels: Sequence[Level], width: int) -> list[str]:
 
 
 def device_lines(completeness: Completeness, width: int) -> list[str]:
-    """Our counts beside those of diskstats; of many devices only those that differ."""
-    rows: Sequence[Agreement] = completeness.devices
-    if len(rows) > _MAX_DEVICE_LINES:
-        rows = [row for row in rows if row.agrees is False]
+    """Our counts beside those of diskstats; of many, those that differ and the busiest."""
+    by_weight = sorted(
+        completeness.devices, key=lambda row: (row.agrees is False, row.counted_ios), reverse=True
+    )
+    differing = sum(row.agrees is False for row in by_weight)
+    kept = by_weight[: max(differing, _MAX_DEVICE_LINES)]
+    rows = [row for row in completeness.devices if row in kept]
     left_out = len(completeness.devices) - len(rows)
     columns = [
         Column("DEVICE", [escape_for_terminal(row.device) for row in rows], is_text=True),
-        Column("OP", [row.op for row in rows], is_text=True),
+        Column("OP", [_OPS.get(row.op, row.op) for row in rows], is_text=True),
         Column("I/OS", [format_count(row.counted_ios) for row in rows]),
         Column("DISKSTATS", [_diskstats_range(row) for row in rows]),
         Column("", [_VERDICTS[row.agrees] for row in rows], is_text=True),
@@ -139,8 +145,8 @@ def _diskstats_range(row: Agreement) -> str:
     return f"{format_count(row.diskstats_ios - row.edge_ios)} to {format_count(row.diskstats_ios)}"
 
 
-def _selection_lines(report: Report) -> list[str]:
-    """Where and when it was recorded, and which part of it is shown below."""
+def _source_lines(report: Report) -> list[str]:
+    """Where and when it was recorded."""
     lines = [
         f"{escape_for_terminal(str(source.path))}: {_system(source)},"
         f" {format_time(source.started_at)}, {format_duration(source.duration_ns)}"
@@ -156,6 +162,11 @@ def _selection_lines(report: Report) -> list[str]:
     notes = report.completeness.note_count
     if notes:
         lines.append(f"{format_counted(notes, 'note')} of trouble while recording: see iorec info")
+    return lines
+
+
+def _selection_lines(report: Report) -> list[str]:
+    """Which part of the capture is shown below."""
     shown, selection = [], report.selection
     if selection.layer is not None:
         shown.append(f"in the layer {selection.layer}")
@@ -166,10 +177,10 @@ def _selection_lines(report: Report) -> list[str]:
     if selection.where is not None:
         shown.append(f"where {escape_for_terminal(selection.where)}")
     if shown:
-        lines.append(f"below: {format_counted(report.summary.total.ios, 'I/O')} {' '.join(shown)}")
-    elif len(report.completeness.recorded_by_layer) > 1:
-        lines.append("below: requests, and bios of devices without requests; all bios: --layer bio")
-    return lines
+        return [f"below: {format_counted(report.summary.total.ios, 'I/O')} {' '.join(shown)}"]
+    if len(report.completeness.recorded_by_layer) > 1:
+        return ["below: requests, and bios of devices without requests; all bios: --layer bio"]
+    return []
 
 
 def _system(source: Source) -> str:

@@ -330,12 +330,23 @@ def test_keys_are_shown_in_words(tmp_path: Path) -> None:
     assert "64.0 KiB" in text
 
 
-def test_of_many_devices_only_those_that_differ_are_listed(tmp_path: Path) -> None:
-    rows = table(26, device=[f"sd{chr(97 + i)}" for i in range(26)])
+def test_of_many_devices_those_that_differ_and_the_busiest_are_listed(tmp_path: Path) -> None:
+    names = [f"sd{chr(97 + number)}" for number in range(26)]
+    rows = table(26 * 27 // 2, device=[name for i, name in enumerate(names) for _ in range(i + 1)])
     stats = {"sdc": {"read": {"ios": 7}}}
     text = render_text(report_of(tmp_path, rows, {"diskstats": stats}), 80)
-    assert ["sdc", "read", "1", "7", "DIFFERS"] in [line.split() for line in text.splitlines()]
-    assert "(25 more, which do not differ)" in text
+    listed = [line.split() for line in text.splitlines() if line.startswith("sd")]
+    assert ["sdc", "read", "3", "7", "DIFFERS"] in listed
+    assert [row[0] for row in listed] == ["sdc", *names[-11:]]
+    assert "(14 more, which do not differ)" in text
+
+
+def test_the_table_of_devices_says_which_flushes_it_counts_where(tmp_path: Path) -> None:
+    rows = table(6, op=["read", "write", "write", "flush", "cache_flush", "cache_flush"])
+    text = render_text(report_of(tmp_path, rows), 80)
+    table_of_devices = text.split("\n\n")[1]
+    for words in ("read 1 1", "write, flush 3 3", "cache_flush 2 2"):
+        assert f"{words} agrees" in " ".join(table_of_devices.split())
 
 
 def test_an_empty_capture_is_said_to_be_empty(tmp_path: Path) -> None:
