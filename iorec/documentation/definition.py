@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Reads the commands and their options from the command line's definition."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -68,7 +69,9 @@ def _read_command(name: str, command: Any) -> Command:
         name=name,
         summary=" ".join(summary.split()),
         description=description,
-        usage=" ".join(piece.strip("{}") for piece in command.collect_usage_pieces(context)),
+        usage=" ".join(
+            re.sub("[{}]", "", piece) for piece in command.collect_usage_pieces(context)
+        ),
         arguments=tuple(made for param, made in parameters if param.param_type_name == "argument"),
         options=tuple(made for param, made in parameters if param.param_type_name == "option"),
         examples=tuple(line.strip() for line in examples),

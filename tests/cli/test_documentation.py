@@ -51,6 +51,7 @@ def test_every_command_has_a_page_with_every_option_that_its_help_shows() -> Non
             assert f"\\fB{name}\\fR" in page, (command.name, name)
         for line in command.examples:
             assert line in page
+    assert "\nCAPTURE...\n" in made["share/man/man1/iorec-info.1"].replace("[OPTIONS] ", "")
 
 
 def test_groff_has_nothing_to_say_about_the_pages(prefix: Path) -> None:
