@@ -28,6 +28,8 @@ test test-busy: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm procps util-
 check: PACKAGES += shellcheck
 bench bench-%: PACKAGES += linux-perf bpftrace
 SCRIPTS := .ci/run $(wildcard samples/*.sh tests/*.sh)
+# iorec alone, and with what tests and checks need.
+RUNS := .venv/.runs
 STAMP := .venv/.installed
 
 # Where this kernel loads no BPF programs, the tests that need one run under another kernel.
@@ -35,7 +37,7 @@ LOADS_BPF := import ctypes; ctypes.CDLL("libbpf.so.1").libbpf_probe_bpf_map_type
 KERNEL = $$($(PYTHON) -c '$(LOADS_BPF)' && test -e /sys/kernel/btf/vmlinux || echo tests/vm.sh trixie)
 
 # A link to the program of another copy of iorec is replaced, any other file is not.
-install: environment
+install: $(RUNS)
 	@case $$(readlink $(PREFIX)/bin/iorec || echo $(PREFIX)/bin/iorec) in \
 		*/.venv/bin/iorec) ;; \
 		*) [ ! -e $(PREFIX)/bin/iorec ] || { echo \
@@ -63,12 +65,16 @@ packages:
 	[ -z "$$missing" ] || { apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; }
 
-$(STAMP): pyproject.toml | packages
+$(RUNS): pyproject.toml | packages
 	$(PYTHON) -m venv --system-site-packages .venv
+	.venv/bin/pip install -q --disable-pip-version-check -e .
+	touch $@
+
+$(STAMP): $(RUNS)
 	.venv/bin/pip install -q --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-demo: environment
+demo: $(RUNS)
 	samples/demo.sh
 
 test: environment
