@@ -18,7 +18,7 @@ from iorec.kernel.plan import KernelFilter
 from iorec.record.filter_devices import device_key, resolve_device
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
-_MOST_DEVICES, _MOST_COMMS = 1024, 64  # of bpf/filter.c
+_MOST_DEVICES, _MOST_PIDS, _MOST_COMMS = 1024, 1024, 64  # of bpf/filter.c
 
 
 def filter_options(filters: Filters) -> str:
@@ -61,6 +61,8 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
         )
     if len(filters.comm) > _MOST_COMMS:
         raise IorecError("too many -c", f"give at most {_MOST_COMMS}, or a glob", exit_code=2)
+    if len(filters.pid) > _MOST_PIDS:
+        raise IorecError("too many -p", f"give at most {_MOST_PIDS}, or a --cgroup", exit_code=2)
     return KernelFilter(
         devices=tuple(map(device_key, filters.resolved_device)),
         pids=tuple(_pid(pid) for pid in filters.pid),
@@ -87,9 +89,12 @@ def _check_comm(name: str) -> None:
     if size <= LONGEST_NAME:
         return
     kept = name.encode(errors="surrogateescape")[:LONGEST_NAME].decode(errors="ignore")
+    ways = [f"a glob: -c {shlex.quote(f'{kept[:-1]}*')}"]
+    if len(kept.encode()) == LONGEST_NAME:  # not cut within a character
+        ways.insert(0, f"what it keeps: -c {shlex.quote(kept)}")
     raise IorecError(
         f"no thread's name is {name!r}: the kernel keeps {LONGEST_NAME} bytes of it, not {size}",
-        f"give what it keeps, or a glob: -c {shlex.quote(kept)}, -c {shlex.quote(f'{kept[:-1]}*')}",
+        f"give {', or '.join(ways)}",
         exit_code=2,
     )
 

@@ -105,6 +105,7 @@ def test_the_maps_have_the_sizes_that_python_takes_for_theirs() -> None:
     sizes = dict(re.findall(r"BPF_HASH\((\w+), [\w ]+, u8, (\d+)\);", source("filter.c")))
     assert int(sizes["filter_device"]) == filters._MOST_DEVICES
     assert int(sizes["filter_comm"]) == filters._MOST_COMMS
+    assert int(sizes["filter_pid"]) == filters._MOST_PIDS
     assert len(glob_masks("*")) == ctypes.sizeof(structs("filter.c")["comm_glob"])
 
 

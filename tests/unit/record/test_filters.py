@@ -36,7 +36,16 @@ def test_a_name_that_the_kernel_would_cut_off_is_refused_with_what_it_keeps() ->
     assert resolve_filters(replace(EVERYTHING, comm=("é" * 7 + "x",)), NAMES).comms  # 15 bytes
     error = refusal(replace(EVERYTHING, comm=("é" * 7 + "xy",)))
     assert "keeps 15 bytes of it, not 16" in error.message
-    assert error.hint.endswith("-c 'éééééééx', -c 'ééééééé*'")
+    assert error.hint == "give what it keeps: -c 'éééééééx', or a glob: -c 'ééééééé*'"
+
+
+def test_a_name_that_the_kernel_cuts_within_a_character_can_be_given_as_a_glob_alone() -> None:
+    error = refusal(replace(EVERYTHING, comm=("é" * 8,)))
+    assert error.hint == "give a glob: -c 'éééééé*'"
+
+
+def test_more_pids_than_the_kernels_map_holds_are_refused() -> None:
+    assert "at most 1024" in refusal(replace(EVERYTHING, pid=(os.getpid(),) * 1025)).hint
 
 
 def test_more_names_than_the_kernels_map_holds_are_refused() -> None:
