@@ -56,9 +56,13 @@ def _open_spool(part: Path) -> BinaryIO:
         fd = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise IorecError(f"cannot open {part}: {error.strerror}", "check the name") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
         os.close(fd)
         raise IorecError(f"{part} is not a file", "iorec recover takes the .part of a recording")
+    if not found.st_size:
+        os.close(fd)
+        raise IorecError(f"{part} is empty: nothing was recorded into it", f"remove it: rm {part}")
     return os.fdopen(fd, "rb")
 
 

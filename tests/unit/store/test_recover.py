@@ -239,6 +239,14 @@ def test_metadata_that_are_none_are_one_error(tmp_path: Path, described: bytes) 
     assert recover_here(write_spool(tmp_path / "x.part", growing_batches(1), described)) is None
 
 
+def test_a_spool_into_which_nothing_was_recorded_is_said_to_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet.part"
+    path.touch()
+    status, _, printed = recover_in_process(path)
+    assert status == 1
+    assert f"{path} is empty: nothing was recorded into it\nhint: remove it: rm {path}" in printed
+
+
 def test_metadata_that_name_no_cause_of_loss_are_no_error(tmp_path: Path) -> None:
     document = metadata(table(1))
     document["counts"]["lost"] = {}
