@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from analyze.agreement import Agreement, compare_with_diskstats
 from analyze.hosts import with_host_in_names
+from analyze.ledgers import shown_ledgers
 from analyze.metadata import Counts, DeviceEvents, Gap, Metadata
 from analyze.schema import LOSS_CAUSES
 from analyze.scope import narrow_to_filter
@@ -22,8 +23,8 @@ _EVENT_KINDS = ("merges", "splits", "requeues", "refused")
 class Completeness:
     """The ledgers of all captures, added up and checked, of the devices that were asked for.
 
-    `is_complete` is None if a capture has no ledger: then nothing is known. `failed` and
-    `byte_mismatch` are None where no row was read.
+    `is_complete` is None if a capture has no ledger: then nothing is known. Where no row was read,
+    `byte_mismatch` is None, and so is `failed` if the recorder did not count them.
     """
 
     is_complete: bool | None
@@ -105,7 +106,7 @@ def _check(
         lost_by_cause=dict(causes),
         missed_by_device=_missed_by_device(counts),
         identity_lost=identity_lost,
-        failed=failed,
+        failed=_failed(captures) if failed is None else failed,
         in_flight=sum(count.in_flight_at_stop for count in counts),
         filtered=sum(count.filtered for count in counts),
         began_before=sum(count.began_before for count in counts),
@@ -120,6 +121,14 @@ def _check(
         events=_add_up_events(counts),
         devices=devices,
     )
+
+
+def _failed(captures: Sequence[Metadata]) -> int | None:
+    """I/Os of what is shown that ended with an error, if every recording counted them."""
+    if not all(capture.counts for capture in captures):
+        return None
+    found = [entry.failed for capture in captures for entry in shown_ledgers(capture, None)]
+    return None if None in found else sum(filter(None, found))
 
 
 def _lost_by_cause(counts: Iterable[Counts]) -> Counter[str]:

@@ -128,6 +128,7 @@ class DeviceCounts:
     lost: int
     lost_bytes: int
     missed: int = 0  # of `lost`, those whose completion was not seen
+    failed: int | None = None  # of `recorded`, those that ended with an error
     missed_bytes: int = 0
     began_before: int
     began_before_bytes: int

@@ -8,8 +8,8 @@ from pathlib import Path
 from analyze.capture import Capture
 from analyze.completeness import Completeness, make_completeness
 from analyze.hung_and_failed import Troubles, load_failed, load_in_flight
+from analyze.ledgers import shown_ledgers
 from analyze.selection import Selection
-from analyze.shown import shown_ledgers
 from analyze.stacks import Level, Stack, find_levels, load_stacks
 from analyze.summary import Group, Summary
 from analyze.typed_json import EpochNs

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Decides of each device which layer is shown: two layers see the same I/O."""
+"""Leaves the rows of one layer of each device: two layers see the same I/O."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from duckdb import DuckDBPyConnection
 
-from analyze.metadata import DeviceCounts, Metadata
+from analyze.ledgers import all_ledgers, devices_with_requests
+from analyze.metadata import Metadata
 from analyze.row_query import quoted
 from analyze.sources import CaptureFile
 
@@ -28,32 +29,8 @@ def layer_condition(
     return f"layer = CASE WHEN {has_requests} THEN 'request' ELSE 'bio' END"
 
 
-def shown_ledgers(metadata: Metadata, layer: str | None) -> list[DeviceCounts]:
-    """The accounts of what is shown."""
-    with_requests = devices_with_requests(metadata)
-    return [
-        entry
-        for entry in _ledgers(metadata)
-        if entry.layer == (layer or ("request" if entry.device in with_requests else "bio"))
-    ]
-
-
-def devices_with_requests(metadata: Metadata) -> set[str]:
-    """The devices whose requests were counted or, without a ledger, recorded."""
-    if metadata.counts is None:
-        names = [device.name for device in metadata.devices if device.has_requests]
-    else:
-        ledgers = _ledgers(metadata)
-        names = [entry.device for entry in ledgers if entry.layer == "request" and entry.device]
-    return {name for name in names if name.isprintable()}
-
-
 def _layers(metadata: Metadata) -> set[str]:
     """The layers that the rows may have."""
     if metadata.counts is None:
         return set(metadata.layers)
-    return {entry.layer for entry in _ledgers(metadata)}
-
-
-def _ledgers(metadata: Metadata) -> Iterable[DeviceCounts]:
-    return metadata.counts.devices if metadata.counts else ()
+    return {entry.layer for entry in all_ledgers(metadata)}

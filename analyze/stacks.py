@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyze.hosts import name_on
+from analyze.ledgers import shown_ledgers
 from analyze.opened import OpenedRows
-from analyze.shown import shown_ledgers
 from analyze.sources import CaptureFile
 
 

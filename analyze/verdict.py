@@ -31,7 +31,7 @@ NO_ACCOUNT = "no account: nothing says whether these are all I/Os"
 def format_completeness(completeness: Completeness) -> str:
     """The one line that everything which records or shows a capture prints."""
     if completeness.is_complete is None:
-        return NO_ACCOUNT + _failed(completeness)
+        return NO_ACCOUNT + format_failed(completeness)
     if not completeness.is_complete:
         return f"INCOMPLETE: {'; '.join(_shortcomings(completeness))}"
     left_out = (
@@ -42,7 +42,7 @@ def format_completeness(completeness: Completeness) -> str:
         f"{format_recorded(completeness)} recorded",
         *(f"{format_count(count)} {what}" for count, what in left_out if count),
         "0 lost",
-        f"{format_count(completeness.in_flight)} in flight{_failed(completeness)}",
+        f"{format_count(completeness.in_flight)} in flight{format_failed(completeness)}",
     ]
     is_checked = any(device.agrees for device in completeness.devices)
     return f"complete: {', '.join(parts)}" + "; agrees with /proc/diskstats" * is_checked
@@ -107,12 +107,13 @@ def _listed(parts: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _failed(completeness: Completeness) -> str:
+def format_failed(completeness: Completeness) -> str:
+    """`, 3 failed`, if any did."""
     return f", {format_count(completeness.failed)} failed" if completeness.failed else ""
 
 
 def _shortcomings(completeness: Completeness) -> list[str]:
-    in_flight = f"{format_count(completeness.in_flight)} in flight{_failed(completeness)}"
+    in_flight = f"{format_count(completeness.in_flight)} in flight{format_failed(completeness)}"
     said = []
     if completeness.lost:
         total = format_counted(completeness.recorded + completeness.lost, "I/O")

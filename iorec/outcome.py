@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analyze.completeness import make_completeness_of
 from analyze.units import format_bytes, format_count, format_duration
-from analyze.verdict import advise, format_completeness, format_recorded
+from analyze.verdict import advise, format_completeness, format_failed, format_recorded
 from iorec.messages import format_unmatched
 from iorec.store.result import Result
 
@@ -23,7 +23,7 @@ def format_end(result: Result) -> str:
     return "\n".join(
         (
             f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"
-            f" {format_count(completeness.lost)} lost",
+            f" {format_count(completeness.lost)} lost{format_failed(completeness)}",
             f"{result.path} ({format_bytes(result.size_bytes)})",
             f"next: iorec report {result.path}",
         )

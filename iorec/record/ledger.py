@@ -117,12 +117,15 @@ class Ledger:
         keys |= records["dev"].astype(np.uint64) << np.uint64(8)
         values, places = distinct(keys)
         ios, sizes = np.bincount(places), np.bincount(places, records["bytes"])
-        for key, count, size in zip(values, ios, sizes, strict=True):
+        failed = np.bincount(places, records["error"] != 0)
+        for key, count, size, failures in zip(values, ios, sizes, failed, strict=True):
             place = _place(key)
             self._totals[kind, place[0]] += sign * int(count)
             for column in columns.get(kind, (kind,)):
                 self._by_place[place][column] += sign * int(count)
                 self._by_place[place][f"{column}_bytes"] += sign * int(size)
+            if kind == "recorded":
+                self._by_place[place]["failed"] += sign * int(failures)
 
     def add_identity_lost(self, rows: Mapping[str, int], sign: int = 1) -> None:
         """Books the rows of each layer whose submitter is unknown as its announcement is lost."""
@@ -234,7 +237,8 @@ def _make_rows(place: _NamedPlace, sums: dict[str, int]) -> _Rows:
     counts = events = None
     if any(map(sums.get, _COUNTED)):
         counted = {column: sums.get(column, 0) for column in _COUNTED}
-        counts = DeviceCounts(layer=layer, device=device or None, op=op, **counted)
+        failed = sums.get("failed", 0)
+        counts = DeviceCounts(layer=layer, device=device or None, op=op, failed=failed, **counted)
     if any(map(sums.get, _EVENTS)):
         events = DeviceEvents(device or None, op, *(sums.get(event, 0) for event in _EVENTS))
     return _Rows(sums, counts, events)

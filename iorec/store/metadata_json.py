@@ -118,8 +118,13 @@ def _summed(rows: tuple[_Row, ...], keys: tuple[str, ...], kept: set[str]) -> tu
         values = vars(row) | {"device": row.device if row.device in kept else None}
         total = sums.setdefault(tuple(map(values.get, keys)), values)
         if total is not values:
-            total |= {name: total[name] + values[name] for name in values.keys() - keys}
+            total |= {name: _added(total[name], values[name]) for name in values.keys() - keys}
     return tuple(type(rows[0])(**values) for values in sums.values())
+
+
+def _added(a: int | None, b: int | None) -> int | None:
+    """None if one is not known."""
+    return None if a is None or b is None else a + b
 
 
 def _mended(value: Any) -> Any:

@@ -189,6 +189,7 @@ def test_errors_have_the_errno_that_the_program_saw(
     assert capture.status == 1
     assert {row["op"] for row in failed} == {"write"}
     assert {os.strerror(row["errno"]) in log.read_text() for row in failed} == {True}
+    assert f"lost, {len(failed)} failed\n" in capture.stderr
     assert_accounts_close(capture)
 
 

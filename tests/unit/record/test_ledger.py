@@ -150,6 +150,19 @@ def test_what_was_counted_before_the_ledger_began_is_not_in_it() -> None:
     assert (entry.filtered, entry.filtered_bytes) == (13, 260)
 
 
+def test_failed_ios_are_counted_where_they_were_recorded() -> None:
+    counted = ledger(layers=("request", "bio"))
+    failed = records(3, layer=1, dev=SDA, op=WRITE)
+    failed["error"][:2] = 10
+    counted.add("recorded", failed)
+    counted.add("recorded", records(5))
+    entries = counted.counts(snapshot()).devices
+    assert {(entry.device, entry.layer): entry.failed for entry in entries} == {
+        ("loop0", "request"): 0,
+        ("sda", "bio"): 2,
+    }
+
+
 def test_a_booking_that_is_taken_back_leaves_nothing() -> None:
     counted = ledger()
     before = counted.counts(snapshot())
@@ -201,6 +214,7 @@ def test_the_kernels_tallies_and_the_drained_records_meet_at_their_place() -> No
             layer="request",
             device="sda",
             op="write",
+            failed=0,
             recorded=3 + 1,
             recorded_bytes=3 * 4096,
             filtered=5,
