@@ -210,7 +210,7 @@ def test_a_device_that_was_there_for_a_moment_has_its_name(number: int, ram_fold
     watch.refresh()
     loop_control(LOOP_CTL_ADD, number)
     assert watch.resolve(dev, 1) == (f"loop{number}", f"loop{number}p1")
-    assert f"loop{number}" in {device["name"] for device in watch.described()}
+    assert f"loop{number}" in {device.name for device in watch.described()}
 
 
 def test_a_disk_with_the_number_of_another_never_has_its_name(number: int) -> None:
@@ -235,7 +235,7 @@ def test_loop_devices_stand_on_the_disks_of_their_files(
             run("btrfs", "-q", "subvolume", "create", upper / "sub")
             third = make_loop(4 << 20, folder=upper / "sub")
             try:
-                stands_on = {d["name"]: d["stands_on"] for d in describe_devices()}
+                stands_on = {d.name: [*d.stands_on] for d in describe_devices()}
                 backing = loop_backing()
                 inodes = [device.backing.stat().st_ino for device in (loop, second, third)]
                 disk = disk_of_file(third.backing)
@@ -274,11 +274,11 @@ def test_a_loop_device_may_stand_on_a_block_device_or_on_a_file_that_is_gone(
     with mounted_ext4(below, ram_folder / "mount") as mount:
         with attached(number, mount / "gone") as device:
             (mount / "gone").unlink()
-            stands_on = {d["name"]: d["stands_on"] for d in describe_devices()}
+            stands_on = {d.name: [*d.stands_on] for d in describe_devices()}
             assert device.name not in loop_backing().values()
         assert stands_on[device.name] == [below.name]
     run("losetup", device, below.path)
-    stands_on = {d["name"]: d["stands_on"] for d in describe_devices()}
+    stands_on = {d.name: [*d.stands_on] for d in describe_devices()}
     assert stands_on[device.name] == [below.name]
     below_number = int(below.name.removeprefix("loop"))
     assert loop_backing()[7 << 20 | below_number, 0] == device.name
