@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Sets up what is missing, as root on Debian and Ubuntu, and runs it.
 #   make install   iorec, its man pages and its completions below PREFIX (/usr/local), with the
-#                  program in .venv; make uninstall removes what is below PREFIX
+#                  program in .venv
+#   make uninstall removes what is below PREFIX
 #   make demo      record a real workload, print its report, draw its plot
 #   make test      every test
-#   make check     linters of Python and of the scripts, types and the import contract
-#   make docs      the JSON Schemas in docs/schema, from the dataclasses
+#   make test-busy the tests with real devices, beside a load that has nothing to do with them
+#   make check     linters of Python, C and the scripts, types and the import contracts
+#   make docs      the JSON Schemas in docs/schema and the drawing in ARCHITECTURE.md, from the code
 #   make soak      one hour in which everything comes and goes, each row checked: SOAK_S, SOAK_SEED
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
 #   make bench     what it costs, beside other tracers, into bench-results/: half an hour alone
 #   make bench-X   one part of it: see PARTS in tests/bench/__main__.py
 #   make bench-docs  its figures into docs/ and README.md
-.PHONY: install uninstall environment demo docs test check soak fuzz bench bench-docs packages
+.PHONY: help install uninstall environment demo docs test test-busy check soak fuzz bench bench-docs
+.PHONY: packages
 
-# BCC's Python module is built for the distribution's Python and is no PyPI package.
+help:
+	@sed '1d; /^#/!Q; s/^# \{0,1\}//' Makefile
+
+# BCC's Python module is built for the distribution's Python and is not on PyPI.
 PYTHON := /usr/bin/python3
 PACKAGES := python3-bpfcc python3-venv fio e2fsprogs
 PREFIX := /usr/local
 # addpart is of util-linux up to Debian 12, of util-linux-extra from Debian 13 on.
-test: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm procps util-linux-extra groff fish zsh
+test test-busy: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm procps util-linux-extra groff fish zsh
 check: PACKAGES += shellcheck
 bench bench-%: PACKAGES += linux-perf bpftrace
 SCRIPTS := .ci/run $(wildcard samples/*.sh tests/*.sh)
@@ -66,8 +72,11 @@ demo: environment
 	samples/demo.sh
 
 test: environment
-	.venv/bin/pytest --numprocesses auto --ignore=tests/kernel
+	.venv/bin/pytest --numprocesses auto tests/unit tests/cli
 	$(KERNEL) .venv/bin/pytest tests/kernel
+
+test-busy: environment
+	$(KERNEL) tests/busy.sh .venv/bin/pytest tests/kernel
 
 check: environment
 	.venv/bin/ruff check
@@ -75,9 +84,11 @@ check: environment
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	shellcheck $(SCRIPTS)
+	.venv/bin/clang-format --dry-run --Werror $$(find bpf -name '*.[ch]')
 
 docs: environment
 	.venv/bin/python -m iorec.documentation
+	.venv/bin/python -m iorec.documentation.wings
 
 soak: environment
 	.venv/bin/python -m tests.soak

@@ -19,7 +19,7 @@ def stream_batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of `io` by time, in batches of `rows` at most; those of one time in any order.
 
-    `in_slices` is for files of which a part can be read without the rest.
+    `in_slices` is for files that can be read in part.
     """
     names = ", ".join(map(identifier, columns))
     for condition in _slices(connection) if in_slices else ["true"]:
@@ -29,7 +29,7 @@ def stream_batches(
 
 
 def _slices(connection: DuckDBPyConnection) -> Iterator[str]:
-    """SQL conditions, each of which holds for some rows that follow those of the one before."""
+    """SQL conditions; each holds for some rows that follow those of the one before."""
     counts = connection.execute(
         f"""
         WITH times AS (SELECT epoch_ns(time) AS time_ns FROM io),

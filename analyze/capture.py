@@ -140,7 +140,7 @@ class Capture(OpenedRows):
             )
         return IorecError(
             f"cannot read {names}: the file is damaged: {first_line(error)}",
-            "get a fresh copy of the file, or record once more",
+            "get a fresh copy of the file, or record again",
         )
 
 

@@ -51,7 +51,7 @@ def create_views(
 ) -> None:
     """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
 
-    `bios` are all bios that succeeded, those of devices too of which requests are shown.
+    `bios` are all bios that succeeded, also of devices whose requests are shown.
     """
     conditions = ["true"]
     if selection.begin_s is not None:

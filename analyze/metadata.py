@@ -61,7 +61,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Filters:
-    """What the recording was narrowed to; an empty tuple stands for everything."""
+    """What the recording was narrowed to; an empty tuple means everything."""
 
     device: tuple[str, ...]
     pid: tuple[int, ...]

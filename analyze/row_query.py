@@ -109,7 +109,8 @@ def _csv_rows(paths: list[Path]) -> str:
         f"SELECT {values}, {_FILE_COLUMN} FROM read_csv([{_path_list(paths)}],"
         f" columns = {{{types}}}, auto_detect = false, compression = {quoted(compression)},"
         f" filename = '{_FILE_COLUMN}',"
-        """ header = true, delim = ',', quote = '"', escape = '"', nullstr = '')"""
+        """ header = true, delim = ',', quote = '"', escape = '"', nullstr = '',"""
+        " allow_quoted_nulls = false)"
     )
 
 

@@ -39,7 +39,7 @@ def shown_ledgers(metadata: Metadata, layer: str | None) -> list[DeviceCounts]:
 
 
 def devices_with_requests(metadata: Metadata) -> set[str]:
-    """The devices of which requests were counted, or, without a ledger, recorded."""
+    """The devices whose requests were counted or, without a ledger, recorded."""
     if metadata.counts is None:
         names = [device.name for device in metadata.devices if device.has_requests]
     else:

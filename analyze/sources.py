@@ -34,7 +34,7 @@ _MAX_ROWS_PER_BYTE = 100
 _MAGIC = b"PAR1"
 _NO_HOST = ""
 _OTHER_FILE = "give a file that iorec record wrote: .parquet, .csv or .csv.gz"
-_FRESH_COPY = "get a fresh copy of the file, or record once more"
+_FRESH_COPY = "get a fresh copy of the file, or record again"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Records bios, from where they enter a block device's queue to bio_endio(). Stands behind io.c.
+ * Records bios, from where they enter a block device's queue to bio_endio().
  *
  * A bio is shown to be queued once, also if it is split or sent on. The end of one that was part of
  * a request is the request's; any other end is shown by a tracepoint of its own, once: for a bio
@@ -19,8 +19,8 @@ int bio_queue(u64 *ctx)
 	key = plain(bio, &mine->scratch) | 1;
 	if (copy_number() && has_begun(key))
 		return 0;
-	slot = submit(mine, BIO_QUEUE_LANE, BIO_LAYER, key, bio,
-		      dev_of_bio(bio), partno_of_bio(bio), bio->bi_opf, bio->bi_size);
+	slot = submit(mine, BIO_QUEUE_LANE, BIO_LAYER, key, bio, dev_of_bio(bio),
+		      partno_of_bio(bio), bio->bi_opf, bio->bi_size);
 	if (slot)
 		slot->sector = bio->bi_sector;
 	return 0;
@@ -28,7 +28,7 @@ int bio_queue(u64 *ctx)
 
 /*
  * A stacked device sends a bio to the device below: a clone, which is queued next; or (md) the bio
- * itself or what it has split off, which is not shown to be queued once more.
+ * itself or what it has split off, which is not shown to be queued again.
  */
 int bio_remap(u64 *ctx)
 {
@@ -117,7 +117,7 @@ int bio_complete(u64 *ctx)
 		return 0;
 	mine->runs++;
 	if (find_whole(bio, &key, &mine->scratch).bucket)
-		/* A part of which nothing was seen: md shows its splits since 6.18. */
+		/* A part that nothing was seen of: md shows its splits since 6.18. */
 		mine->continuations++;
 	else
 		/* How large it was is not known any more. */

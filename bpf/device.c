@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Which device an I/O is for. Stands behind filter.c. */
+/* Which device an I/O is for. */
 
 #ifdef HAVE_QUEUE_DISK
 #define disk_of_request(rq) ((rq)->q->disk)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Decides which I/Os are recorded. Stands behind table.c. */
+/* Decides which I/Os are recorded. */
 
 #ifdef FILTER_DEVICE
 #define WHOLE_DISK 0xffffffffU
@@ -21,8 +21,8 @@ BPF_HASH(filter_comm, struct comm_key, u8, 64);
 #ifdef COMM_GLOBS
 /* All ways to match a glob, followed at once: see iorec/kernel/comm_glob.py. 1 KiB each. */
 struct comm_glob {
-	u32 masks[256];		/* of each byte: in the low half the states that it takes to the next
-				 * one, in the high half those that it keeps */
+	/* Of each byte: the states that it takes to the next one, << 16 those that it keeps. */
+	u32 masks[256];
 	u32 first_state;
 };
 #define LAST_STATE (1U << 15)
@@ -35,7 +35,7 @@ BPF_CGROUP_ARRAY(filter_cgroup, FILTER_CGROUPS);
 static inline bool is_wanted_device(u32 dev, u32 partno)
 {
 #ifdef FILTER_DEVICE
-	struct device_key disk = {dev, WHOLE_DISK}, partition = {dev, partno};
+	struct device_key disk = { dev, WHOLE_DISK }, partition = { dev, partno };
 
 	return filter_device.lookup(&disk) || filter_device.lookup(&partition);
 #else
@@ -96,12 +96,26 @@ static inline bool is_wanted_comm(const char *comm)
 #define IS_UNKNOWN_SUBMITTER_WANTED true
 #endif
 
+/* The recorder itself. In a pid namespace of its own it does not know by which number it goes here. */
+static inline bool is_excluded(const struct identity *who)
+{
+#if defined(EXCLUDED_PID) && defined(PID_NAMESPACE_INODE)
+	struct bpf_pidns_info own = {};
+
+	return !bpf_get_ns_current_pid_tgid(PID_NAMESPACE_DEV, PID_NAMESPACE_INODE, &own,
+					    sizeof(own)) &&
+	       own.tgid == EXCLUDED_PID;
+#elif defined(EXCLUDED_PID)
+	return who->pid == EXCLUDED_PID;
+#else
+	return false;
+#endif
+}
+
 static inline bool is_wanted_submitter(const struct identity *who)
 {
-#ifdef EXCLUDED_PID
-	if (who->pid == EXCLUDED_PID)
+	if (is_excluded(who))
 		return false;
-#endif
 #ifdef FILTER_PID
 	if (!filter_pid.lookup((u32 *)&who->pid))
 		return false;

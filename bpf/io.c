@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The way of an I/O from its submission into a record, in every layer. Stands behind owner.c. */
+/* Takes an I/O from its submission into a record, in every layer. */
 
 /*
  * A request has at most as many bios as its queue allows segments: 2048 on SCSI, less on most, more
@@ -32,7 +32,7 @@ static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, 
 				  struct bio *bio, u32 dev, u8 partno, u32 cmd_flags, u32 bytes)
 {
 	u64 id = bpf_get_current_pid_tgid();
-	struct identity who = {.cgroup = bpf_get_current_cgroup_id(), .pid = id >> 32, .tid = id};
+	struct identity who = { .cgroup = bpf_get_current_cgroup_id(), .pid = id >> 32, .tid = id };
 	struct slot *slot;
 
 	take_turn(mine);
@@ -164,7 +164,7 @@ static inline struct entry find_bio(struct bio *bio, u64 *key, u64 *scratch)
 	return find(*key);
 }
 
-/* The bio of which this one was split off (bio_chain), if it is one of those in flight. */
+/* The bio that this one was split off from (bio_chain), if that is in flight. */
 static inline struct entry find_whole(struct bio *bio, u64 *key, u64 *scratch)
 {
 	*key = plain(bio->bi_private, scratch) | 1;
@@ -172,7 +172,7 @@ static inline struct entry find_whole(struct bio *bio, u64 *key, u64 *scratch)
 }
 
 /*
- * A bio that is no I/O, as it was not queued: either it is the front that was split off another
+ * A bio that is not an I/O, as it was not queued: either it is the front that was split off another
  * one, or it is about to be queued. Returns its slot if it is an I/O after all, else NULL.
  */
 static inline struct slot *note_part(struct lane *mine, u32 first_lane, struct bio *bio,
@@ -214,10 +214,12 @@ int bio_split(u64 *ctx)
 	if (!mine)
 		return 0;
 	/* No copy can see whether another one has counted it. */
-	tally = copy_number() ? NULL :
-		tally_of(REQUEST_LAYER, dev_of_bio(bio), effective_flags(bio->bi_opf, bio->bi_size));
-	if (tally)
-		count(tally->splits, 1);
+	if (!copy_number()) {
+		tally = tally_of(REQUEST_LAYER, dev_of_bio(bio),
+				 effective_flags(bio->bi_opf, bio->bi_size));
+		if (tally)
+			count(tally->splits, 1);
+	}
 #ifdef RECORDS_BIOS
 	note_part(mine, BIO_SPLIT_LANE, bio, true, 0);
 #endif

@@ -1,31 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * Counts what becomes of every I/O, and gives each program that counts a lane of its own.
- *
- * In front of this file stands a generated header: the kernel structs that are read here, each
- * member at its offset in the running kernel, and the HAVE_ macros. Behind it stand table.c,
- * filter.c, device.c, owner.c, io.c and the files of the layers that are recorded. The recorder
- * adds, as -D flags: CPUS, LAYERS, LANES, the first lane of each program, BUCKETS, RING_PAGES,
- * COPY_MARK, the tracepoints' argument numbers, and the filters.
- */
-#include "records.h"
+/* Counts what becomes of every I/O, and gives each copy of a program a lane to count in. */
 
 #define MMAPABLE (1U << 10)
 
 /* One switch for all programs, so that they start and stop as one. */
 BPF_F_TABLE("array", u32, struct control, control, 1, MMAPABLE);
-/*
- * The kernel skips a program that is running on the CPU already (05b24ff9b2cf, 6.1): one that an
- * interrupt interrupts, or that is preempted, which tracepoints can be since f7d327654b88 and
- * a46023d5616e (7.0). So each program that this can happen to is loaded several times, as copies
- * that differ in COPY_MARK alone. All are called for each event, in turn, and the first that runs
- * takes it; the others see by the table that it was taken. Each copy has a lane of its own on each
- * CPU. What only counts events has no copies: how often it was skipped is in the capture.
- */
-BPF_F_TABLE("array", u32, struct lane, lanes, LANES * CPUS, MMAPABLE);
+/* For each copy of a program (iorec.c) one on each CPU. */
+BPF_F_TABLE("array", u32, struct lane, lanes, (LANES * CPUS), MMAPABLE);
 /* For each CPU some 50 devices with their operations. Added to atomically. */
 #define TALLY_BUCKETS 32
-BPF_F_TABLE("array", u32, struct tally_bucket, tallies, CPUS * TALLY_BUCKETS, MMAPABLE);
+BPF_F_TABLE("array", u32, struct tally_bucket, tallies, (CPUS * TALLY_BUCKETS), MMAPABLE);
 /* For each lane a ring of gaps; two are at least GAP_NS apart, so 128 last for 1.3 s. */
 #define GAPS 128
 #define GAP_NS 10000000ULL
@@ -82,7 +66,7 @@ static inline void take_turn(struct lane *mine)
 		mine->turns++;
 }
 
-/* 1 or 0, in such a way that neither the compiler nor the verifier makes a branch of it. */
+/* Returns 1 or 0, so that neither the compiler nor the verifier makes a branch of it. */
 static inline u64 is_zero(u64 value)
 {
 	u64 negative = -value, is_other;
@@ -150,7 +134,8 @@ static inline void note_unmatched(struct lane *mine, u32 layer, u32 dev, u32 cmd
 	mine->unmatched++;
 	if (tally) {
 		count(tally->unmatched, 1);
-		if (bytes) /* LLVM makes an atomic `or` of adding 0, which kernels before 5.12 refuse */
+		/* LLVM makes an atomic `or` of adding 0, which kernels before 5.12 refuse. */
+		if (bytes)
 			count(tally->unmatched_bytes, bytes);
 	}
 }

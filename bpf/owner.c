@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Who submits an I/O, and for whom. Stands behind device.c. */
+/* Who submits an I/O, and for whom. */
 
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 
@@ -11,7 +11,7 @@ BPF_F_TABLE("array", u32, struct cached_identity, cached_identities,
 /* Each copy of a program numbers those that it announces itself. */
 #define COPY_SHIFT 30
 
-/* Returns the identity's number, or LOST_IDENTITY if there was no room to say it. */
+/* Returns the identity's number, or LOST_IDENTITY if the ring had no room for it. */
 static inline u32 announce(struct lane *mine, u32 source, const struct identity *who,
 			   struct control *settings)
 {

@@ -13,10 +13,10 @@
 /* What the recorder wants of the programs. */
 struct control {
 	u64 is_recording;
-	u64 wake_bytes;		/* wake it when so much is in the ring buffer; IS_AWAKE: never */
-	u64 wakes_for_identities;	/* and when there are new ones */
-	u64 has_identities;	/* since it cleared this */
-	u64 epoch;		/* identities announced in an earlier one are announced again */
+	u64 wake_bytes;		  /* wake it when so much is in the ring buffer; IS_AWAKE: never */
+	u64 wakes_for_identities; /* and when there are new ones */
+	u64 has_identities;	  /* since it cleared this */
+	u64 epoch;		  /* identities announced in an earlier one are announced again */
 };
 
 #define IS_AWAKE (~0ULL)
@@ -25,18 +25,18 @@ struct control {
 struct record {
 	u64 start_ns;
 	u64 latency_ns;
-	u64 queue_ns;		/* NO_ISSUE: never handed to the driver, or the device below */
+	u64 queue_ns; /* NO_ISSUE: never handed to the driver, or the device below */
 	u64 sector;
 	u32 bytes;
-	u32 dev;		/* whole disk: major << 20 | minor */
-	u32 cmd_flags;		/* REQ_OP_ (see effective_flags()) and REQ_ flags as submitted */
-	u32 identity;		/* its number among those of the source, NO_IDENTITY or LOST_IDENTITY */
+	u32 dev;       /* whole disk: major << 20 | minor */
+	u32 cmd_flags; /* REQ_OP_ (see effective_flags()) and REQ_ flags as submitted */
+	u32 identity;  /* its number among those of the source, NO_IDENTITY or LOST_IDENTITY */
 	union {
-		u32 bio_count;	/* of a request: bios that it carries */
-		u32 above_dev;	/* of a bio: the stacked device that it is from, or 0 */
+		u32 bio_count; /* of a request: bios that it carries */
+		u32 above_dev; /* of a bio: the stacked device that it is from, or 0 */
 	};
-	u16 source;		/* layer * CPUS + submitting CPU */
-	u8 error;		/* blk_status_t; of requests on kernels before 5.16, errno */
+	u16 source; /* layer * CPUS + submitting CPU */
+	u8 error;   /* blk_status_t; of requests on kernels before 5.16, errno */
 	u8 partno;
 };
 
@@ -44,18 +44,18 @@ struct record {
 struct slot {
 	u64 start_ns;
 	union {
-		u64 whole_key;	/* of a part: the key of the whole, or 0 */
-		u64 left;	/* of a request: bytes left when a part of it completed last */
+		u64 whole_key; /* of a part: the key of the whole, or 0 */
+		u64 left;      /* of a request: bytes left when a part of it completed last */
 	};
-	u64 issue_ns;		/* 0: not handed to the driver, or the device below, yet */
+	u64 issue_ns; /* 0: not handed to the driver, or the device below, yet */
 	u64 sector;
 	u32 bytes;
 	u32 dev;
 	u32 cmd_flags;
 	u32 identity;
 	union {
-		u32 done_bytes;	/* of a request: bytes of partial completions so far */
-		u32 open_parts;	/* of a bio: how many parts of it must end besides itself */
+		u32 done_bytes; /* of a request: bytes of partial completions so far */
+		u32 open_parts; /* of a bio: how many parts of it must end besides itself */
 	};
 	union {
 		u32 bio_count;
@@ -65,8 +65,8 @@ struct slot {
 	u8 error;
 	u8 partno;
 	u8 is_filtered;
-	u8 is_part;		/* a bio that is no I/O: split off from one, or not queued yet */
-	u8 has_ended;		/* a bio that waits for its parts */
+	u8 is_part;   /* a bio, not an I/O: split off from one, or not queued yet */
+	u8 has_ended; /* a bio that waits for its parts */
 	u8 padding;
 };
 
@@ -74,17 +74,17 @@ struct slot {
 
 /* The keys are apart from the slots: all eight of them are one cache line. */
 struct bucket {
-	u64 keys[SLOTS_PER_BUCKET];	/* address of the request, or of the bio plus 1; 0: free */
+	u64 keys[SLOTS_PER_BUCKET]; /* address of the request, or of the bio plus 1; 0: free */
 	struct slot slots[SLOTS_PER_BUCKET];
 };
 
 /* Who submits, and for whom. */
 struct identity {
 	u64 cgroup;
-	u64 charged_cgroup;	/* 0: unknown */
-	u64 inode;		/* of the first page; 0: unknown, or the page is a block device's */
-	u32 inode_dev;		/* the inode's file system, or the block device; 0: unknown */
-	u32 generation;		/* of the inode */
+	u64 charged_cgroup; /* 0: unknown */
+	u64 inode;	    /* of the first page; 0: unknown, or the page is a block device's */
+	u32 inode_dev;	    /* the inode's file system, or the block device; 0: unknown */
+	u32 generation;	    /* of the inode */
 	u32 pid;
 	u32 tid;
 	char comm[16];
@@ -101,8 +101,8 @@ struct identity {
  */
 struct announcement {
 	struct identity identity;
-	u64 record_bytes;	/* sizeof(struct record) */
-	u32 number;		/* never used twice for a source */
+	u64 record_bytes; /* sizeof(struct record) */
+	u32 number;	  /* never used twice for a source */
 	u16 source;
 	u16 padding[25];
 };
@@ -120,20 +120,20 @@ struct cached_identity {
  */
 struct lane {
 	u64 scratch;
-	u64 turns;		/* events that a copy took as those before it were running */
-	u64 runs;		/* I/Os begun, or completions reported */
+	u64 turns; /* events that a copy took as those before it were running */
+	u64 runs;  /* I/Os begun, or completions reported */
 	u64 recorded;
 	u64 ring_full;
 	u64 filtered;
-	u64 unmatched;		/* not in the table: began before the recording, or not seen to start */
-	u64 continuations;	/* one part of an I/O: of a flush sequence, partial, or split off */
-	u64 refused;		/* as it was not to wait, and would have had to */
+	u64 unmatched;	   /* not in the table: began before the recording, or not seen to start */
+	u64 continuations; /* one part of an I/O: of a flush sequence, partial, or split off */
+	u64 refused;	   /* as it was not to wait, and would have had to */
 	u64 table_full;
-	u64 stale;		/* the request's or bio's earlier use was not seen to complete */
-	u64 identities;		/* announced */
-	u64 events;		/* requests merged away, requeues */
-	u64 gaps;		/* the number of the newest gap */
-	u64 done_bios;		/* of the request that is being completed, by an earlier call */
+	u64 stale;	/* the request's or bio's earlier use was not seen to complete */
+	u64 identities; /* announced */
+	u64 events;	/* requests merged away, requeues */
+	u64 gaps;	/* the number of the newest gap */
+	u64 done_bios;	/* of the request that is being completed, by an earlier call */
 	u64 padding;
 };
 
@@ -141,7 +141,7 @@ struct lane {
 
 /* I/Os of one layer, device and operation that got no record, counted on one CPU. */
 struct tally {
-	u64 key;		/* layer << 40 | dev << 8 | op, plus 1 << 63; 0: free */
+	u64 key; /* layer << 40 | dev << 8 | op, plus 1 << 63; 0: free */
 	u64 filtered;
 	u64 filtered_bytes;
 	u64 ring_full;
@@ -150,7 +150,7 @@ struct tally {
 	u64 unmatched_bytes;
 	u64 stale;
 	u64 stale_bytes;
-	u64 merges;		/* these are counted for REQUEST_LAYER, whatever is recorded */
+	u64 merges; /* these are counted for REQUEST_LAYER, whatever is recorded */
 	u64 splits;
 	u64 requeues;
 	u64 refused;

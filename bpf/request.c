@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Records block requests, from submission to the last completion. Stands behind io.c. */
+/* Records block requests, from submission to the last completion. */
 
 #ifdef HAVE_BLOCK_IO_START
 
@@ -133,7 +133,7 @@ static inline struct slot *begin_at_issue(struct request *rq, u64 key, struct la
 
 /*
  * BIOS_PER_STEP bios further. What follows the last one is NULL, and what NULL points to reads 0,
- * which the compiler must not know: it would take each of them for no NULL.
+ * which the compiler must not know: it would conclude that none of them is NULL.
  */
 static inline struct bio *skip_bios(struct bio *bio)
 {
@@ -294,8 +294,8 @@ int rq_merge(u64 *ctx)
 
 /*
  * The data of a write with a flush before or after it completes while RQF_FLUSH_SEQ is set; the
- * request completes once more, with no bytes left, after the last flush. The flush itself has the
- * flag too, but completes once.
+ * request completes again, with no bytes left, after the last flush. The flush itself has the flag
+ * too, but completes only once.
  */
 static inline bool is_continuation(struct request *rq, u32 nr_bytes, u32 left)
 {
@@ -336,8 +336,8 @@ int rq_complete(u64 *ctx)
 		return 0;
 	}
 	if (!slot) {
-		note_unmatched(mine, REQUEST_LAYER, dev_of_disk(disk_of_request(rq)),
-			       rq->cmd_flags, nr_bytes);
+		note_unmatched(mine, REQUEST_LAYER, dev_of_disk(disk_of_request(rq)), rq->cmd_flags,
+			       nr_bytes);
 		return 0;
 	}
 	if (!slot->issue_ns && !slot->done_bytes)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The table of the I/Os in flight. Stands behind ledger.c. */
+/* The table of the I/Os in flight. */
 
 /*
  * Of requests, at least 8 slots for each that the machine's queues can hold. Bios have no bound:
@@ -33,7 +33,7 @@ static inline struct bucket *bucket_of(u64 key)
 
 static inline struct entry find(u64 key)
 {
-	struct entry entry = {key ? bucket_of(key) : NULL, 0};
+	struct entry entry = { key ? bucket_of(key) : NULL, 0 };
 	int i;
 
 	if (!entry.bucket)
@@ -49,10 +49,10 @@ static inline struct entry find(u64 key)
 	return entry;
 }
 
-/* find() without branches, of which the verifier allows 8192 in all rounds of a loop together. */
+/* find() without branches: the verifier allows 8192 of them in all rounds of a loop together. */
 static inline struct entry find_in_loop(u64 key)
 {
-	struct entry entry = {bucket_of(key), 0};
+	struct entry entry = { bucket_of(key), 0 };
 	u64 is_same;
 	int i;
 

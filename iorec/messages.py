@@ -41,13 +41,13 @@ def format_warnings(settings: Settings) -> list[str]:
     if not folder.is_dir():
         return []
     warnings = [
-        f"warning: {part} is left of an interrupted recording: iorec recover {part}"
+        f"warning: {part} was left by an interrupted recording: iorec recover {part}"
         for part in leftover_spools(folder)
     ]
     disk = disk_of_file(folder)
     if disk is not None and (not wanted or disk in wanted):
         warnings.append(
-            f"warning: {settings.output.path} lies on {disk}, which is recorded: "
+            f"warning: {settings.output.path} is on {disk}, which is recorded: "
             "writing the capture adds I/Os of the kernel's writeback to it"
         )
     return warnings

@@ -41,7 +41,7 @@ class Verdict:
 
 
 def verdict(result: Result) -> Verdict:
-    """Whether the capture, and those before it, hold every I/O asked for, and if not, why."""
+    """Judges whether the capture, and those before it, hold every I/O asked for, and why not."""
     completeness, counts = make_completeness_of(result.metadata), result.metadata.counts
     message, advice = format_completeness(completeness), advise(completeness)
     warnings = [*result.earlier]

@@ -4,7 +4,7 @@
 #
 #   tests/fresh.sh SUITE COMMAND [ARGUMENT...]      tests/fresh.sh trixie make demo
 #
-# SUITE is a Debian suite: bookworm, trixie, sid. debootstrap makes the system anew, with make and
+# SUITE is a Debian suite: bookworm, trixie, sid. debootstrap makes a new system, with make and
 # what it takes to reach the network; the kernel, /proc, /sys, /dev and the cgroups are this
 # machine's. All mounts are in a mount namespace of their own, so that they go with the command; then
 # the folder is removed. Standard input is empty; the exit status is the command's.
@@ -24,6 +24,7 @@ main() {
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends debootstrap
 	} >&2
 	root=$(mktemp -d "${FRESH_FOLDER:-/var/tmp}/iorec-fresh.XXXXXX")
+	chmod 755 "$root" # it is / in there, for other users too
 	# Not the mounts, which are in the other namespace, whatever still runs there.
 	trap 'rm -rf --one-file-system "$root"' EXIT
 	make_system "$1" >&2

@@ -5,7 +5,7 @@
 #   tests/vm.sh SUITE COMMAND [ARGUMENT...]
 #
 # SUITE is a Debian suite: bullseye (5.10), bookworm (6.1), bookworm-backports, trixie (6.12),
-# trixie-backports, sid. Its newest kernel is fetched into a cache, looked for anew once a day,
+# trixie-backports, sid. Its newest kernel is fetched into a cache, looked for once a day,
 # and never installed; this machine's apt sources stay as they are.
 # The virtual machine sees this file system. The project is the real one, writable; all else is
 # read-only, or a copy that is thrown away (/tmp, /usr, /var, /etc, /root, ...). A file that the
@@ -125,7 +125,7 @@ run() {
 		printf '%q ' "$@"
 	} >"$command"
 
-	# QEMU opens its standard streams anew, which truncates files and fails on sockets: give it pipes.
+	# QEMU reopens its standard streams, which truncates files and fails on sockets: give it pipes.
 	exec {out}> >(exec cat) && copy_out=$!
 	exec {err}> >(exec cat >&2) && copy_err=$!
 	PATH=$cache/venv/bin:$PATH timeout --kill-after=10 "${VM_TIMEOUT:-1800}" \

@@ -81,7 +81,7 @@ def add_up(shape: tuple[int, ...], keys: tuple[FloatArray, ...], amounts: FloatA
         # DuckDB computes with what the file says of its least and greatest values.
         raise IorecError(
             "cannot draw the capture: the file is damaged: its statistics are wrong",
-            "get a fresh copy of the file, or record once more",
+            "get a fresh copy of the file, or record again",
         ) from error
     sums = np.bincount(cells, amounts, prod(shape)).astype(np.float64, copy=False)
     return sums.reshape(shape)

@@ -54,7 +54,7 @@ def _kind(capture: OpenedRows) -> str:
 
 
 def only_io(io: OnlyIo) -> str:
-    """A sentence in three lines for a capture of which charts would be empty."""
+    """A sentence in three lines for a capture whose charts would be empty."""
     at = "" if io.offset is None else f" at {format_bytes(io.offset)}"
     size = format_bytes(io.size_bytes)
     took = "did not complete" if io.latency_ns is None else f"took {format_duration(io.latency_ns)}"

@@ -105,8 +105,8 @@ def record(
 ) -> None:
     """Record every block I/O of the machine to a file.
 
-    The layer request is what goes to the disks; bio is what is asked of every block device, of
-    those without requests (device-mapper, md, zram) too. Filters are decided in the kernel when an
+    The layer request is what goes to the disks; bio is what is asked of every block device, also
+    of those without requests (device-mapper, md, zram). Filters are decided in the kernel when an
     I/O is submitted; each may be repeated.
     """
     from analyze.capture_name import CaptureName

@@ -54,7 +54,7 @@ def read_diskstats(disks: Path = Path("/sys/block")) -> DiskStats:
 
 
 def read_idle_disks() -> set[int]:
-    """The numbers (dev_t) of the disks with requests of which the kernel counts none in flight.
+    """The numbers (dev_t) of the disks with requests for which the kernel counts none in flight.
 
     It counts those that were handed to the driver, but for flushes (blk_mq_in_flight_rw).
     """

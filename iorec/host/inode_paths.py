@@ -85,7 +85,7 @@ class FilePaths:
         self._send()
 
     def answers(self) -> Iterator[tuple[Inode, bytes | None]]:
-        """What has been found meanwhile; None: there is no path."""
+        """What has been found meanwhile; None: the inode has no path."""
         end_s = time.monotonic() + self._patience_s
         while self._questions:
             timeout_s = max(end_s - time.monotonic(), 0.0)

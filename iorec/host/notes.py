@@ -34,7 +34,7 @@ class Notes:
         """Notes a failure of now, or one that has lasted since `first_ns` (CLOCK_MONOTONIC)."""
         now_ns = time.monotonic_ns()
         first_ns = now_ns if first_ns is None else first_ns
-        # Names of any bytes may stand in it.
+        # It may have names of any bytes.
         key = what, message[:_MOST_MESSAGE].encode(errors="backslashreplace").decode()
         if key not in self._notes and len(self._notes) >= _MOST_NOTES:
             key = what, _ANY_OTHER

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Finds the paths of inodes for a recorder: a process that may open any file, and nothing else.
 
-It is two processes, of which one answers and the other starts the next one when that one ends or
-hangs. When the starter itself is killed, the one that answers takes its place.
+It is two processes: one answers, the other starts the next one when that one ends or hangs. When
+the starter itself is killed, the one that answers takes its place.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def _main() -> None:
 
 
 def _await_end(child: int, orders: socket.socket) -> bool:
-    """Whether the recorder still is there when the child has ended, or was told to."""
+    """Waits until the child has ended or was told to; returns whether the recorder still lives."""
     try:
         ended = os.pidfd_open(child)
     except ProcessLookupError:
@@ -80,7 +80,7 @@ def _await_end(child: int, orders: socket.socket) -> bool:
 
 
 def _answer_all(questions: socket.socket, starter_is_gone: int) -> bool:
-    """Whether the recorder still is there when the starter has gone."""
+    """Answers until the starter has gone; returns whether the recorder still lives."""
     while True:
         ready = select.select([questions.fileno(), starter_is_gone], [], [])[0]
         if questions.fileno() not in ready:

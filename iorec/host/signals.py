@@ -46,7 +46,7 @@ class SignalWaiter:
         os.close(self._writer)
 
     def watch(self, fd: int) -> None:
-        """Has wait() end whenever somebody is woken who sleeps on `fd`."""
+        """Makes wait() return whenever somebody who sleeps on `fd` is woken."""
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def check(self) -> None:
@@ -79,7 +79,7 @@ class SignalWaiter:
 
 @contextmanager
 def raising_interrupts() -> Iterator[None]:
-    """Has Ctrl-C raise KeyboardInterrupt, so that what was begun is cleaned up."""
+    """Makes Ctrl-C raise KeyboardInterrupt, so that what was begun is cleaned up."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

@@ -35,7 +35,7 @@ class DiskEvents:
         self._socket.bind((0, _GROUP_KERNEL))
 
     def read(self) -> tuple[list[DiskEvent], bool]:
-        """What came since the last time, and whether more came than there was room for."""
+        """Reads what came since the last time; also whether more came than there was room for."""
         events: list[DiskEvent] = []
         has_overflowed = False
         while True:

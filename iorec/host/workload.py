@@ -63,7 +63,7 @@ class Workload:
         os.close(reader)
 
     def start(self) -> None:
-        """Lets the command begin, unless a signal has ended it already."""
+        """Starts the command, unless a signal has ended it already."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._gate, b"\0")
         os.close(self._gate)

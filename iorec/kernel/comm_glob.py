@@ -11,7 +11,7 @@ _STEP = 16  # in a mask, to the bits of the states that a byte keeps
 
 
 def is_glob(name: str) -> bool:
-    """Whether a name stands for several ones."""
+    """Whether a name may match several."""
     return any(special in name for special in "*?[")
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from analyze.errors import IorecError
 from iorec.kernel.libbpf import NEEDS
-from iorec.kernel.plan import Plan
 
 BPF_FOLDER = Path(__file__).parent.parent.parent / "bpf"
-# In front of the files of the layers; each stands behind what it uses.
-_SHARED_SOURCES = ("ledger", "table", "filter", "device", "owner", "io")
+_MAIN = BPF_FOLDER / "iorec.c"
+_PART = re.compile(r'^#include "(\w+\.c)"$', re.MULTILINE)
 
 
 def import_bcc() -> Any:
@@ -38,15 +37,13 @@ def import_bcc() -> Any:
     return bcc
 
 
-def compile_programs(bcc: Any, plan: Plan, header: str, defines: Mapping[str, str]) -> Any:
-    """BCC's module of the programs that the plan names; raises IorecError if there is none."""
-    # One text, as BCC takes map operations in its main file only.
-    sources = [BPF_FOLDER / f"{name}.c" for name in (*_SHARED_SOURCES, *plan.layers)]
-    text = header + "".join(f'#line 1 "{path}"\n{path.read_text()}' for path in sources)
+def compile_programs(bcc: Any, header: str, defines: Mapping[str, str]) -> Any:
+    """BCC's module of the programs; raises IorecError if they do not compile."""
+    text = header + _PART.sub(_read_part, _MAIN.read_text())
     flags = [f"-D{name}={value}" for name, value in defines.items()]
     with _captured_stderr() as output:
         try:
-            return bcc.BPF(text=text, cflags=[f"-I{BPF_FOLDER}", *flags])
+            return bcc.BPF(text=text.encode(), cflags=[f"-I{BPF_FOLDER}", *flags])
         except Exception as error:
             failure = error
     if refusal := re.search(r"could not open bpf map: (\w+), error: (.+)", output[0]):
@@ -57,6 +54,12 @@ def compile_programs(bcc: Any, plan: Plan, header: str, defines: Mapping[str, st
         f"cannot compile the programs for this kernel: {output[0].strip() or failure}",
         "please report this with the output of `uname -a`",
     ) from failure
+
+
+def _read_part(include: re.Match[str]) -> str:
+    # In place of its #include: BCC takes map operations in its main file only.
+    path = BPF_FOLDER / include[1]
+    return f'#line 1 "{path}"\n{path.read_text()}'
 
 
 def instructions_of(bcc: Any, module: Any, name: str) -> bytes:

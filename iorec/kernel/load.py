@@ -27,9 +27,10 @@ _START_BEFORE_6_5 = "block_getrq"
 
 
 def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
-    """File descriptors by name (`map NAME`, `program NAME`, `link NAME`), and whether they trace.
+    """Compiles, loads and attaches the programs of the plan.
 
-    Raises IorecError for whatever keeps the programs from being compiled, loaded or attached.
+    Returns file descriptors by name (`map NAME`, `program NAME`, `link NAME`), and whether they
+    trace. Raises IorecError for whatever keeps them from being compiled, loaded or attached.
     """
     bcc = import_bcc()
     tracepoints = dict(plan.programs)
@@ -46,13 +47,13 @@ def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
 
 
 def defines_of(plan: Plan) -> dict[str, str]:
-    """The -D flags of the programs, see bpf/ledger.c."""
+    """The -D flags of the programs."""
     return {
         "CPUS": str(possible_cpus()),
         "LAYERS": str(plan.layer_count),
         "LANES": str(max(lanes.stop for lanes in plan.lanes.values())),
         **{f"{name.upper()}_LANE": str(lanes.start) for name, lanes in plan.lanes.items()},
-        **({"RECORDS_BIOS": "1"} if "bio" in plan.layers else {}),
+        **{f"RECORDS_{layer.upper()}S": "1" for layer in plan.layers},
         **({"IS_IO_CONTROLLER_UNIFIED": "1"} if is_io_controller_unified() else {}),
         "BUCKETS": str(plan.bucket_count),
         "RING_PAGES": str(plan.ring_bytes // mmap.PAGESIZE),
@@ -72,7 +73,7 @@ def possible_cpus() -> int:
 def _load_with(
     bcc: Any, plan: Plan, header: str, defines: Mapping[str, str], targets: Mapping[str, int]
 ) -> dict[str, int]:
-    module = compile_programs(bcc, plan, header, defines)
+    module = compile_programs(bcc, header, defines)
     _fill_filters(module, plan.kernel_filter)
     named = {f"map {name}": module[name.encode()].map_fd for name in MAPS}
     # The verifier takes 0.2 s for the longest of them.

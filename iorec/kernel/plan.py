@@ -24,6 +24,7 @@ class KernelFilter:
     ops: tuple[int, ...] = ()
     min_latency_ns: int | None = None
     excluded_pid: int | None = None
+    pid_namespace: tuple[int, int] | None = None  # its device and inode, if it is not the kernel's
 
     def defines(self) -> dict[str, str]:
         """The macros of bpf/filter.c for what is filtered."""
@@ -36,6 +37,8 @@ class KernelFilter:
             "FILTER_OPS": f"{sum(1 << op for op in set(self.ops)):#x}ULL" if self.ops else "",
             "MIN_LATENCY_NS": f"{self.min_latency_ns}ULL" if self.min_latency_ns else "",
             "EXCLUDED_PID": str(self.excluded_pid or ""),
+            "PID_NAMESPACE_DEV": str(self.pid_namespace[0]) if self.pid_namespace else "",
+            "PID_NAMESPACE_INODE": str(self.pid_namespace[1]) if self.pid_namespace else "",
         }
         return {name: value for name, value in found.items() if value}
 
@@ -65,7 +68,7 @@ class Plan:
         return found
 
     def copy_count(self, program: str) -> int:
-        """How often the program is loaded (bpf/ledger.c)."""
+        """How often the program is loaded (bpf/iorec.c)."""
         if self.is_preemptible and program not in MERGE_COUNTERS:
             return _COPIES_IF_PREEMPTIBLE
         is_interruptible = any(program in layer.complete for layer in LAYERS)

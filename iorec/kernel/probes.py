@@ -64,7 +64,7 @@ class Probes:
             os.close(self._links.popitem()[1])
 
     def set_alarm(self, wake_bytes: int, *, for_identities: bool) -> bool:
-        """Has the kernel wake the recorder, once; whether it should not even go to sleep.
+        """Asks the kernel to wake the recorder, once; returns whether it should not even sleep.
 
         It is woken when so much is in the ring or, if asked, for new identities.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Names the files of which inodes were seen."""
+"""Names the files whose inodes were seen."""
 
 from array import array
 from collections import OrderedDict
@@ -54,7 +54,7 @@ class Files:
         return number
 
     def ask(self) -> None:
-        """Has the paths of new files looked up; to be called soon, while the files are in use."""
+        """Asks for the paths of new files; to be called soon, while the files are in use."""
         new, self._new = self._new, []
         with self._paths.notes.guard(PART):
             if new:

@@ -40,7 +40,7 @@ def with_resolved_devices(filters: Filters) -> Filters:
     found = {name for wanted in filters.device for name in resolve_device(wanted)}
     if len(found) > _MOST_DEVICES:
         raise IorecError(
-            f"{', '.join(filters.device)} stands for {len(found):,} devices",
+            f"{', '.join(filters.device)} matches {len(found):,} devices",
             f"leave -d out, or name at most {_MOST_DEVICES:,}",
         )
     return replace(filters, resolved_device=tuple(sorted(found)))
@@ -53,7 +53,8 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
             glob_masks(name)
         else:
             _check_comm(name)
-    if filters.pid and not _has_kernels_pids():
+    pid_namespace = _pid_namespace()
+    if filters.pid and pid_namespace is not None:
         raise IorecError(
             "-p cannot be told here: this pid namespace has other numbers than the kernel",
             "record from the host's (docker run --pid=host), or choose by -c or --cgroup",
@@ -68,7 +69,8 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
         cgroup_folders=tuple(str(_cgroup(path)) for path in filters.cgroup),
         ops=tuple(number for name in filters.op for number in _op(name, names)),
         min_latency_ns=filters.min_latency_ns,
-        excluded_pid=os.getpid() if _has_kernels_pids() and not filters.include_self else None,
+        excluded_pid=None if filters.include_self else os.getpid(),
+        pid_namespace=pid_namespace,
     )
 
 
@@ -92,9 +94,11 @@ def _check_comm(name: str) -> None:
     )
 
 
-def _has_kernels_pids() -> bool:
-    """Not so in a pid namespace of its own: a number there is another process's to the kernel."""
-    return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE
+def _pid_namespace() -> tuple[int, int] | None:
+    """The device and inode of a pid namespace in which numbers are not the kernel's; else None."""
+    status = Path("/proc/self/ns/pid").stat()
+    is_initial = status.st_ino == _INITIAL_PID_NAMESPACE
+    return None if is_initial else (status.st_dev, status.st_ino)
 
 
 def _pid(pid: int) -> int:

@@ -12,7 +12,7 @@ from iorec.host.escape import escape_name
 from iorec.record.files import NO_FILE, Files
 from iorec.store.arrow import distinct
 
-# Some 300 bytes each. Beyond that the kernel is asked to announce anew those that are still in use.
+# Some 300 bytes each. Beyond that the kernel is asked to announce those in use again.
 _MOST_IDENTITIES = 100_000
 
 
@@ -82,7 +82,7 @@ class Identities:
         return bool(self._outdated)
 
     def begin_epoch(self) -> None:
-        """Notes that the kernel announces anew what is still in use from now on."""
+        """Notes that the kernel announces again, from now on, what is still in use."""
         self._outdated = list(self._known)
 
     def forget_outdated(self, in_use: Iterable[int]) -> None:

@@ -139,7 +139,7 @@ class Recorder:
                 return
 
     def _drain(self) -> bool:
-        """Whether there was anything."""
+        """Takes what is in the ring; returns whether there was anything."""
         self._probes.clear_alarm()
         records, announcements = self._probes.ring.drain()
         self._identities.read(announcements)
@@ -165,7 +165,7 @@ class Recorder:
         self._wait(signals, end_s, for_identities=True)
 
     def _wait(self, signals: SignalWaiter, end_s: float, *, for_identities: bool) -> bool:
-        """Whether something came before `end_s`."""
+        """Sleeps until `end_s` at most; returns whether something came before."""
         wake_bytes = self._probes.ring.size_bytes // _WAKE_PART
         is_due = self._probes.set_alarm(wake_bytes, for_identities=for_identities)
         timeout_s = 0.0 if is_due else max(end_s - time.monotonic(), 0.0)
@@ -191,7 +191,7 @@ class Recorder:
         self._shown = self._drained
 
     def _forget_identities(self) -> None:
-        """Has the identities that are no longer in use forgotten, a second after a new epoch began.
+        """Forgets the identities that are no longer in use, a second after a new epoch began.
 
         What was submitted before it has its record in the ring by now, or is in flight.
         """

@@ -13,7 +13,7 @@ from iorec.store.folder import Folder
 
 
 class Rotation:
-    """The files of a recording, of which the newest ones are kept.
+    """The files of a recording; the newest ones are kept.
 
     Where the folder is deleted meanwhile, the file that is being recorded and all that follow go
     to a new one.
@@ -42,7 +42,7 @@ class Rotation:
         return self._output.numbered(self._number)
 
     def advance(self) -> BinaryIO:
-        """Has the finished spool turned into a capture, and opens the next one.
+        """Hands over the finished spool to become a capture, and opens the next one.
 
         Raises IorecError if there can be none; the finished one is then as it was.
         """

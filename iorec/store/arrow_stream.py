@@ -97,7 +97,7 @@ def has_end_of_batch(file: BinaryIO) -> bool:
 
 
 def _read_header(file: BinaryIO) -> tuple[bytes, bytes]:
-    """What stands before a message, and its header, which the mark that ends a stream lacks."""
+    """What precedes a message, and its header; the mark that ends a stream has none."""
     prefix = file.read(8)
     continuation, header_bytes = struct.unpack("<II", prefix)
     if continuation != _CONTINUATION or header_bytes > _MOST_HEADER_BYTES:

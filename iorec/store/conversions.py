@@ -23,7 +23,7 @@ class Conversions:
         self._worker: threading.Thread | None = None
 
     def add(self, folder: Folder, capture: CaptureName) -> None:
-        """Has the spool of the capture in `folder` converted when it is its turn."""
+        """Converts the spool of the capture in `folder` when it is its turn."""
         with self._lock:
             self._waiting[capture] = folder
             if self._worker is None:
@@ -70,7 +70,7 @@ class Conversions:
             return self._running, self._waiting.pop(self._running)
 
     def _convert(self, folder: Folder, spool: str) -> str | None:
-        """None, or why there is no capture."""
+        """Makes a capture of a spool; returns None, or why that failed."""
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "iorec", "recover", *self._options, "--", spool],

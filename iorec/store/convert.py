@@ -117,7 +117,7 @@ class _SpoolRows:
         if not self.described:
             raise IorecError(
                 "the spool holds nothing: it was cut off in its first second, or it is damaged",
-                "record once more",
+                "record again",
             )
         self.metadata = parse_metadata(self.described, "the spool")
         yield _in_time_order(batches)

@@ -190,7 +190,7 @@ class Folder:
         os.fsync(self._fd)
 
     def _link(self, old: str, new: str) -> bool:
-        """Whether the file could get a second name; not every file system has hard links."""
+        """Gives the file a second name; returns whether its file system has hard links."""
         try:
             os.link(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=False)
         except FileExistsError:

@@ -58,7 +58,7 @@ def _open_spool(part: Path) -> BinaryIO:
         raise IorecError(f"cannot open {part}: {error.strerror}", "check the name") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise IorecError(f"{part} is no file", "iorec recover takes the .part of a recording")
+        raise IorecError(f"{part} is not a file", "iorec recover takes the .part of a recording")
     return os.fdopen(fd, "rb")
 
 

@@ -64,7 +64,7 @@ class Spool:
     def write(self, batch: pa.RecordBatch, metadata: Metadata) -> None:
         """Appends rows and hands them to the kernel, so that they outlive this process.
 
-        Raises IorecError if there is no room; nothing may be written after that.
+        Raises IorecError if they do not fit; nothing may be written after that.
         """
         described = {_PACKED_KEY: pa.compress(self._to_json(metadata), "zstd", asbytes=True)}
         slices = [
@@ -79,7 +79,7 @@ class Spool:
         self.size_bytes = size
 
     def sync(self) -> None:
-        """Has the disk take in what was written, so that it outlives a power cut.
+        """Syncs what was written, so that it outlives a power cut.
 
         That goes on in the background, and not more than once at a time. Raises IorecError if the
         last time failed.

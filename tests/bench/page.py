@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Puts the figures of one run into the documents: `python -m tests.bench.page FOLDER`.
 
-Each table stands between `<!-- name -->` and `<!-- /name -->`, in docs/performance.md or README.md.
+Each part is between `<!-- name -->` and `<!-- /name -->`, in docs/performance.md or README.md.
 """
 
 import json
@@ -23,6 +23,19 @@ NAMES = {
     "perf": "`perf record`",
     "bpftrace": "bpftrace",
     "bcc": "BCC, as biosnoop",
+}
+# What the README compares: the tool, what it keeps of an I/O, what it says of lost ones.
+_COMPARED = {
+    "iorec": (
+        "iorec",
+        "a row: latency, owner, file",
+        "how many, where, when and why, in the capture",
+    ),
+    "iorec-both": ("iorec, `-l request,bio`", "two rows", "the same"),
+    "perf": ("perf record", "three events", "how many, in perf.data"),
+    "bcc": ("BCC, as biosnoop", "a line of text", "how many, on the terminal"),
+    "bpftrace": ("bpftrace, as biosnoop", "a line of text", "how many, on the terminal"),
+    "blktrace": ("blktrace", "some five events", "how many, on the terminal"),
 }
 _MILLIONS = ("1", "10", "100")
 
@@ -53,9 +66,10 @@ def _filled(text: str, name: str, table: str) -> str:
     return f"{before}{begin}\n{table}\n\n{end}{after}" if begin else text
 
 
-def _table(header: str, rows: Iterable[Iterable[str]]) -> list[str]:
-    columns = header.count("|") + 1
-    lines = [f"| {header} |", "|---" + "|---:" * (columns - 1) + "|"]
+def _table(header: str, rows: Iterable[Iterable[str]], *, texts: int = 1) -> list[str]:
+    """A table whose first columns are texts and whose others are numbers."""
+    numbers = header.count("|") + 1 - texts
+    lines = [f"| {header} |", "|---" * texts + "|---:" * numbers + "|"]
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
@@ -97,24 +111,54 @@ def _overhead(results: Results) -> list[str]:
     )
 
 
-def _costs(results: Results) -> list[str]:
-    parts = {shown: results[f"overhead-{name}"] for name, shown in NAMES.items()}
-    found = {
-        shown: (part["loads"]["saturated"], _lost_share(part))
-        for shown, part in parts.items()
-        if "loads" in part
-    }
+def _facts(results: Results) -> list[str]:
+    """What the README says first."""
+    report, plot = (results["analysis-100"][name] for name in ("report", "plot"))
+    sizes = [load["iorec_bytes"] for load in results["size"].values() if "perf_bytes" in load]
+    small, large = (pick(sizes, key=lambda size: size["median"]) for pick in (min, max))
+
+    def left(name: str) -> str:
+        return _value(results[f"overhead-{name}"]["loads"]["saturated"]["iops_ratio"], ".0%")
+
+    iops = round(results["overhead-iorec"]["loads"]["saturated"]["iops_without"]["median"], -4)
+    return [
+        f"- **Fast:** on two busy CPUs, {left('iorec')} of {iops:,.0f} IOPS remain while "
+        f"iorec records; {left('perf')} with `perf record`, {left('bcc')} with BCC as biosnoop.",
+        f"- **Lossless:** at that rate {_lost_for_want_of_room(results)} I/Os were lost for want "
+        "of room. Whatever is lost is counted, by device, time and cause.",
+        f"- **Small:** {_value(small)} to {_value(large)} bytes of disk for an I/O; perf.data "
+        f"takes {_value(results['size']['random']['perf_bytes'])}.",
+        f"- **Scalable:** a report of 100 million I/Os takes {_value(report['seconds'])} s and "
+        f"{_value(report['peak_mib'])} MiB of memory, a plot {_value(plot['seconds'])} s and "
+        f"{_value(plot['peak_mib'])} MiB.",
+        f"- **Quiet:** an idle hour costs {_value(results['idle']['iorec_s_per_hour'])} seconds of "
+        "CPU.",
+    ]
+
+
+def _lost_for_want_of_room(results: Results) -> int:
+    """I/Os of all loads, without those that no program saw the end of."""
+    lost: Counter[str] = Counter()
+    for name, part in results.items():
+        if name.startswith("overhead-iorec"):
+            lost.update(part["lost_by_cause"])
+    return lost.total() - lost["missed_completion"]
+
+
+def _compared(results: Results) -> list[str]:
+    rows = []
+    for name, (tool, keeps, losses) in _COMPARED.items():
+        loads = results.get(f"overhead-{name}", {}).get("loads")
+        ratios = ("iops_ratio", "cpu_ratio")
+        figures = [
+            _value(loads["saturated"][r], ".2f") if loads else "not measured" for r in ratios
+        ]
+        rows.append([tool, keeps, losses, *figures])
     return _table(
-        "tracer | IOPS, with / without | CPU for an I/O, with / without | I/Os lost",
-        (
-            [
-                shown,
-                _value(load["iops_ratio"], ".2f"),
-                _value(load["cpu_ratio"], ".2f"),
-                lost,
-            ]
-            for shown, (load, lost) in found.items()
-        ),
+        "tool | keeps of an I/O | says of lost I/Os | IOPS, with / without "
+        "| CPU for an I/O, with / without",
+        rows,
+        texts=3,
     )
 
 
@@ -132,6 +176,7 @@ def _kernel_time(results: Results) -> list[str]:
         [NAMES[name], program, _spread(spread, ".0f")]
         for name, programs in part["programs_ns"].items()
         for program, spread in [("all", part[f"{name}_ns"]), *programs.items()]
+        if spread["high"] >= 0.5  # the others show as 0
     ]
     return _table("tracer | program | ns for an I/O", rows)
 
@@ -220,12 +265,7 @@ def _limits(results: Results) -> list[str]:
     def floor(what: str, value: float, least: float, unit: str) -> None:
         rows.append((what, f"≥ {least:.0f} {unit}", f"{value:.1f} {unit}", value >= least))
 
-    lost: Counter[str] = Counter()
-    for name, part in results.items():
-        if name.startswith("overhead-iorec"):
-            lost.update(part["lost_by_cause"])
-    del lost["missed_completion"]  # no program was shown it
-    limit("I/Os lost at the highest rate, default buffer", lost.total(), 0, "")
+    limit("I/Os lost at the highest rate, default buffer", _lost_for_want_of_room(results), 0, "")
     limit(
         "in the kernel, against hash maps", median(results["kernel-time"]["ratio"]), 0.5, "", ".2f"
     )
@@ -255,7 +295,8 @@ _TABLES: dict[str, Callable[[Results], list[str]]] = {
     "limits": _limits,
     "overhead": _overhead,
     "lost": _lost,
-    "costs": _costs,
+    "facts": _facts,
+    "compared": _compared,
     "kernel-time": _kernel_time,
     "drain": _drain,
     "size": _size,

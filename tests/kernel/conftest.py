@@ -2,21 +2,22 @@
 """Real block devices and real recordings for the tests that need a kernel."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+
+from tests.kernel.captures import Capture, read_capture
+from tests.kernel.leftovers import end_leftovers, mark_children
 
 IOREC = Path(sys.executable).with_name("iorec")
 WORKLOADS = Path(__file__).parent / "workloads"
@@ -45,7 +46,9 @@ class LoopDevice:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _modules() -> None:
+def _session() -> None:
+    mark_children()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: fixtures clean up
     subprocess.run(["modprobe", "-qa", "loop", "bfq", "kyber-iosched"], check=False)
 
 
@@ -97,6 +100,25 @@ def loop(make_loop: Callable[..., LoopDevice]) -> LoopDevice:
     return make_loop()
 
 
+@pytest.fixture
+def disk(loop: LoopDevice) -> Iterator[LoopDevice]:
+    """A loop device on which every I/O stays a request of its own."""
+    with queue_set(loop, "nomerges", "2"):
+        yield loop
+
+
+@contextlib.contextmanager
+def queue_set(loop: LoopDevice, attribute: str, value: str) -> Iterator[None]:
+    """Sets a number of the queue for a while: a loop device keeps it for its next file."""
+    path = Path(f"/sys/block/{loop.name}/queue/{attribute}")
+    before = path.read_text()
+    path.write_text(value)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
 InitCpu = tuple[list[str], dict[str, str]]
 
 
@@ -110,47 +132,16 @@ def read_init_cpu() -> InitCpu:
     return ticks, threads
 
 
-@dataclass(frozen=True)
-class Capture:
-    """A finished capture, read with plain pyarrow."""
-
-    table: pa.Table
-    metadata: dict[str, Any]
-    status: int
-    stderr: str
-    is_init_idle: bool = False  # process 1 is known to have used no CPU meanwhile
-
-    @property
-    def counts(self) -> dict[str, Any]:
-        return dict(self.metadata["counts"])
-
-    def rows(self, **wanted: Any) -> list[dict[str, Any]]:
-        """The rows that have all the wanted values."""
-        return [
-            row
-            for row in self.table.to_pylist()
-            if all(row[name] == value for name, value in wanted.items())
-        ]
-
-
-_started: list[subprocess.Popen[str]] = []
-
-
 @pytest.fixture(autouse=True)
-def _no_recording_left() -> Iterator[None]:
-    """Ends those that a test that failed has left."""
+def _nothing_left_running() -> Iterator[None]:
     yield
-    while _started:
-        process = _started.pop()
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    end_leftovers()
 
 
 def stop_recording(process: subprocess.Popen[str]) -> None:
     """Stops it as Ctrl-C does, and waits until the capture is written."""
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def start_recording(output: Path, *options: str | Path) -> subprocess.Popen[str]:
@@ -160,18 +151,11 @@ def start_recording(output: Path, *options: str | Path) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
     )
-    _started.append(process)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("recording "):
             return process
     raise AssertionError(f"record ended with {process.wait()}")
-
-
-def read_capture(output: Path, status: int = 0, stderr: str = "") -> Capture:
-    """Reads a Parquet capture without any of our code."""
-    metadata = json.loads(pq.read_metadata(output).metadata[b"iorec"])
-    return Capture(pq.read_table(output), metadata, status, stderr)
 
 
 def run_record(output: Path, *options: str | Path) -> Capture:
@@ -199,75 +183,6 @@ def record(ram_folder: Path) -> Callable[..., Capture]:
     return record_there
 
 
-def accounted(counts: dict[str, Any]) -> int:
-    """The completions that a ledger, or that of a layer, explains."""
-    lost = sum(count for cause, count in counts["lost"].items() if cause != "missed_completion")
-    kinds = ("recorded", "filtered", "began_before", "continuations", "refused")
-    return int(lost + sum(counts.get(kind, 0) for kind in kinds))
-
-
-def missed_completions(
-    capture: Capture,
-    device: str,
-    *,
-    layer: str = "request",
-    op: str | None = None,
-    besides: Collection[str] = (),
-) -> int:
-    """I/Os of a device whose completion the kernel showed no program.
-
-    Nothing else may be lost, except for the causes that the test makes (`besides`).
-
-    Some kernels show no tracing program what interrupts their process 1: none are missed where it
-    is known to have been idle. Those whose request was not used again are rows without latency.
-    """
-    lost = capture.counts["lost"]
-    causes = {cause for cause, count in lost.items() if count}
-    assert causes <= {"missed_completion", *besides}, lost
-    if capture.is_init_idle:
-        assert lost["missed_completion"] == 0
-    entries = _entries(capture, layer, device, op)
-    missed = sum(entry.get("missed", entry["lost"]) for entry in entries)
-    assert missed <= sum(lost[cause] for cause in causes)
-    return int(missed)
-
-
-def _entries(capture: Capture, layer: str, device: str, op: str | None) -> list[dict[str, Any]]:
-    return [
-        entry
-        for entry in capture.counts["devices"]
-        if (entry["layer"], entry["device"]) == (layer, device) and op in (None, entry["op"])
-    ]
-
-
-def assert_accounts_close(capture: Capture, device: str | None = None) -> None:
-    """Every completion is accounted for, and requests agree with /proc/diskstats.
-
-    Those of one device, or of each: what else the machine does may come and go.
-    """
-    assert_layers_close(capture)
-    counts = capture.counts
-    assert counts["completions"] == accounted(counts)
-    if "request" not in counts["layers"]:
-        return
-    by_bios = {d["name"] for d in capture.metadata["devices"] if d["has_requests"] is False}
-    for name, groups in capture.metadata["diskstats"].items():
-        if name in by_bios or device not in (None, name):
-            continue
-        for group, kernel in groups.items():
-            kinds = ("recorded", "filtered", "lost", "began_before")
-            entries = _entries(capture, "request", name, group)
-            count = sum(entry[kind] for entry in entries for kind in kinds)
-            least = kernel["ios"] - kernel["edge_ios"]
-            assert least <= count <= kernel["ios"], (name, group, count, kernel)
-
-
-def assert_layers_close(capture: Capture) -> None:
-    """Every completion that a layer saw is accounted for."""
-    for counts in capture.counts["layers"].values():
-        assert counts["completions"] == accounted(counts), counts
-
-
 def cgroup_root() -> Path:
     """Where the hierarchy of cgroup2 is mounted."""
     mounts = Path("/proc/self/mounts").read_bytes().splitlines()
@@ -275,10 +190,33 @@ def cgroup_root() -> Path:
     return Path(os.fsdecode(root))
 
 
+@contextlib.contextmanager
+def new_cgroup(folder: Path) -> Iterator[Path]:
+    """An empty cgroup; what is in it at the end goes with it, cgroups and processes."""
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        for path in sorted(folder.glob("**/"), reverse=True):
+            _remove_cgroup(path)
+
+
+def _remove_cgroup(folder: Path) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        for pid in (folder / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        try:
+            folder.rmdir()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
-    """An empty cgroup."""
-    folder = cgroup_root() / f"iorec-test-{os.getpid()}"
-    folder.mkdir()
-    yield folder
-    folder.rmdir()
+    with new_cgroup(cgroup_root() / f"iorec-test-{os.getpid()}") as folder:
+        yield folder

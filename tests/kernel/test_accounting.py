@@ -1,129 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The ledger of a recording closes exactly, whatever is lost, filtered or in the way."""
 
-import json
 import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from analyze.capture import open_captures
-from analyze.completeness import Completeness, make_completeness
 from analyze.verdict import format_completeness
-from iorec.host.diskstats import read_diskstats
-from tests.kernel.conftest import (
+from tests.kernel.captures import (
     Capture,
-    LoopDevice,
     assert_accounts_close,
     assert_layers_close,
+    completeness,
+    lost_in_gaps,
     missed_completions,
+    nanoseconds,
     read_capture,
+)
+from tests.kernel.conftest import (
+    LoopDevice,
+    queue_set,
     run,
     settle,
     start_recording,
+    stop_recording,
 )
+from tests.kernel.load import fio, json_of, running_load
+from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
-
-FIO = ("fio", "--direct=1", "--bs=4k", "--ioengine=io_uring", "--iodepth=32", "--thread")
-
-
-@contextmanager
-def queue_set(loop: LoopDevice, attribute: str, value: str) -> Iterator[None]:
-    """Sets a number of the queue for a while: a loop device keeps it for its next file."""
-    path = Path(f"/sys/block/{loop.name}/queue/{attribute}")
-    before = path.read_text()
-    path.write_text(value)
-    try:
-        yield
-    finally:
-        path.write_text(before)
-
-
-@pytest.fixture
-def disk(loop: LoopDevice) -> Iterator[LoopDevice]:
-    """A loop device on which every I/O stays a request of its own."""
-    with queue_set(loop, "nomerges", "2"):
-        yield loop
-
-
-def fio(loop: LoopDevice, *options: str) -> list[str]:
-    """A command that reads and writes a loop device at full rate."""
-    return [*FIO, f"--filename={loop.path}", "--name=load", *options]
-
-
-class Load:
-    """fio at full rate in the background; it may be stopped and continued."""
-
-    def __init__(self, loop: LoopDevice, *options: str) -> None:
-        command = [*fio(loop, *options), "--time_based", "--runtime=600", "--output-format=json"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self._device = loop.name
-
-    def pause(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    def ios(self) -> int:
-        """I/Os of the device so far, as the kernel counts them."""
-        return sum(stats.ios for stats in read_diskstats()[self._device].groups.values())
-
-    def wait_for_ios(self, count: int) -> None:
-        goal, deadline = self.ios() + count, time.monotonic() + 30
-        while self.ios() < goal:
-            assert time.monotonic() < deadline, "no load"
-            time.sleep(0.01)
-
-    def stop(self) -> dict[str, Any]:
-        """Ends it and returns what it counted."""
-        self.resume()
-        self.process.send_signal(signal.SIGINT)
-        output = self.process.communicate(timeout=60)[0]
-        return dict(json_of(output)["jobs"][0])
-
-
-def json_of(output: str) -> dict[str, Any]:
-    """What fio prints as JSON, behind its notes."""
-    return dict(json.loads(output[output.index("{") :]))
-
-
-@contextmanager
-def running_load(loop: LoopDevice, *options: str) -> Iterator[Load]:
-    load = Load(loop, *options)
-    try:
-        load.wait_for_ios(1000)
-        yield load
-    finally:
-        if load.process.poll() is None:
-            load.stop()
-
-
-def completeness(output: Path) -> Completeness:
-    """What the commands that read a capture say of it."""
-    with open_captures([output]) as capture:
-        return make_completeness(capture.files)
-
-
-def lost_in_gaps(capture: Capture, cause: str) -> int:
-    """I/Os lost for a cause, by the gaps that the capture names."""
-    return sum(gap["lost"] for gap in capture.counts["gaps"] if gap["cause"] == cause)
-
-
-def nanoseconds(text: str) -> int:
-    """Of a time as the metadata have it; datetime knows microseconds only."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(fraction)
 
 
 def test_a_million_ios_at_full_rate_are_all_recorded(record: Record, disk: LoopDevice) -> None:
@@ -245,8 +156,7 @@ def test_a_device_whose_statistics_are_switched_while_recording_is_not_compared(
         run(*read, stderr=subprocess.DEVNULL)
         with queue_set(loop, "iostats", "1" if before == "0" else "0"):
             run(*read, stderr=subprocess.DEVNULL)
-            recording.send_signal(signal.SIGINT)
-            assert recording.wait(30) == 0
+            stop_recording(recording)
     said = completeness(output)
     assert [device.agrees for device in said.devices if device.device == loop.name] == [None]
     assert said.recorded >= 1000
@@ -269,8 +179,7 @@ def test_a_stopped_recorder_says_what_it_missed_and_blocks_nobody(
         continued_ns = time.time_ns()
         recording.send_signal(signal.SIGCONT)
         time.sleep(0.5)
-        recording.send_signal(signal.SIGINT)
-        assert recording.wait(30) == 0
+        stop_recording(recording)
     capture = read_capture(output)
     counts = capture.counts
     assert min(progress) > max(progress) / 10 > 100
@@ -320,8 +229,7 @@ def test_a_capture_on_the_recorded_disk_adds_little_to_it(
             time.sleep(5)
         loud_stopped_ns = time.time_ns()
         time.sleep(4)
-        recording.send_signal(signal.SIGINT)
-        assert recording.wait(30) == 0
+        stop_recording(recording)
         capture = read_capture(output)
     assert_accounts_close(capture, disk.name)
     comms, times = capture.table["comm"].to_pylist(), capture.table["time"].cast("int64")
@@ -331,40 +239,6 @@ def test_a_capture_on_the_recorded_disk_adds_little_to_it(
     # A second to settle, then what the capture adds must not feed itself.
     quiet = [t for t in others if t > loud_stopped_ns + 1e9]
     assert len(quiet) < 200
-
-
-@contextmanager
-def mounted_ext4(disk: LoopDevice, mount: Path) -> Iterator[Path]:
-    """A new file system on a disk."""
-    with mounted_new("ext4", disk, mount):
-        yield mount
-
-
-@contextmanager
-def mounted_new(kind: str, disk: LoopDevice, mount: Path) -> Iterator[Path]:
-    """A new file system of a kind on a disk."""
-    mount.mkdir()
-    options = ["-E", "lazy_itable_init=0"] if kind == "ext4" else []
-    subprocess.run([f"mkfs.{kind}", "-q", *options, disk.path], check=True)
-    with mounted(disk, mount):
-        yield mount
-
-
-@contextmanager
-def mounted(disk: LoopDevice, mount: Path) -> Iterator[Path]:
-    subprocess.run(["mount", disk.path, mount], check=True)
-    try:
-        yield mount
-    finally:
-        unmount(mount)
-
-
-def unmount(mount: Path) -> None:
-    """Waits for whoever looks for a path there: any recorder of this machine may."""
-    deadline = time.monotonic() + 5
-    while subprocess.run(["umount", mount], check=False).returncode:
-        assert time.monotonic() < deadline, f"{mount} is busy"
-        time.sleep(0.1)
 
 
 def test_memory_stays_within_its_bound_at_full_rate(loop: LoopDevice, ram_folder: Path) -> None:
@@ -395,7 +269,7 @@ def peak_bytes(pid: int) -> int:
 def test_a_missed_completion_is_named_and_gives_its_start_to_no_other_io(
     record: Record, disk: LoopDevice
 ) -> None:
-    # Orphans keep process 1 busy; some kernels show no program what interrupts it.
+    # Orphans keep process 1 busy; some kernels hide from programs what interrupts it.
     orphans = "while :; do for _ in 1 2 3 4 5 6 7 8; do (true &); done; done"
     reaped = subprocess.Popen(["bash", "-c", orphans])
     try:

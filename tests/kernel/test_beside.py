@@ -4,23 +4,16 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from analyze.metadata import ClockReading
-from iorec.host.cgroups import CgroupNames, cgroup_root
+from iorec.host.cgroups import CgroupNames
 from iorec.host.escape import escape_name
 from iorec.host.notes import Notes
-from tests.kernel.conftest import (
-    IOREC,
-    LoopDevice,
-    read_capture,
-    run,
-    start_recording,
-    stop_recording,
-)
+from tests.kernel.captures import read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
 
 READS = 50
 
@@ -46,57 +39,45 @@ def test_a_recording_goes_on_when_sysfs_is_gone(loop: LoopDevice, ram_folder: Pa
     assert "diskstats" in {note["what"] for note in capture.metadata["notes"]}
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A cgroup below which others may be made, of any name."""
-    root = cgroup_root()
-    assert root is not None
-    folder = root / f"iorec-test-beside-{os.getpid()}"
-    folder.mkdir()
-    yield folder
-    for path in sorted(folder.glob("**/"), reverse=True):
-        path.rmdir()
-
-
 @pytest.mark.parametrize("name", [b"\xff\xfe \\!", "é\t".encode() * 80, b"x" * 255])
 def test_a_cgroup_may_be_called_anything(
-    loop: LoopDevice, ram_folder: Path, folder: Path, name: bytes
+    loop: LoopDevice, ram_folder: Path, cgroup: Path, name: bytes
 ) -> None:
-    cgroup = folder / os.fsdecode(name)
-    cgroup.mkdir()
+    inner = cgroup / os.fsdecode(name)
+    inner.mkdir()
     output = ram_folder / "run.parquet"
     recording = start_recording(output, "-d", loop.name)
     pid = os.fork()
     if pid == 0:
-        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        (inner / "cgroup.procs").write_text(str(os.getpid()))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os.execvp("dd", read_once(loop))
     os.waitpid(pid, 0)
     time.sleep(0.3)
     stop_recording(recording)
     capture = read_capture(output)
-    wanted = f"/{folder.name}/{escape_name(name)}"
+    wanted = f"/{cgroup.name}/{escape_name(name)}"
     assert len(capture.rows(comm="dd", cgroup=wanted)) == READS
     assert capture.metadata["notes"] == []
 
 
-def test_cgroups_by_thousands_are_found_in_one_look(folder: Path) -> None:
-    made = [folder / f"group{g}" / f"{number}" for g in range(20) for number in range(100)]
-    for cgroup in made:
-        cgroup.mkdir(parents=True)
+def test_cgroups_by_thousands_are_found_in_one_look(cgroup: Path) -> None:
+    made = [cgroup / f"group{g}" / f"{number}" for g in range(20) for number in range(100)]
+    for inner in made:
+        inner.mkdir(parents=True)
     names = CgroupNames(Notes())
     started_s = time.process_time()
-    for cgroup in made:
-        assert names.resolve(cgroup.stat().st_ino) == f"/{cgroup.relative_to(folder.parent)}"
+    for inner in made:
+        assert names.resolve(inner.stat().st_ino) == f"/{inner.relative_to(cgroup.parent)}"
     assert time.process_time() - started_s < 1
 
 
-def test_cgroups_that_come_and_go_take_little_of_the_recorders_time(folder: Path) -> None:
+def test_cgroups_that_come_and_go_take_little_of_the_recorders_time(cgroup: Path) -> None:
     for number in range(1000):
-        (folder / f"{number}").mkdir()
+        (cgroup / f"{number}").mkdir()
     names = CgroupNames(Notes())
     ended_s = time.monotonic() + 2
-    used_s, gone = 0.0, folder / "gone"
+    used_s, gone = 0.0, cgroup / "gone"
     while time.monotonic() < ended_s:
         gone.mkdir()
         number = gone.stat().st_ino
@@ -108,17 +89,17 @@ def test_cgroups_that_come_and_go_take_little_of_the_recorders_time(folder: Path
     assert used_s < 0.5
 
 
-def test_the_cgroup_of_a_process_is_found_without_a_look(folder: Path) -> None:
+def test_the_cgroup_of_a_process_is_found_without_a_look(cgroup: Path) -> None:
     names = CgroupNames(Notes())
     names.resolve(1)  # the look of this drain
-    cgroup = folder / "late"
-    cgroup.mkdir()
+    inner = cgroup / "late"
+    inner.mkdir()
     process = subprocess.Popen(["sleep", "10"])
-    (cgroup / "cgroup.procs").write_text(str(process.pid))
-    found = names.resolve(cgroup.stat().st_ino, process.pid)
+    (inner / "cgroup.procs").write_text(str(process.pid))
+    found = names.resolve(inner.stat().st_ino, process.pid)
     process.kill()
     process.wait()
-    assert found == f"/{folder.name}/late"
+    assert found == f"/{cgroup.name}/late"
 
 
 def test_notes_are_as_many_as_a_capture_can_hold() -> None:

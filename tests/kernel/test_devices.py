@@ -19,8 +19,9 @@ from iorec.host.loops import loop_backing
 from iorec.host.notes import Notes
 from iorec.host.uevents import DiskEvent
 from iorec.record.device_watch import DeviceWatch
-from tests.kernel.conftest import LoopDevice, read_capture, run, start_recording, stop_recording
-from tests.kernel.test_accounting import completeness, mounted_ext4, mounted_new
+from tests.kernel.captures import completeness, read_capture
+from tests.kernel.conftest import LoopDevice, run, start_recording, stop_recording
+from tests.kernel.mounts import mounted_ext4, mounted_new
 
 LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81
 WRITES = 100
@@ -235,16 +236,16 @@ def test_loop_devices_stand_on_the_disks_of_their_files(
             run("btrfs", "-q", "subvolume", "create", upper / "sub")
             third = make_loop(4 << 20, folder=upper / "sub")
             try:
-                stands_on = {d.name: [*d.stands_on] for d in describe_devices()}
+                stands_on = {d.name: d.stands_on for d in describe_devices()}
                 backing = loop_backing()
                 inodes = [device.backing.stat().st_ino for device in (loop, second, third)]
                 disk = disk_of_file(third.backing)
             finally:
                 run("losetup", "-d", third.path)
         run("losetup", "-d", second.path)
-    assert stands_on[loop.name] == []  # its file is in memory
-    assert stands_on[second.name] == [loop.name]
-    assert stands_on[third.name] == [second.name] == [disk]
+    assert stands_on[loop.name] == ()  # its file is in memory
+    assert stands_on[second.name] == (loop.name,)
+    assert stands_on[third.name] == (second.name,) == (disk,)
     by_inode = {key[1]: name for key, name in backing.items() if name in (second.name, third.name)}
     assert by_inode == {inodes[1]: second.name, inodes[2]: third.name}
     (second_dev,) = [key[0] for key, name in backing.items() if name == second.name]
@@ -274,11 +275,11 @@ def test_a_loop_device_may_stand_on_a_block_device_or_on_a_file_that_is_gone(
     with mounted_ext4(below, ram_folder / "mount") as mount:
         with attached(number, mount / "gone") as device:
             (mount / "gone").unlink()
-            stands_on = {d.name: [*d.stands_on] for d in describe_devices()}
+            stands_on = {d.name: d.stands_on for d in describe_devices()}
             assert device.name not in loop_backing().values()
-        assert stands_on[device.name] == [below.name]
+        assert stands_on[device.name] == (below.name,)
     run("losetup", device, below.path)
-    stands_on = {d.name: [*d.stands_on] for d in describe_devices()}
-    assert stands_on[device.name] == [below.name]
+    stands_on = {d.name: d.stands_on for d in describe_devices()}
+    assert stands_on[device.name] == (below.name,)
     below_number = int(below.name.removeprefix("loop"))
     assert loop_backing()[7 << 20 | below_number, 0] == device.name

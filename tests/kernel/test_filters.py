@@ -10,14 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import (
-    Capture,
-    LoopDevice,
-    assert_accounts_close,
-    read_capture,
-    run,
-    start_recording,
-)
+from tests.kernel.captures import Capture, assert_accounts_close, read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording
+from tests.kernel.mounts import mounted_new
 
 Record = Callable[..., Capture]
 COUNTS = {"reader-1": 11, "reader-22": 13, "a-name-of-15-by": 17, "other": 19}
@@ -68,12 +63,8 @@ def test_a_glob_stands_for_devices(record: Record, loop: LoopDevice, readers: li
 @pytest.fixture(params=["ext4", "btrfs"])
 def mount(ram_folder: Path, loop: LoopDevice, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A file system on the device, at a path with a space in it."""
-    folder = ram_folder / "a mount"
-    folder.mkdir()
-    run(f"mkfs.{request.param}", "-q", loop.path)
-    run("mount", loop.path, folder)
-    yield folder
-    run("umount", folder)
+    with mounted_new(request.param, loop, ram_folder / "a mount") as folder:
+        yield folder
 
 
 def test_a_path_stands_for_the_device_that_is_mounted_there(
@@ -105,3 +96,17 @@ def test_a_filter_that_lets_nothing_through_is_said_at_the_end_and_meanwhile(
     recording.send_signal(signal.SIGINT)
     assert "nothing matched" in recording.communicate(timeout=30)[1]
     assert read_capture(ram_folder / "later.parquet").rows() == []
+
+
+@pytest.mark.parametrize("namespace", [[], ["unshare", "--pid", "--fork", "--mount-proc"]])
+@pytest.mark.parametrize("option", [[], ["--include-self"]])
+def test_the_recorder_leaves_itself_out_whatever_its_number_is(
+    mount: Path, loop: LoopDevice, namespace: list[str], option: list[str]
+) -> None:
+    output = mount / "run.parquet"
+    work = f"for n in $(seq 5); do dd if=/dev/zero of='{mount}/f' bs=4k count=1 conv=fsync; done"
+    run(*namespace, str(IOREC), "record", "-d", loop.name, "-o", str(output), *option,
+        "--", "sh", "-c", f"{work} 2> /dev/null; sleep 1.5; sync -f '{mount}'")  # fmt: skip
+    comms = {row["comm"] for row in read_capture(output).rows()}
+    assert "dd" in comms
+    assert ("iorec" in comms) == bool(option)

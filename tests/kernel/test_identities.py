@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.kernel.conftest import Capture, LoopDevice, read_capture, run, start_recording
-from tests.kernel.test_accounting import mounted_ext4, queue_set
+from tests.kernel.captures import Capture, read_capture
+from tests.kernel.conftest import LoopDevice, queue_set, run, start_recording, stop_recording
+from tests.kernel.mounts import mounted_ext4
 from tests.truth.check import Verdict, check
 from tests.truth.claims import Workers, reading, spawning
 from tests.truth.disk import Disk, survey, write_files
@@ -44,7 +45,7 @@ class Stage:
         return paths
 
     def read_by_threads(self, paths: list[Path], pauses_s: list[float]) -> Disk:
-        """Has the files read by threads, of which each has its part of them."""
+        """Starts threads that read the files, each its part of them."""
         parts = [paths[part::THREADS] for part in range(THREADS)]
         disk = survey(self.device.name, list(enumerate(parts)))
         jobs = [reading(part, pool, SEED + pool, pauses_s) for pool, part in enumerate(parts)]
@@ -55,7 +56,7 @@ class Stage:
     def read_by_processes(
         self, paths: list[Path], count: int, cgroups: list[Path]
     ) -> tuple[Disk, subprocess.Popen[bytes]]:
-        """Has each file read by some short processes."""
+        """Starts short processes that read the files, each file by some of them."""
         first = THREADS
         disk = survey(
             self.device.name, [(first + place, [path]) for place, path in enumerate(paths)]
@@ -81,8 +82,7 @@ def stage(make_loop: Callable[..., LoopDevice], ram_folder: Path) -> Iterator[St
 
 
 def end(recording: subprocess.Popen[str], output: Path) -> Capture:
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(60) == 0
+    stop_recording(recording)
     return read_capture(output)
 
 
@@ -126,13 +126,9 @@ def test_processes_that_end_at_once_have_their_names(
         folder.mkdir()
     names = [{f"/{cgroup.name}/{f.name}", f"id:{f.stat().st_ino}"} for f in folders]
     recording = stage.start_recording(output)
-    try:
-        disk, spawner = stage.read_by_processes(paths, 600, folders)
-        assert spawner.wait(60) == 0
-        capture = end(recording, output)
-    finally:
-        for folder in folders:
-            folder.rmdir()
+    disk, spawner = stage.read_by_processes(paths, 600, folders)
+    assert spawner.wait(60) == 0
+    capture = end(recording, output)
     assert assert_true(capture, [disk], stage, names).rows >= 600
     assert len(set(capture.table["pid"].to_pylist())) >= 600
 

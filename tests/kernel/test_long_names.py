@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from tests.kernel.conftest import (
-    Capture,
-    LoopDevice,
-    assert_accounts_close,
-    missed_completions,
-    run,
-)
-from tests.kernel.test_accounting import fio, mounted_ext4
+from tests.kernel.captures import Capture, assert_accounts_close, missed_completions
+from tests.kernel.conftest import LoopDevice, run
+from tests.kernel.load import fio
+from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
 
@@ -27,11 +23,7 @@ def test_a_cgroup_path_of_420_bytes_at_full_rate(
     inner.mkdir(parents=True)
     enter = f'echo $$ > {inner}/cgroup.procs && exec "$@"'
     load = fio(loop, "--rw=randread", "--time_based", "--runtime=4", "--output=/dev/null")
-    try:
-        capture = record("-d", loop.name, "--", "sh", "-c", enter, "sh", *load)
-    finally:
-        inner.rmdir()
-        inner.parent.rmdir()
+    capture = record("-d", loop.name, "--", "sh", "-c", enter, "sh", *load)
     assert capture.status == 0, capture.stderr
     assert capture.metadata["complete"]
     assert_accounts_close(capture, loop.name)

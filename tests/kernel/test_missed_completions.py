@@ -2,22 +2,21 @@
 """Whether completions are missed, and that the ledger names each: fio, diskstats and rows agree."""
 
 import json
-import signal
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
+from tests.kernel.captures import assert_accounts_close, missed_completions, read_capture
 from tests.kernel.conftest import (
     LoopDevice,
-    assert_accounts_close,
-    missed_completions,
-    read_capture,
+    queue_set,
     read_init_cpu,
     start_recording,
+    stop_recording,
 )
-from tests.kernel.test_accounting import fio, queue_set
+from tests.kernel.load import fio
 
 RUNS, READS = 25, 8009
 
@@ -36,8 +35,7 @@ def test_every_completion_is_seen_while_process_1_is_idle(
             counted = json.loads(process.communicate(timeout=60)[0])["jobs"][0]["read"]
             is_idle[process.pid] = read_init_cpu() == before
             assert counted["total_ios"] == READS
-        recording.send_signal(signal.SIGINT)
-        assert recording.wait(30) == 0
+        stop_recording(recording)
     capture = read_capture(output)
     assert_accounts_close(capture, loop.name)
     kernel = capture.metadata["diskstats"][loop.name]["read"]

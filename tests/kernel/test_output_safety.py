@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.conftest import IOREC, LoopDevice, read_capture, run, start_recording
-from tests.kernel.test_accounting import running_load
+from tests.kernel.captures import read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
+from tests.kernel.load import running_load
 
 NOBODY, SOMEBODY = 65534, 12345
 PRECIOUS = "precious"
@@ -64,13 +65,13 @@ def assert_is_private_capture(path: Path) -> None:
 
 
 # What may stand where a file is to be made: each gets the path and a precious file.
-OBSTACLES: dict[str, Callable[[Path, Path], None]] = {
+OBSTACLES: dict[str, Callable[[Path, Path], object]] = {
     "link": lambda path, precious: path.symlink_to(precious),
     "dangling link": lambda path, precious: path.symlink_to(f"{precious}.new"),
     "hard link": lambda path, precious: path.hardlink_to(precious),
     "fifo": lambda path, _: os.mkfifo(path, 0o666),
     "device node": lambda path, _: os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3)),
-    "file": lambda path, _: path.write_text(PRECIOUS) and None,
+    "file": lambda path, _: path.write_text(PRECIOUS),
 }
 
 
@@ -80,12 +81,12 @@ def identity(path: Path) -> tuple[int, ...]:
 
 
 @pytest.fixture(params=OBSTACLES)
-def obstacle(request: pytest.FixtureRequest) -> Callable[[Path, Path], None]:
+def obstacle(request: pytest.FixtureRequest) -> Callable[[Path, Path], object]:
     return OBSTACLES[request.param]
 
 
 def test_what_has_the_captures_name_is_kept_without_force_and_never_written_through(
-    folder: Path, precious: Path, obstacle: Callable[[Path, Path], None]
+    folder: Path, precious: Path, obstacle: Callable[[Path, Path], object]
 ) -> None:
     output = folder / "run.parquet"
     obstacle(output, precious)
@@ -105,7 +106,7 @@ def test_what_has_the_captures_name_is_kept_without_force_and_never_written_thro
 @pytest.mark.parametrize("obstacle", ["link", "dangling link", "hard link"], indirect=True)
 @pytest.mark.parametrize("suffix", ["part", "tmp"])
 def test_what_has_the_name_of_a_working_file_is_left_alone(
-    folder: Path, precious: Path, suffix: str, obstacle: Callable[[Path, Path], None]
+    folder: Path, precious: Path, suffix: str, obstacle: Callable[[Path, Path], object]
 ) -> None:
     squatter = folder / f"run.parquet.{suffix}"
     obstacle(squatter, precious)
@@ -174,8 +175,7 @@ def test_a_folder_swapped_while_recording_still_gets_its_capture(
     folder.rename(original)
     trap.mkdir()
     folder.symlink_to(trap)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     assert list(trap.iterdir()) == []
     assert [path.name for path in original.iterdir()] == ["run.parquet"]
     assert_is_private_capture(original / "run.parquet")
@@ -195,8 +195,7 @@ def test_a_folder_swapped_while_rotating_still_gets_its_captures(
         while not (original / "run-00003.parquet.part").exists():
             assert recording.poll() is None
             time.sleep(0.01)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     assert list(trap.iterdir()) == []
     captures = sorted(path.name for path in original.iterdir())
     assert captures[:3] == [f"run-0000{number}.parquet" for number in (1, 2, 3)]
@@ -225,17 +224,17 @@ def test_links_that_come_and_go_are_never_followed(folder: Path, precious: Path)
 
 
 @pytest.fixture
-def protected_symlinks() -> Iterator[Callable[[int], None]]:
+def protected_symlinks() -> Iterator[Callable[[int], object]]:
     """Sets fs.protected_symlinks for a while."""
     path = Path("/proc/sys/fs/protected_symlinks")
     before = path.read_text()
-    yield lambda value: path.write_text(str(value)) and None
+    yield lambda value: path.write_text(str(value))
     path.write_text(before)
 
 
 @pytest.mark.parametrize("is_protected", [1, 0])
 def test_a_link_of_somebody_else_in_a_shared_folder_is_no_way_to_a_folder(
-    ram_folder: Path, protected_symlinks: Callable[[int], None], is_protected: int
+    ram_folder: Path, protected_symlinks: Callable[[int], object], is_protected: int
 ) -> None:
     shared, private = ram_folder / "shared", ram_folder / "private"
     private.mkdir()
@@ -273,7 +272,7 @@ def test_a_shared_folder_of_somebody_else_gets_a_private_capture(ram_folder: Pat
 
 @pytest.mark.parametrize("obstacle", ["link", "fifo", "device node"], indirect=True)
 def test_what_is_no_spool_is_not_recovered(
-    folder: Path, precious: Path, obstacle: Callable[[Path, Path], None]
+    folder: Path, precious: Path, obstacle: Callable[[Path, Path], object]
 ) -> None:
     part = folder / "run.parquet.part"
     obstacle(part, precious)

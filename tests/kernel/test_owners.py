@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Whose I/O it is, also where a kernel worker submits it: by file, and by the cgroup it charges."""
 
-import signal
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +10,9 @@ import pytest
 
 import analyze
 from iorec.host.cgroups import cgroup_root, is_io_controller_unified
-from tests.kernel.conftest import Capture, LoopDevice, run, start_recording
-from tests.kernel.test_accounting import mounted_ext4, mounted_new
+from tests.kernel.captures import Capture
+from tests.kernel.conftest import LoopDevice, new_cgroup, run, start_recording, stop_recording
+from tests.kernel.mounts import mounted_ext4, mounted_new
 from tests.kernel.test_paths import finders_of
 
 Record = Callable[..., Capture]
@@ -160,14 +161,8 @@ def charged_cgroup() -> Iterator[Path]:
     if root is None or not is_io_controller_unified():
         pytest.skip("I/O is charged to cgroups of version 1, which writeback does not know")
     (root / "cgroup.subtree_control").write_text("+io +memory")
-    folder = root / "iorec-test-charged"
-    folder.mkdir()
-    yield folder
-    for _ in range(100):
-        try:
-            folder.rmdir()
-        except OSError:
-            time.sleep(0.1)
+    with new_cgroup(root / f"iorec-test-charged-{os.getpid()}") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -209,8 +204,7 @@ def test_the_processes_that_find_paths_end_with_the_recording(
 ) -> None:
     recording = start_recording(ram_folder / "run.parquet", "-d", loop.name)
     finders = finders_of(recording.pid)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     assert finders
     deadline = time.monotonic() + 5
     while any(Path(f"/proc/{pid}").exists() for pid in finders):

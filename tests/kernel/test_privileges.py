@@ -2,14 +2,14 @@
 """The privileges that a recording recorder has, and whose its files are."""
 
 import os
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import IOREC, LoopDevice, read_capture, start_recording
-from tests.kernel.test_accounting import mounted_ext4
+from tests.kernel.captures import read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, start_recording, stop_recording
+from tests.kernel.mounts import mounted_ext4
 
 NOBODY = 65534
 
@@ -25,8 +25,7 @@ def status_of_threads(pid: int) -> list[dict[str, str]]:
 def test_no_thread_of_a_recorder_has_a_capability(ram_folder: Path) -> None:
     recording = start_recording(ram_folder / "x.parquet")
     threads = status_of_threads(recording.pid)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(20) == 0
+    stop_recording(recording)
     assert len(threads) >= 1
     assert {t["CapEff"] for t in threads} == {t["CapPrm"] for t in threads} == {"0" * 16}
     assert {t["NoNewPrivs"] for t in threads} == {"1"}
@@ -93,7 +92,7 @@ def test_who_may_not_open_files_by_inode_is_told_why_they_have_no_paths(
     without = ["setpriv", "--bounding-set=-dac_read_search", "--inh-caps=-dac_read_search"]
     with mounted_ext4(loop, ram_folder / "mount") as mount:
         write = ["dd", "if=/dev/zero", f"of={mount}/file", "bs=4k", "count=1", "conv=fsync"]
-        record = [IOREC, "record", "-o", output, "-d", loop.name, "--", *write]
+        record = [str(IOREC), "record", "-o", str(output), "-d", loop.name, "--", *write]
         subprocess.run([*without, *record], check=True)
         inode = (mount / "file").stat().st_ino
     capture = read_capture(output)

@@ -14,18 +14,17 @@ from pathlib import Path
 import pyarrow.csv
 import pytest
 
+from tests.kernel.captures import Capture, assert_accounts_close, read_capture
 from tests.kernel.conftest import (
     DEVICE_BYTES,
     IOREC,
     WORKLOADS,
-    Capture,
     LoopDevice,
-    assert_accounts_close,
-    read_capture,
     run,
     start_recording,
+    stop_recording,
 )
-from tests.kernel.test_accounting import mounted_ext4
+from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
 
@@ -209,8 +208,7 @@ def test_an_io_that_hangs_is_a_row_without_latency(
         writer = subprocess.Popen([*write, "oflag=direct"], stderr=subprocess.DEVNULL)
         try:
             time.sleep(0.5)
-            recording.send_signal(signal.SIGINT)
-            assert recording.wait(20) == 0
+            stop_recording(recording)
             later = record("-d", upper.name, "--duration", "300ms")
         finally:
             run("fsfreeze", "-u", mount)
@@ -247,8 +245,7 @@ def test_a_write_that_waits_for_its_flush_is_in_flight(
                     [*write, "bs=4k", "count=1", "conv=notrunc"], stderr=subprocess.DEVNULL
                 )
                 time.sleep(0.5)
-                recording.send_signal(signal.SIGINT)
-                assert recording.wait(20) == 0
+                stop_recording(recording)
             finally:
                 run("fsfreeze", "-u", mounts[0])
             writer.wait()
@@ -320,8 +317,7 @@ def test_a_process_is_recorded_alone(loop: LoopDevice, ram_folder: Path) -> None
     recording = start_recording(output, "-p", str(wanted.pid))
     run(*reader, "count=50", capture_output=True)
     wanted.communicate(b"go\n")
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(20) == 0
+    stop_recording(recording)
     assert {r["pid"] for r in read_capture(output).rows()} == {wanted.pid}
     assert len(read_capture(output).rows(device=loop.name)) == 70
 
@@ -333,10 +329,7 @@ def test_a_cgroup_is_recorded_with_those_below_it(
     child.mkdir()
     read = f"dd if={loop.path} of=/dev/null bs=4k iflag=direct"
     script = f"{read} count=20; echo $$ > {child}/cgroup.procs; {read} count=30"
-    try:
-        capture = record("--cgroup", cgroup, "--", "sh", "-c", script)
-    finally:
-        child.rmdir()
+    capture = record("--cgroup", cgroup, "--", "sh", "-c", script)
     rows = capture.rows(device=loop.name, comm="dd")
     assert len(rows) == 30
     assert {row["cgroup"] for row in rows} == {f"/{cgroup.name}/child"}

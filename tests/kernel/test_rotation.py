@@ -10,33 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.conftest import (
-    IOREC,
-    LoopDevice,
-    assert_accounts_close,
-    missed_completions,
-    read_capture,
-    run,
-    start_recording,
-)
-from tests.kernel.test_accounting import queue_set, running_load
-
-
-@pytest.fixture
-def disk(loop: LoopDevice) -> Iterator[LoopDevice]:
-    """A loop device on which every I/O stays a request of its own."""
-    with queue_set(loop, "nomerges", "2"):
-        yield loop
+from tests.kernel.captures import assert_accounts_close, missed_completions, read_capture
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
+from tests.kernel.load import running_load
+from tests.kernel.mounts import small_tmpfs
 
 
 @pytest.fixture
 def small_folder(ram_folder: Path) -> Iterator[Path]:
-    """A file system in memory with little room."""
-    mount = ram_folder / "small"
-    mount.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=3m", "none", mount)
-    yield mount
-    run("umount", "-l", mount)
+    with small_tmpfs(ram_folder / "small", "3m") as folder:
+        yield folder
 
 
 def rotate(loop: LoopDevice, folder: Path, kept: int) -> list[Path]:
@@ -112,8 +95,7 @@ def test_a_csv_and_its_description_are_removed_together(disk: LoopDevice, ram_fo
     with running_load(disk, "--rw=randread"):
         while not (ram_folder / "run-00005.csv.part").exists():
             time.sleep(0.01)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(60) == 0
+    stop_recording(recording)
     names = sorted(path.name for path in ram_folder.glob("run-*"))
     assert [Path(name).suffix for name in names] == [".csv", ".json"] * 2
 

@@ -19,17 +19,8 @@ import analyze
 from analyze.render.report import render_text
 from analyze.report import make_report
 from analyze.stacks import Stack, load_stacks
-from tests.kernel.conftest import (
-    TMPFS,
-    Capture,
-    LoopDevice,
-    assert_layers_close,
-    loop_devices,
-    missed_completions,
-    run,
-    run_record,
-    settle,
-)
+from tests.kernel.captures import Capture, assert_layers_close, missed_completions
+from tests.kernel.conftest import TMPFS, LoopDevice, loop_devices, run, run_record, settle
 from tests.kernel.test_bios import sums
 
 Row = dict[str, Any]

@@ -23,38 +23,30 @@ import pytest
 
 from iorec.kernel.btf import KernelTypes
 from iorec.kernel.libbpf import ProgInfo, libbpf
+from tests.kernel.captures import (
+    Capture,
+    accounted,
+    assert_accounts_close,
+    completeness,
+    missed_completions,
+    nanoseconds,
+    read_capture,
+)
 from tests.kernel.conftest import (
     DEVICE_BYTES,
     IOREC,
-    Capture,
     LoopDevice,
-    accounted,
-    assert_accounts_close,
-    missed_completions,
-    read_capture,
+    new_cgroup,
     run,
     start_recording,
+    stop_recording,
 )
-from tests.kernel.test_accounting import (
-    completeness,
-    fio,
-    mounted,
-    mounted_ext4,
-    nanoseconds,
-    queue_set,
-    running_load,
-)
+from tests.kernel.load import fio, running_load
+from tests.kernel.mounts import mounted, mounted_ext4, small_tmpfs
 
 KILLS = 50
 IN_FLIGHT, REQUESTS = 32, 128  # of fio, and of a loop device's queue
 BLOCK = 4096
-
-
-@pytest.fixture
-def disk(loop: LoopDevice) -> Iterator[LoopDevice]:
-    """A loop device on which every I/O stays a request of its own."""
-    with queue_set(loop, "nomerges", "2"):
-        yield loop
 
 
 def part_of(output: Path) -> Path:
@@ -91,8 +83,8 @@ def rows_of_fio(capture: Capture, disk: LoopDevice) -> pa.Table:
 def assert_sequential_prefix(capture: Capture, disk: LoopDevice) -> None:
     """The rows of a sequential read are each block once and none is missing.
 
-    Except for those that were in flight when the last rows were written, and those of which the
-    ledger says that their completion was missed: it knows when the request is used once more.
+    Except for those that were in flight when the last rows were written, and those whose completion
+    was missed, as the ledger says: it knows when the request is used again.
     """
     rows = rows_of_fio(capture, disk)
     steps = np.diff(rows["offset"].to_numpy()) // BLOCK % (DEVICE_BYTES // BLOCK)
@@ -219,10 +211,8 @@ def memory_cgroup() -> Iterator[tuple[Path, str, str]]:
     else:
         folder, used, limit = roots["cgroup2"], "memory.current", "memory.max"
         (folder / "cgroup.subtree_control").write_text("+memory")
-    folder /= f"iorec-test-{os.getpid()}"
-    folder.mkdir()
-    yield folder, used, limit
-    folder.rmdir()
+    with new_cgroup(folder / f"iorec-test-{os.getpid()}") as inner:
+        yield inner, used, limit
 
 
 def test_a_recorder_that_is_out_of_memory_leaves_what_it_wrote(
@@ -346,8 +336,7 @@ def test_a_running_recording_is_neither_recovered_nor_overwritten(ram_folder: Pa
     )
     assert second.returncode == 1
     assert_one_error(second.stderr)
-    recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 0
+    stop_recording(recording)
     assert read_capture(output).metadata["complete"]
 
 
@@ -439,12 +428,8 @@ def test_a_terminal_that_hangs_up_does_not_lose_the_capture(ram_folder: Path) ->
 
 @pytest.fixture
 def small_folder(ram_folder: Path) -> Iterator[Path]:
-    """A file system in memory with little room."""
-    mount = ram_folder / "small"
-    mount.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=1536k", "none", mount)
-    yield mount
-    run("umount", "-l", mount)
+    with small_tmpfs(ram_folder / "small", "1536k") as folder:
+        yield folder
 
 
 def test_a_full_disk_ends_a_recording_and_keeps_what_there_is(
@@ -638,8 +623,7 @@ def test_time_goes_on_evenly_when_the_clock_is_set(
         time.clock_settime_ns(time.CLOCK_REALTIME, before_ns + step_s * 10**9)
         try:
             time.sleep(2)
-            recording.send_signal(signal.SIGINT)
-            assert recording.wait(60) == 0
+            stop_recording(recording)
         finally:
             now_ns = before_ns + time.monotonic_ns() - at_ns
             time.clock_settime_ns(time.CLOCK_REALTIME, now_ns)

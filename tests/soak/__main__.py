@@ -77,7 +77,7 @@ class Soak:
         return [disk for crowd in self._crowds for disk in crowd.disks]
 
     def run(self) -> bool:
-        """Acts until the time is over, or Ctrl-C, and says what was found: whether all is right."""
+        """Acts until the time is over, or Ctrl-C, and says what was found; whether all is right."""
         try:
             self._come(self._crowds[0], min(_MOST_FILES, int(300 * self._duration_s)), 768 * _MIB)
             for crowd in self._crowds[1:]:

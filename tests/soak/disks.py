@@ -40,7 +40,7 @@ def _check(status: int, what: object) -> None:
 
 
 class Device(ABC):
-    """A block device of which nothing is left after `remove`, and which may be added again."""
+    """A block device; `remove` leaves nothing of it, and it may be added again."""
 
     name: str
 
@@ -175,7 +175,7 @@ class Crowd:
             self.disks[-1].names[place].add(escaped(os.fsencode(self._paths[place])))
 
     def switch_statistics(self) -> None:
-        """Has the kernel count the device's I/Os, or no longer."""
+        """Switches on or off that the kernel counts the device's I/Os."""
         if self._paths:
             switch = Path(f"/sys/block/{self.device.name}/queue/iostats")
             switch.write_text(self._dice.choice("01"))

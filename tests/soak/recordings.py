@@ -17,6 +17,8 @@ _PATIENCE_S = 120
 _LAYERS = ("request", "bio", "request,bio")
 _BUFFERS = ("256K", "1M", "16M", "16M")
 _ROTATING = ("--max-size", "1M", "--rotate", "100000")
+# Beside other work on the machine, checking one may take longer than it was to last.
+_BOUNDED = ("--max-size", "32M")
 
 
 class Recording:
@@ -25,13 +27,12 @@ class Recording:
     def __init__(self, folder: Path, dice: random.Random, device: str, lasts_s: float) -> None:
         self.folder = folder
         self.troubles: list[str] = []
-        self.refused = 0  # spools of which no capture could be made
+        self.refused = 0  # spools that could not become a capture
         self.end_s = time.monotonic() + lasts_s
         self._is_killed = dice.random() < 0.3
         folder.mkdir()
         options = ["-l", dice.choice(_LAYERS), "-B", dice.choice(_BUFFERS)]
-        if dice.random() < 0.4:
-            options += _ROTATING
+        options += _ROTATING if dice.random() < 0.4 else _BOUNDED
         if dice.random() < 0.2:
             options += ["-d", device]
         self.title = " ".join(options) + (" (killed)" if self._is_killed else "")
@@ -68,12 +69,11 @@ class Recording:
 
     def end(self) -> list[Path]:
         """Ends it, has recovered what it left, and returns its captures."""
-        if self._process.poll() is not None:
-            self.troubles.append(f"ended by itself with {self._process.returncode}")
+        expected = -signal.SIGKILL if self._is_killed and self._process.poll() is None else 0
         self.resume()
         self._send(signal.SIGKILL if self._is_killed else signal.SIGINT)
         status = self._process.wait(_PATIENCE_S)
-        if status != (-signal.SIGKILL if self._is_killed else 0):
+        if status not in (0, expected):
             self.troubles.append(f"ended with {status}")
         parts = sorted(self.folder.glob("*.part"))
         if parts and not self._is_killed:

@@ -11,7 +11,7 @@ import numpy as np
 from analyze.capture import open_captures
 from analyze.completeness import make_completeness
 from analyze.errors import IorecError
-from tests.kernel.conftest import Capture, accounted, assert_accounts_close, read_capture
+from tests.kernel.captures import Capture, accounted, assert_accounts_close, read_capture
 from tests.truth.check import Verdict, check
 from tests.truth.claims import Workers
 from tests.truth.disk import Disk

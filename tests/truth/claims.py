@@ -107,7 +107,7 @@ def spawning(
     cgroups: Sequence[Path] = (),
     first_cgroup: int = 0,
 ) -> dict[str, Any]:
-    """The job of starting `count` processes of which each reads one file, a pool of its own.
+    """The job of starting `count` processes; each reads one file, a pool of its own.
 
     Each enters one of some cgroups first, whose numbers begin with `first_cgroup`.
     """

@@ -27,7 +27,7 @@ _FOREVER_NS = 1 << 62
 
 @dataclass
 class Disk:
-    """Files on a device, none of which moves from one moment to another (CLOCK_MONOTONIC)."""
+    """Files on a device that do not move from one moment to another (CLOCK_MONOTONIC)."""
 
     device: str
     numbers: str  # which name a device that went before its name was looked up

@@ -3,9 +3,9 @@
 
     python -I -S worker.py CLAIMS JOBS
 
-JOBS is a JSON file: a list of jobs, each of which has a thread. It is removed when all files of the
-jobs are open. Whoever is about to use the files of a pool appends a claim to CLAIMS first; it holds
-until the next claim of that pool.
+JOBS is a JSON file: a list of jobs, each for a thread of its own. It is removed when all files of
+the jobs are open. Whoever is about to use the files of a pool appends a claim to CLAIMS first; it
+holds until the next claim of that pool.
 """
 
 import ctypes
@@ -74,7 +74,7 @@ def write_files(job: dict[str, Any], log: int) -> None:
 
 
 def spawn_readers(job: dict[str, Any], log: int) -> None:
-    """Has each file read by a process that ends then; each is a pool, from `pool` on."""
+    """Reads each file in a process that ends then; each is a pool, from `pool` on."""
     dice = random.Random(job["seed"])
     running: dict[int, int] = {}
     free = list(range(len(job["files"])))

@@ -16,6 +16,7 @@ MIB = 1 << 20
 
 def result(lost: dict[str, int] | None = None, **overrides: Any) -> Result:
     whole = described(table(3))
+    assert whole.counts is not None
     counts = replace(whole.counts, lost=lost or {}, **overrides.pop("counts", {}))
     return Result(Path("run.parquet"), 1, replace(whole, counts=counts, **overrides), None)
 
@@ -58,7 +59,9 @@ def test_what_is_said_follows_the_cause(lost: dict[str, int], hints: list[str]) 
 
 
 def test_the_largest_buffer_is_not_to_be_made_larger() -> None:
-    recorder = replace(described(table(1)).recorder, buffer_bytes=1 << 30)
+    recorder = described(table(1)).recorder
+    assert recorder is not None
+    recorder = replace(recorder, buffer_bytes=1 << 30)
     assert "-B" not in verdict(result({"ring_full": 1}, recorder=recorder)).hint
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The README: what it shows is what happens."""
+"""The README and docs/: what they show is what happens."""
 
 import re
 import shutil
@@ -10,13 +10,16 @@ from pathlib import Path
 import duckdb
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES += sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 IOREC = Path(sys.executable).with_name("iorec")
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    text = "\n".join((ROOT / page).read_text() for page in PAGES if page != "CONTRIBUTING.md")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def test_the_report_is_what_the_command_prints() -> None:
@@ -43,7 +46,7 @@ def test_every_python_example_runs(program: str) -> None:
 @pytest.mark.parametrize("query", blocks("sql"))
 def test_every_sql_example_runs(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert duckdb.sql(query).fetchall()
+    assert duckdb.execute(query).fetchall()
 
 
 def test_every_option_of_the_examples_exists() -> None:
@@ -57,7 +60,7 @@ def test_every_option_of_the_examples_exists() -> None:
 
 def test_every_question_is_answered(tmp_path: Path) -> None:
     shutil.copy(ROOT / "samples" / "postgres-pgbench.parquet", tmp_path / "run.parquet")
-    questions = README.partition("## Ask\n\n```\n")[2].partition("```")[0].splitlines()
+    questions = README.partition("<!-- ask -->\n```\n")[2].partition("```")[0].splitlines()
     assert len(questions) > 5
     for question in questions:
         done = subprocess.run(
@@ -72,10 +75,30 @@ def test_every_question_is_answered(tmp_path: Path) -> None:
         assert done.returncode == 0 or nothing, (question, done.stderr)
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_what_is_typed_to_install_installs_and_uninstalls(tmp_path: Path) -> None:
+    install, uninstall = README.partition("## Install\n")[2].split("```")[1].strip().split("\n")
+    prefix, programs = tmp_path / "prefix", tmp_path / "programs"
+    programs.mkdir()
+    # As typed, but into a folder of its own, and in the environment that this test runs in.
+    options = f"-o environment PREFIX={prefix}"
+    for name, command in (("sudo", '"$@"'), ("make", f'{shutil.which("make")} {options} "$@"')):
+        (programs / name).write_text(f"#!/bin/sh\nexec {command}\n")
+        (programs / name).chmod(0o755)
+    env = {"PATH": f"{programs}:{prefix}/bin:/usr/bin:/bin"}
+
+    def type_in(line: str) -> str:
+        return subprocess.check_output(line, shell=True, cwd=ROOT, env=env, text=True)
+
+    type_in(install)
+    assert type_in("iorec --version").startswith("iorec ")
+    type_in(uninstall)
+    assert not [path for path in prefix.rglob("*") if not path.is_dir()]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_is_linked_exists(page: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / page).read_text()):
-        assert (ROOT / target).exists(), target
+        assert ((ROOT / page).parent / target).exists(), target
 
 
 def test_every_file_that_the_architecture_names_exists() -> None:

@@ -19,7 +19,7 @@ import pytest
 from analyze.schema import METADATA_KEY
 from tests.builders import write_parquet
 
-SAMPLES = sorted((Path(__file__).parent.parent / "samples").glob("*.parquet"))
+SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.parquet"))
 IOREC = Path(sys.executable).with_name("iorec")
 
 
@@ -83,7 +83,7 @@ def test_other_readers_see_the_same_rows_and_real_timestamps(path: Path) -> None
     query = (
         "SELECT count(*), sum(bytes), min(epoch_ns(time)), max(latency_ns), any_value(typeof(time))"
     )
-    count, size, first, slowest, kind = duckdb.sql(f"{query} FROM '{path}'").fetchall()[0]
+    count, size, first, slowest, kind = duckdb.execute(f"{query} FROM '{path}'").fetchall()[0]
     assert count == len(by_pandas) == len(by_polars)
     assert size == by_pandas.bytes.sum() == by_polars["bytes"].sum()
     assert slowest == by_pandas.latency_ns.max() == by_polars["latency_ns"].max()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import analyze
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCES = (".py", ".sh", ".c", ".h", ".bt", ".fio")
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from iorec.documentation.__main__ import documents
 from iorec.documentation.definition import read_commands
+from iorec.documentation.wings import draw_wings, floors_of, read_wings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BASH = "share/bash-completion/completions/iorec"
 ZSH = "share/zsh/site-functions/_iorec"
 FISH = "share/fish/vendor_completions.d/iorec.fish"
@@ -144,3 +145,18 @@ def test_install_replaces_another_copy_but_no_other_program(tmp_path: Path) -> N
     assert link.read_text() == "#!/bin/sh\n"
     make(tmp_path, "uninstall")
     assert link.exists()
+
+
+def test_the_drawing_of_the_wings_is_what_the_modules_import() -> None:
+    wings = read_wings()
+    assert len(floors_of(wings)) <= 6  # no circle either: it would raise CycleError
+    drawing = f"<!-- wings -->\n{draw_wings(wings)}<!-- /wings -->"
+    assert drawing in (ROOT / "ARCHITECTURE.md").read_text(), "run: make docs"
+
+
+def test_make_alone_says_what_it_can_do() -> None:
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony
+    usage = run("make", "-C", ROOT, "--no-print-directory")
+    for goal in set(phony[1].split()) - {"help", "environment", "packages"}:
+        assert f"  make {goal} " in usage

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import MISSING, fields, is_dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +19,7 @@ from analyze.schema import ADDED_COLUMNS, LOSS_CAUSES, SCHEMA
 from analyze.typed_json import field_types
 from iorec.documentation.__main__ import schemas
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/capture-format.md").read_text()
 
 
@@ -32,7 +33,7 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def dataclasses_in(hint: Any) -> set[type]:
+def dataclasses_in(hint: Any) -> set[type[Any]]:
     if isinstance(hint, type) and is_dataclass(hint):
         inner = [dataclasses_in(field) for field in field_types(hint).values()]
         return {hint}.union(*inner)
@@ -51,10 +52,10 @@ def test_every_column_is_described_in_its_place_with_its_type() -> None:
     assert f"columns from `{ADDED_COLUMNS[0]}` on" in section("Columns").replace("\n", " ")
 
 
-@pytest.mark.parametrize("cls", sorted(dataclasses_in(Metadata), key=lambda cls: cls.__name__))
-def test_every_key_of_the_metadata_is_described_and_none_that_is_not_there(cls: type) -> None:
+@pytest.mark.parametrize("cls", sorted(dataclasses_in(Metadata), key=attrgetter("__name__")))
+def test_every_key_of_the_metadata_is_described_and_none_that_is_not_there(cls: type[Any]) -> None:
     listed = rows(section(cls.__name__))
-    found = fields(cls)  # type: ignore[arg-type]
+    found = fields(cls)
     assert [key for key, _ in listed] == [f"`{field.name}`" for field in found]
     for (key, meaning), field in zip(listed, found, strict=True):
         has_default = field.default is not MISSING or field.default_factory is not MISSING

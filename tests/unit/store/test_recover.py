@@ -111,6 +111,7 @@ def messages(stream: bytes) -> Iterator[tuple[int, int, int]]:
 def test_every_row_and_the_last_metadata_come_back(tmp_path: Path) -> None:
     rows = mixed_table(10_007)
     whole = described(rows)
+    assert whole.counts is not None
     first = replace(whole, counts=replace(whole.counts, recorded=1007))
     with (tmp_path / "run.parquet.part").open("wb") as file:
         spool = Spool(file)

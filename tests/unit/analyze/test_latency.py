@@ -16,7 +16,7 @@ from analyze.plot.timeline import make_timeline
 from analyze.plot.traffic import load_traffic
 from tests.builders import mixed_table, table, write_capture
 
-SAMPLES = sorted((Path(__file__).parent.parent / "samples").glob("*.parquet"))
+SAMPLES = sorted((Path(__file__).parents[3] / "samples").glob("*.parquet"))
 OPS_OF = {
     "write": ("write", "zone_append"),
     "discard": ("discard", "secure_erase", "write_zeroes"),

@@ -28,7 +28,7 @@ GROUP_ROWS = 1 << 18  # as the builders write them
 
 
 def overlapping(count: int, seed: int, seconds: float = 10.0) -> pa.Table:
-    """Rows of which each group is in time order, but begins before the one ahead of it ended."""
+    """Rows whose groups are each in time order, but begin before the one ahead of them ended."""
     rows = mixed_table(count, seed, seconds)
     times = rows["time"].cast(pa.int64()).to_numpy()
     nudged = times - np.random.default_rng(seed).integers(0, SECOND_NS // 2, count)

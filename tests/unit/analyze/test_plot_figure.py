@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
@@ -127,7 +128,7 @@ def test_failed_ios_are_counted_in_the_caption_and_marked(tmp_path: Path) -> Non
     assert "failed" in said.splitlines()
     marks = [line for line in figure.findobj(Line2D) if line.get_marker() == "X"]
     # One in the legend, the others in the heatmap and the chart of offsets.
-    assert sum(len(line.get_xdata()) for line in marks) >= 2
+    assert sum(np.size(line.get_xdata()) for line in marks) >= 2
     assert "failed" not in words(draw_rows(tmp_path, table(100)))
 
 

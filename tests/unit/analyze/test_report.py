@@ -38,7 +38,7 @@ def report_of(
 
 
 def troubled_rows() -> pa.Table:
-    """20 rows of which 3 never completed and 2 failed."""
+    """20 rows; 3 never completed and 2 failed."""
     latency = [None if i in (2, 3, 5) else 1000 for i in range(20)]
     errno = [None if value is None else 0 for value in latency]
     errno[7], errno[8] = 5, 121

@@ -94,7 +94,7 @@ def of_polars(found: pl.DataFrame) -> dict[str, Any]:
 def of_duckdb(path: Path) -> dict[str, Any]:
     sums = ", ".join(f'count("{name}"), sum("{name}")::HUGEINT' for name in INTEGERS)
     query = f"SELECT count(*), min(epoch_ns(time)), max(epoch_ns(time)), {sums} FROM '{path}'"
-    [(count, first, last, *found)] = duckdb.sql(query).fetchall()
+    [(count, first, last, *found)] = duckdb.execute(query).fetchall()
     pairs = zip(found[::2], found[1::2], strict=True)
     return {"rows": count, "time": (first, last), **dict(zip(INTEGERS, pairs, strict=True))}
 

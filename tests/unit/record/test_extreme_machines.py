@@ -122,6 +122,7 @@ def written(chance: random.Random, folder: Path, disks: int) -> bytes:
     stats = (machine.read(), machine.read()), (machine.read(), machine.read())
     texts = tuple(random_name(chance, 300).decode(errors="surrogateescape") for _ in range(3))
     counts = described(table(3)).counts
+    assert counts is not None
     (entry,) = counts.devices
     counts = replace(counts, devices=tuple(replace(entry, device=n) for n in machine.names()))
     filters = Filters(texts, (), texts, texts, (), None, include_self=False)

@@ -2,6 +2,7 @@
 """Sums and percentiles per group, against plain numpy over the same rows."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +162,10 @@ def test_each_order_puts_the_largest_first(tmp_path: Path, sort: str) -> None:
     values: dict[str, Callable[[Group], float | None]] = {
         "time": lambda group: group.time_ns,
         "bytes": lambda group: group.read_bytes + group.write_bytes,
-        **{name: (lambda group, n=name: getattr(group, n)) for name in ("ios", "reads", "writes")},
+        **{name: attrgetter(name) for name in ("ios", "reads", "writes")},
         "errors": lambda group: group.errors,
     }
-    value = values.get(sort) or (lambda group: getattr(group.latency, f"{sort}_ns"))
+    value = values.get(sort) or attrgetter(f"latency.{sort}_ns")
     summary = summary_of(tmp_path, rows_of_everything(5003), "process", "op", sort=sort)
     found = [value(group) for group in summary.groups]
     assert found == sorted(found, key=lambda number: number or 0, reverse=True)

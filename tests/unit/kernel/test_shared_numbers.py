@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What C and Python both must know: each number of bpf/ against its twin in iorec/."""
+
+import ctypes
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from iorec.kernel import layouts, probes
+from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks
+from iorec.kernel.compile import BPF_FOLDER
+from iorec.kernel.layers import BIO, LAYERS, REQUEST
+from iorec.kernel.names import OP_CACHE_FLUSH
+from iorec.kernel.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
+from iorec.record import filters, gaps, ledger
+
+TYPES: dict[str, Any] = {
+    "u64": ctypes.c_uint64,
+    "u32": ctypes.c_uint32,
+    "u16": ctypes.c_uint16,
+    "u8": ctypes.c_uint8,
+    "char": ctypes.c_char,
+}
+EVERY_COPY = Plan(KernelFilter(), ("request", "bio"), 1 << 24, 1 << 13, is_preemptible=True)
+
+
+def source(name: str) -> str:
+    """A file of bpf/ without its comments."""
+    text = (BPF_FOLDER / name).read_text()
+    return re.sub(r"/\*.*?\*/|//.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def defined(file: str, name: str) -> int:
+    """The number that a macro stands for."""
+    (words,) = re.findall(rf"^#define {name} (.+)$", source(file), re.MULTILINE)
+    assert re.fullmatch(r"[()~<\w ]+", words), words
+    bits = 64 if "ULL" in words else 32
+    return int(eval(re.sub(r"(?<=[0-9a-f])U(LL)?\b", "", words))) % (1 << bits)
+
+
+def structs(file: str) -> dict[str, type[ctypes.Structure]]:
+    """The structs of a file, each laid out as C does."""
+    found: dict[str, type[ctypes.Structure]] = {}
+    for name, body in re.findall(r"^struct (\w+) \{\n(.*?)^\};", source(file), re.M | re.DOTALL):
+        # A union has one name for each that may use it, and Python the first one.
+        body = re.sub(r"union \{\s*([^;]+;).*?\};", r"\1", body, flags=re.DOTALL)
+        fields = []
+        for kind, field, length in re.findall(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;", body):
+            c_type = TYPES[kind] if kind in TYPES else found[kind]
+            count = int(length) if length.isdigit() else length and defined(file, length)
+            fields.append((field, c_type * count if count else c_type))
+        found[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
+    return found
+
+
+TWINS = [
+    ("records.h", "REQUEST_LAYER", REQUEST.number),
+    ("records.h", "BIO_LAYER", BIO.number),
+    ("records.h", "NO_ISSUE", layouts.NO_ISSUE),
+    ("records.h", "NO_IDENTITY", layouts.NO_IDENTITY),
+    ("records.h", "LOST_IDENTITY", layouts.LOST_IDENTITY),
+    ("records.h", "IS_AWAKE", layouts.IS_AWAKE),
+    ("records.h", "OP_CACHE_FLUSH", OP_CACHE_FLUSH),
+    ("records.h", "SLOTS_PER_BUCKET", SLOTS_PER_BUCKET),
+    ("records.h", "MOST_COPIES", max(map(EVERY_COPY.copy_count, EVERY_COPY.programs))),
+    ("ledger.c", "GAPS", probes._GAPS_PER_LANE),
+    ("ledger.c", "GAP_NS", gaps._SHORTEST_PAUSE_NS),
+    ("filter.c", "LAST_STATE", 1 << LONGEST_NAME),
+]
+IN_C = structs("records.h")
+# The others are the kernel's alone, or stand in one of these.
+SHARED = sorted(IN_C.keys() - {"cached_identity", "tally_bucket"})
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_every_field_is_read_where_the_kernel_programs_write_it(name: str) -> None:
+    struct, dtype = IN_C[name], getattr(layouts, name.upper())
+    places = {field: getattr(struct, field) for field, *_ in struct._fields_}
+    in_c = {field: (place.offset, place.size) for field, place in places.items()}
+    in_python = {field: (kind[1], kind[0].itemsize) for field, kind in dtype.fields.items()}
+    assert in_c == in_python
+    assert ctypes.sizeof(struct) == dtype.itemsize
+
+
+def test_every_struct_that_both_know_is_compared() -> None:
+    dtypes = {name.lower() for name, value in vars(layouts).items() if isinstance(value, np.dtype)}
+    assert dtypes == set(SHARED)
+
+
+@pytest.mark.parametrize(("file", "name", "number"), TWINS)
+def test_a_macro_has_the_value_that_python_takes_for_it(file: str, name: str, number: int) -> None:
+    assert defined(file, name) == number
+
+
+def test_every_macro_of_the_shared_header_is_compared() -> None:
+    macros = set(re.findall(r"^#define (\w+)", source("records.h"), re.M))
+    assert macros - {name for _, name, _ in TWINS} == {"TALLIES_PER_BUCKET"}  # with TALLY_BUCKETS
+
+
+def test_the_maps_have_the_sizes_that_python_takes_for_theirs() -> None:
+    per_cpu = defined("ledger.c", "TALLY_BUCKETS") * defined("records.h", "TALLIES_PER_BUCKET")
+    assert per_cpu == probes._TALLIES_PER_CPU
+    sizes = dict(re.findall(r"BPF_HASH\((\w+), [\w ]+, u8, (\d+)\);", source("filter.c")))
+    assert int(sizes["filter_device"]) == filters._MOST_DEVICES
+    assert int(sizes["filter_comm"]) == filters._MOST_COMMS
+    assert len(glob_masks("*")) == ctypes.sizeof(structs("filter.c")["comm_glob"])
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+def test_each_layer_has_the_programs_that_its_file_defines(layer: Any) -> None:
+    programs = set(re.findall(r"^int (\w+)\(u64 \*ctx\)", source(f"{layer.name}.c"), re.M))
+    assert programs == set(layer.programs)
+    assert programs >= {layer.start, *layer.complete}
+
+
+def test_every_program_counts_in_a_lane_of_its_own() -> None:
+    texts = "".join(source(path.name) for path in sorted(BPF_FOLDER.glob("*.c")))
+    used = set(re.findall(r"\b(\w+)_LANE\b", texts))
+    assert used == {name.upper() for name in EVERY_COPY.lanes}
+    lanes = [lane for lanes in EVERY_COPY.lanes.values() for lane in lanes]
+    assert lanes == list(range(len(lanes)))
+
+
+def test_every_filter_of_the_programs_is_set_by_a_macro_of_its_name() -> None:
+    everything = KernelFilter(
+        devices=((1, None),),
+        pids=(1,),
+        comms=("a",),
+        comm_globs=("a*",),
+        cgroup_folders=("/a",),
+        ops=(1, OP_CACHE_FLUSH),
+        min_latency_ns=1,
+        excluded_pid=1,
+        pid_namespace=(1, 2),
+    )
+    text = source("filter.c")
+    asked = set(re.findall(r"(?:^#ifdef |defined\()(\w+)", text, re.M))
+    macros = everything.defines().keys()
+    assert asked <= macros
+    assert macros == {name for name in macros if re.search(rf"\b{name}\b", text)}
+    assert KernelFilter().defines() == {}
+    (mask,) = re.findall(r"FILTER_OPS >> \(cmd_flags & (\d+)\)", text)
+    assert OP_CACHE_FLUSH & int(mask) == OP_CACHE_FLUSH
+    assert everything.defines()["FILTER_OPS"] == "0x4000000000000002ULL"
+
+
+def test_the_number_of_an_identity_has_room_for_every_copy_of_a_program() -> None:
+    copies = defined("records.h", "MOST_COPIES")
+    assert copies << defined("owner.c", "COPY_SHIFT") == 1 << 8 * IN_C["record"].identity.size
+
+
+def test_a_tally_is_booked_for_the_layer_device_and_operation_of_its_key() -> None:
+    (words,) = re.findall(r"u64 key = 1ULL << 63 \| (.+);", source("ledger.c"))
+    shifts = re.findall(r"\(u64\)(\w+) << (\d+)", words)
+    parts = {"layer": BIO.number, "dev": 8 << 20 | 16}
+    key = OP_CACHE_FLUSH | sum(parts[name] << int(shift) for name, shift in shifts)
+    assert ledger._place(key) == ("bio", 8 << 20 | 16, OP_CACHE_FLUSH)
+
+
+def test_every_counter_of_a_tally_is_booked() -> None:
+    counters = {field for field, *_ in IN_C["tally"]._fields_} - {"key", "padding"}
+    sizes = {f"{kind}_bytes" for kind in ledger._TALLY_KINDS}
+    assert counters == {*ledger._TALLY_KINDS, *sizes, *ledger._EVENTS}
+
+
+def test_a_record_with_its_header_is_one_cache_line_and_an_announcement_two() -> None:
+    assert layouts.RECORD.itemsize + 8 == layouts.SLOT.itemsize == 64
+    assert layouts.ANNOUNCEMENT.itemsize + 8 == 2 * 64
+    # Where the header of a second record would be.
+    assert ctypes.sizeof(IN_C["identity"]) + 8 == 64
