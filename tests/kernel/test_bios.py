@@ -270,7 +270,7 @@ def test_what_was_refused_and_sent_again_is_one_io(record: Record, loop: LoopDev
     events = [row for row in capture.counts["events"] if row["device"] == loop.name]
     assert refused == sum(row["refused"] for row in events) > 0
     assert_layers_close(capture)
-    assert_accounts_close(capture)
+    assert_accounts_close(capture, loop.name)
 
 
 def test_the_loss_of_bios_is_counted_when_the_buffer_overflows(

@@ -50,7 +50,7 @@ def test_a_glob_stands_for_thread_names(
     rows = [row["comm"] for row in capture.rows() if row["comm"] in COUNTS]
     assert {name: rows.count(name) for name in rows} == {name: COUNTS[name] for name in wanted}
     assert capture.metadata["filters"]["comm"] == patterns
-    assert_accounts_close(capture)
+    assert_accounts_close(capture, loop.name)
 
 
 def test_a_glob_stands_for_devices(record: Record, loop: LoopDevice, readers: list[str]) -> None:
