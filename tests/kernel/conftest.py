@@ -48,7 +48,10 @@ class LoopDevice:
 @pytest.fixture(scope="session", autouse=True)
 def _session() -> None:
     mark_children()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: fixtures clean up
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # fixtures clean up
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # nohup, or a shell's background, ignores some
     subprocess.run(["modprobe", "-qa", "loop", "bfq", "kyber-iosched"], check=False)
 
 
