@@ -19,6 +19,7 @@ _BUFFERS = ("256K", "1M", "16M", "16M")
 _ROTATING = ("--max-size", "1M", "--rotate", "100000")
 # Beside other work on the machine, checking one may take longer than it was to last.
 _BOUNDED = ("--max-size", "32M")
+_FULL_BYTES = 8 << 20  # of a capture, at the least: its spool is larger
 
 
 class Recording:
@@ -69,11 +70,15 @@ class Recording:
 
     def end(self) -> list[Path]:
         """Ends it, has recovered what it left, and returns its captures."""
-        expected = -signal.SIGKILL if self._is_killed and self._process.poll() is None else 0
+        is_full = self._process.poll() == 0  # it has recorded as much as it was to
         self.resume()
         self._send(signal.SIGKILL if self._is_killed else signal.SIGINT)
         status = self._process.wait(_PATIENCE_S)
-        if status not in (0, expected):
+        if is_full:
+            size = sum(path.stat().st_size for path in self.folder.glob("*.parquet"))
+            if size < _FULL_BYTES:
+                self.troubles.append(f"ended by itself with {size} bytes")
+        elif status != (-signal.SIGKILL if self._is_killed else 0):
             self.troubles.append(f"ended with {status}")
         parts = sorted(self.folder.glob("*.part"))
         if parts and not self._is_killed:
