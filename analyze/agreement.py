@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analyze.ledgers import all_ledgers
 from analyze.metadata import Device, DeviceCounts, Metadata
 
 _OPS = ("read", "write", "discard", "flush")  # passthrough is not in diskstats
@@ -65,7 +66,7 @@ def _compared(capture: Metadata) -> list[DeviceCounts]:
     bio_based = _without_requests(capture)
     return [
         entry
-        for entry in (capture.counts.devices if capture.counts else ())
+        for entry in all_ledgers(capture)
         if entry.layer == ("bio" if entry.device in bio_based else "request")
     ]
 

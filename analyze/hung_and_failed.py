@@ -48,13 +48,11 @@ def load_failed(capture: OpenedRows, count: int) -> Troubles:
 def _load_troubles(capture: OpenedRows, condition: str, count: int) -> Troubles:
     if count == 0:
         return Troubles(0, ())
-    result = capture.sql(
+    rows = capture.records(
         f"SELECT epoch_ns(time) AS time_ns, op, {capture.named('device')} AS device,"
         ' "offset", bytes, pid, tid, comm, latency_ns, errno'
         f" FROM io WHERE {condition} ORDER BY time LIMIT {_SHOWN}"
     )
-    names = [column[0] for column in result.description or ()]
-    rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
     return Troubles(count, tuple(_make_trouble(capture, **row) for row in rows))
 
 

@@ -71,3 +71,9 @@ class OpenedRows:
     ) -> DuckDBPyConnection:
         """Runs a query over `io`; the result has fetchall(), fetchnumpy(), df() and arrow()."""
         return self.connection.execute(query, parameters)
+
+    def records(self, query: str) -> list[dict[str, Any]]:
+        """The rows of a query over `io` that has few, by the names of its columns."""
+        result = self.sql(query)
+        names = [column[0] for column in result.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]

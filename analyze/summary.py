@@ -178,15 +178,9 @@ def _load_part(
             f"there are {group_count:,} groups by {' and '.join(by)}",
             f"show the largest of them with --top, {_MAX_GROUPS:,} at most",
         )
-    [total] = _records(capture, groups_query(part, (), sort, 1, histogram=histogram))
-    rows = _records(capture, groups_query(part, keys, sort, wanted, histogram=histogram))
+    [total] = capture.records(groups_query(part, (), sort, 1, histogram=histogram))
+    rows = capture.records(groups_query(part, keys, sort, wanted, histogram=histogram))
     return total, rows, group_count
-
-
-def _records(capture: OpenedRows, query: str) -> list[dict[str, Any]]:
-    result = capture.sql(query)
-    names = [column[0] for column in result.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
 def _make_group(row: dict[str, Any], keys: Sequence[str], total_ns: int, duration_ns: int) -> Group:

@@ -7,6 +7,7 @@ To be imported when privileges are dropped: the analysis starts threads, and eac
 from dataclasses import dataclass
 
 from analyze.completeness import make_completeness_of
+from analyze.ledgers import all_ledgers
 from analyze.units import format_bytes, format_count, format_duration
 from analyze.verdict import advise, format_completeness, format_failed, format_recorded
 from iorec.messages import format_unmatched
@@ -18,8 +19,8 @@ def format_end(result: Result) -> str:
     metadata = result.metadata
     completeness = make_completeness_of(metadata)
     duration = format_duration(metadata.duration_s * 1e9)
-    entries = metadata.counts.devices if metadata.counts else ()
-    size = sum(entry.recorded_bytes for entry in entries if entry.op != "discard")
+    entries = [entry for entry in all_ledgers(metadata) if entry.op != "discard"]
+    size = sum(entry.recorded_bytes for entry in entries)
     return "\n".join(
         (
             f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"

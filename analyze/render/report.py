@@ -87,7 +87,7 @@ def device_lines(completeness: Completeness, width: int) -> list[str]:
         completeness.devices, key=lambda row: (row.agrees is False, row.counted_ios), reverse=True
     )
     differing = sum(row.agrees is False for row in by_weight)
-    kept = by_weight[: max(differing, _MAX_DEVICE_LINES)]
+    kept = set(by_weight[: max(differing, _MAX_DEVICE_LINES)])
     rows = [row for row in completeness.devices if row in kept]
     left_out = len(completeness.devices) - len(rows)
     columns = [

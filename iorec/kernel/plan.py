@@ -28,6 +28,7 @@ class KernelFilter:
 
     def defines(self) -> dict[str, str]:
         """The macros of bpf/filter.c for what is filtered."""
+        namespace_dev, namespace_inode = self.pid_namespace or ("", "")
         found = {
             "FILTER_DEVICE": "1" if self.devices else "",
             "FILTER_PID": "1" if self.pids else "",
@@ -37,8 +38,8 @@ class KernelFilter:
             "FILTER_OPS": f"{sum(1 << op for op in set(self.ops)):#x}ULL" if self.ops else "",
             "MIN_LATENCY_NS": f"{self.min_latency_ns}ULL" if self.min_latency_ns else "",
             "EXCLUDED_PID": str(self.excluded_pid or ""),
-            "PID_NAMESPACE_DEV": str(self.pid_namespace[0]) if self.pid_namespace else "",
-            "PID_NAMESPACE_INODE": str(self.pid_namespace[1]) if self.pid_namespace else "",
+            "PID_NAMESPACE_DEV": str(namespace_dev),
+            "PID_NAMESPACE_INODE": str(namespace_inode),
         }
         return {name: value for name, value in found.items() if value}
 

@@ -117,7 +117,7 @@ class Ledger:
         keys |= records["dev"].astype(np.uint64) << np.uint64(8)
         values, places = distinct(keys)
         ios, sizes = np.bincount(places), np.bincount(places, records["bytes"])
-        failed = np.bincount(places, records["error"] != 0)
+        failed = np.bincount(places[records["error"] != 0], minlength=len(values))
         for key, count, size, failures in zip(values, ios, sizes, failed, strict=True):
             place = _place(key)
             self._totals[kind, place[0]] += sign * int(count)

@@ -7,6 +7,7 @@ from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar
 
 from analyze.errors import IorecError
+from analyze.ledgers import all_ledgers
 from analyze.metadata import (
     MAX_METADATA_BYTES,
     DeviceCounts,
@@ -90,7 +91,7 @@ def _busiest_devices(metadata: Metadata) -> list[str]:
     ios = Counter({device.name: 0 for device in metadata.devices})
     for name, groups in metadata.diskstats.items():
         ios[name] += sum(group.ios for group in groups.values())
-    for row in metadata.counts.devices if metadata.counts else ():
+    for row in all_ledgers(metadata):
         if row.device is not None:
             ios[row.device] += row.recorded + row.filtered + row.lost
     return [name for name, _ in ios.most_common()]
