@@ -315,9 +315,10 @@ def test_threads_that_preempt_each_other_are_all_seen(record: Record, inline_dis
     is_load = pc.equal(capture.table["comm"].cast("string"), "fio")
     is_load = pc.and_(is_load, pc.equal(capture.table["device"].cast("string"), inline_disk))
     rows = capture.table.filter(is_load)
-    assert rows["latency_ns"].null_count == 0
     for layer in ("request", "bio"):
         missed = missed_completions(capture, inline_disk, layer=layer)
-        found = pc.sum(pc.equal(rows["layer"].cast("string"), layer)).as_py()
-        assert threads * each - missed <= found <= threads * each
+        of_layer = rows.filter(pc.equal(rows["layer"].cast("string"), layer))
+        assert of_layer.num_rows <= threads * each
+        # Those whose completion was missed are counted, as rows without latency or as lost.
+        assert pc.count(of_layer["latency_ns"]).as_py() >= threads * each - missed
     assert_layers_close(capture)
