@@ -2,7 +2,7 @@
 # Sets up what is missing, as root on Debian and Ubuntu, and runs it.
 #   make install   iorec, its man pages and its completions below PREFIX (/usr/local), with the
 #                  program in .venv
-#   make uninstall removes what is below PREFIX
+#   make uninstall removes what is below PREFIX, and the kept kernel programs
 #   make demo      record a real workload, print its report, draw its plot
 #   make test      every test
 #   make test-busy the tests with real devices, beside a load that has nothing to do with them
@@ -56,6 +56,7 @@ uninstall:
 	@[ "$$(readlink $(PREFIX)/bin/iorec)" != $(CURDIR)/.venv/bin/iorec ] || rm $(PREFIX)/bin/iorec
 	@for file in $(INSTALLED); do \
 		! head -n 2 $$file | grep -q 'made by iorec' || rm $$file; done
+	rm -rf /var/cache/iorec
 
 environment: $(STAMP)
 

@@ -127,7 +127,7 @@ int bio_complete(u64 *ctx)
 
 /* The verifier looks at each round of a loop; so many make it take 0.1 s. More take a tail call. */
 #define BIOS_PER_CALL 128
-BPF_PROG_ARRAY(complete_more_bios, MOST_COPIES);
+BPF_PROG_ARRAY(more_bios, MOST_COPIES);
 
 /*
  * The bios that end with a request, or with a part of it (blk_update_request). Those of a write
@@ -180,6 +180,6 @@ int bios_complete(u64 *ctx)
 	if (done >= MOST_BIOS)
 		return 0;
 	mine->done_bios = done;
-	complete_more_bios.call(ctx, copy_number());
+	more_bios.call(ctx, copy_number());
 	return 0;
 }

@@ -96,17 +96,28 @@ static inline bool is_wanted_comm(const char *comm)
 #define IS_UNKNOWN_SUBMITTER_WANTED true
 #endif
 
+#ifdef EXCLUDES_PID
+/* The loader puts the number in place of the mark: compiled programs are kept for other recorders. */
+static inline u32 excluded_pid(void)
+{
+	u64 answer;
+
+	asm volatile("%0 = %1" : "=r"(answer) : "i"(PID_MARK));
+	return answer;
+}
+#endif
+
 /* The recorder itself. In a pid namespace of its own it does not know by which number it goes here. */
 static inline bool is_excluded(const struct identity *who)
 {
-#if defined(EXCLUDED_PID) && defined(PID_NAMESPACE_INODE)
+#if defined(EXCLUDES_PID) && defined(PID_NAMESPACE_INODE)
 	struct bpf_pidns_info own = {};
 
 	return !bpf_get_ns_current_pid_tgid(PID_NAMESPACE_DEV, PID_NAMESPACE_INODE, &own,
 					    sizeof(own)) &&
-	       own.tgid == EXCLUDED_PID;
-#elif defined(EXCLUDED_PID)
-	return who->pid == EXCLUDED_PID;
+	       own.tgid == excluded_pid();
+#elif defined(EXCLUDES_PID)
+	return who->pid == excluded_pid();
 #else
 	return false;
 #endif

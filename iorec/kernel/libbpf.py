@@ -9,6 +9,7 @@ import os
 
 from analyze.errors import IorecError
 from iorec.host.advice import advice
+from iorec.kernel.compiled import Map
 
 NEEDS = "record needs root, or CAP_BPF and CAP_PERFMON; a container may deny them"
 
@@ -44,6 +45,34 @@ class _ProgLoadOpts(ctypes.Structure):
     )
 
 
+class _MapCreateOpts(ctypes.Structure):
+    """struct bpf_map_create_opts of libbpf 1.0, as far as it is used here."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+    )
+
+
+class _MapInfo(ctypes.Structure):
+    """struct bpf_map_info of include/uapi/linux/bpf.h, its beginning."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("name", ctypes.c_char * 16),
+    )
+
+
 class ProgInfo(ctypes.Structure):
     """struct bpf_prog_info of include/uapi/linux/bpf.h."""
 
@@ -75,6 +104,45 @@ def libbpf() -> ctypes.CDLL:
     library.btf__type_cnt.argtypes = (ctypes.c_void_p,)
     library.btf__free.argtypes = (ctypes.c_void_p,)
     return library
+
+
+def describe_map(fd: int) -> Map:
+    """What a map was created with; its name is cut to 15 characters."""
+    info = _MapInfo()
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    if libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)):
+        raise _refused("describe a map", ctypes.get_errno())
+    return Map(
+        info.name.decode(),
+        info.type,
+        info.key_size,
+        info.value_size,
+        info.max_entries,
+        info.map_flags,
+    )
+
+
+def create_map(wanted: Map) -> int:
+    """A file descriptor of a new map."""
+    opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=wanted.flags)
+    fd = libbpf().bpf_map_create(
+        wanted.kind,
+        wanted.name.encode(),
+        wanted.key_bytes,
+        wanted.value_bytes,
+        wanted.entries,
+        ctypes.byref(opts),
+    )
+    if fd < 0:
+        raise _refused(f"create the map {wanted.name}", -fd)
+    return int(fd)
+
+
+def update_map(fd: int, key: bytes, value: bytes) -> None:
+    """Sets one element of a map."""
+    error = libbpf().bpf_map_update_elem(fd, key, value, ctypes.c_uint64(0))
+    if error:
+        raise _refused("fill a map", -error)
 
 
 def load_tracing_program(name: str, instructions: bytes, tracepoint_id: int) -> int:

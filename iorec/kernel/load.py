@@ -3,47 +3,51 @@
 
 import contextlib
 import mmap
+import os
 import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from analyze.errors import IorecError
 from iorec.host.cgroups import is_io_controller_unified
 from iorec.kernel.btf import KernelTypes
 from iorec.kernel.comm_glob import glob_masks
-from iorec.kernel.compile import compile_programs, import_bcc, instructions_of
+from iorec.kernel.compile import compile_programs, source_text
+from iorec.kernel.compiled import Compiled
 from iorec.kernel.header import kernel_header
-from iorec.kernel.libbpf import attach_program, has_cmpxchg, load_tracing_program
+from iorec.kernel.kept import kept_programs
+from iorec.kernel.libbpf import (
+    attach_program,
+    create_map,
+    has_cmpxchg,
+    load_tracing_program,
+    update_map,
+)
 from iorec.kernel.plan import KernelFilter, Plan
 
 MAPS = ("records", "control", "lanes", "in_flight", "tallies", "gaps")
 
-_CALLS_ITSELF = "bios_complete"  # by the table of tail calls
-# No other number in the programs, see copy_number() in bpf/ledger.c.
-_COPY_MARK = 0x2EC0_17D5
+# By the table of tail calls.
+_CALLS_ITSELF, _NEXT_CALL = "bios_complete", "more_bios"
+# No other numbers in the programs: copy_number() of bpf/ledger.c, excluded_pid() of bpf/filter.c.
+_COPY_MARK, _PID_MARK = 0x2EC0_17D5, 0x2EC0_17D6
+_ALL_PARTITIONS = 0xFFFFFFFF  # WHOLE_DISK of bpf/filter.c
+_U32 = struct.Struct("=I")
 _START_BEFORE_6_5 = "block_getrq"
 
 
 def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
-    """Compiles, loads and attaches the programs of the plan.
+    """Loads and attaches the programs of the plan, compiled unless they were before.
 
     Returns file descriptors by name (`map NAME`, `program NAME`, `link NAME`), and whether they
     trace. Raises IorecError for whatever keeps them from being compiled, loaded or attached.
     """
-    bcc = import_bcc()
-    tracepoints = dict(plan.programs)
-    with KernelTypes() as kernel:
-        header = kernel_header(kernel, has_bios="bio" in plan.layers)
-        if "rq_start" in tracepoints and not kernel.has_tracepoint(tracepoints["rq_start"]):
-            tracepoints["rq_start"] = _START_BEFORE_6_5
-        targets = {name: kernel.tracepoint_id(place) for name, place in tracepoints.items()}
     defines = defines_of(plan)
     if plan.wants_trace:
         with contextlib.suppress(IorecError):
-            return _load_with(bcc, plan, header, {**defines, "TRACE": "1"}, targets), True
-    return _load_with(bcc, plan, header, defines, targets), False
+            return _load_with(plan, {**defines, "TRACE": "1"}), True
+    return _load_with(plan, defines), False
 
 
 def defines_of(plan: Plan) -> dict[str, str]:
@@ -58,6 +62,7 @@ def defines_of(plan: Plan) -> dict[str, str]:
         "BUCKETS": str(plan.bucket_count),
         "RING_PAGES": str(plan.ring_bytes // mmap.PAGESIZE),
         "COPY_MARK": str(_COPY_MARK),
+        "PID_MARK": str(_PID_MARK),
         "PAGE_SIZE": str(mmap.PAGESIZE),
         **plan.kernel_filter.defines(),
         **({"HAVE_CMPXCHG": "1"} if has_cmpxchg() else {}),
@@ -70,29 +75,44 @@ def possible_cpus() -> int:
     return int(text.strip().replace(",", "-").split("-")[-1]) + 1
 
 
-def _load_with(
-    bcc: Any, plan: Plan, header: str, defines: Mapping[str, str], targets: Mapping[str, int]
-) -> dict[str, int]:
-    module = compile_programs(bcc, header, defines)
-    _fill_filters(module, plan.kernel_filter)
-    named = {f"map {name}": module[name.encode()].map_fd for name in MAPS}
+def compile_plan(plan: Plan, defines: Mapping[str, str]) -> Compiled:
+    """The programs of the plan for the running kernel."""
+    tracepoints = dict(plan.programs)
+    with KernelTypes() as kernel:
+        header = kernel_header(kernel, has_bios="bio" in plan.layers)
+        if "rq_start" in tracepoints and not kernel.has_tracepoint(tracepoints["rq_start"]):
+            tracepoints["rq_start"] = _START_BEFORE_6_5
+        targets = {name: kernel.tracepoint_id(place) for name, place in tracepoints.items()}
+    return compile_programs(header, defines, targets)
+
+
+def _load_with(plan: Plan, defines: Mapping[str, str]) -> dict[str, int]:
+    basis = [source_text(), *map("=".join, sorted(defines.items()))]
+    compiled = kept_programs(basis, lambda: compile_plan(plan, defines))
+    fds = [create_map(wanted) for wanted in compiled.maps]
+    by_name = {wanted.name: fd for wanted, fd in zip(compiled.maps, fds, strict=True)}
+    _fill_filters(by_name, plan.kernel_filter)
+    named = {f"map {name}": by_name[name] for name in MAPS}
+
+    def load(name: str, copy: int) -> int:
+        program = compiled.programs[name]
+        marks = {_COPY_MARK: copy, _PID_MARK: plan.kernel_filter.excluded_pid or 0}
+        linked = program.linked(fds, marks)
+        return load_tracing_program(copy_name(name, copy), linked, program.target)
+
     # The verifier takes 0.2 s for the longest of them.
     with ThreadPoolExecutor() as pool:
         loading = {
-            name: [
-                pool.submit(load_program, bcc, module, name, target, copy)
-                for copy in range(plan.copy_count(name))
-            ]
-            for name, target in targets.items()
+            name: [pool.submit(load, name, copy) for copy in range(plan.copy_count(name))]
+            for name in compiled.programs
         }
     for name, copies in loading.items():
         for copy, loaded in enumerate(copies):
             program = loaded.result()
             if name == _CALLS_ITSELF:
-                table = module[b"complete_more_bios"]
-                table[table.Key(copy)] = table.Leaf(program)
+                update_map(by_name[_NEXT_CALL], _U32.pack(copy), _U32.pack(program))
                 # Without a descriptor of it, the kernel empties the table (prog_array_map_clear).
-                named["link complete_more_bios"] = table.map_fd
+                named[f"link {_NEXT_CALL}"] = by_name[_NEXT_CALL]
             named[f"program {copy_name(name, copy)}"] = program
     # In the order of their copies: each is called after those attached before.
     for name, copies in loading.items():
@@ -107,32 +127,20 @@ def copy_name(program: str, copy: int) -> str:
     return f"{program}_{copy + 1}" if copy else program
 
 
-def load_program(bcc: Any, module: Any, name: str, tracepoint_id: int, copy: int = 0) -> int:
-    """A file descriptor of a compiled program, which the verifier has let through."""
-    instructions = instructions_of(bcc, module, name)
-    if struct.pack("=I", _COPY_MARK) not in instructions and copy:
-        raise IorecError(f"the program {name} has no mark", "please report this as a defect")
-    marked = instructions.replace(struct.pack("=I", _COPY_MARK), struct.pack("=I", copy))
-    return load_tracing_program(copy_name(name, copy), marked, tracepoint_id)
-
-
-def _fill_filters(module: Any, kernel_filter: KernelFilter) -> None:
-    all_partitions = 0xFFFFFFFF
-    if kernel_filter.devices:
-        table = module[b"filter_device"]
-        for dev, partno in kernel_filter.devices:
-            key = table.Key(dev, all_partitions if partno is None else partno)
-            table[key] = table.Leaf(1)
-    if kernel_filter.pids:
-        table = module[b"filter_pid"]
-        for pid in kernel_filter.pids:
-            table[table.Key(pid)] = table.Leaf(1)
-    if kernel_filter.comms:
-        table = module[b"filter_comm"]
-        for comm in kernel_filter.comms:
-            table[table.Key(comm.encode(errors="surrogateescape")[:15])] = table.Leaf(1)
-    for index, glob in enumerate(kernel_filter.comm_globs):
-        table = module[b"comm_globs"]
-        table[table.Key(index)] = table.Leaf.from_buffer_copy(glob_masks(glob))
-    for index, folder in enumerate(kernel_filter.cgroup_folders):
-        module[b"filter_cgroup"][index] = folder
+def _fill_filters(fds: Mapping[str, int], kernel_filter: KernelFilter) -> None:
+    for dev, partno in kernel_filter.devices:
+        key = _U32.pack(dev) + _U32.pack(_ALL_PARTITIONS if partno is None else partno)
+        update_map(fds["filter_device"], key, b"\1")
+    for pid in kernel_filter.pids:
+        update_map(fds["filter_pid"], _U32.pack(pid), b"\1")
+    for comm in kernel_filter.comms:
+        raw = comm.encode(errors="surrogateescape")[:15]
+        update_map(fds["filter_comm"], raw.ljust(16, b"\0"), b"\1")
+    for number, glob in enumerate(kernel_filter.comm_globs):
+        update_map(fds["comm_globs"], _U32.pack(number), glob_masks(glob))
+    for number, folder in enumerate(kernel_filter.cgroup_folders):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            update_map(fds["filter_cgroup"], _U32.pack(number), _U32.pack(fd))
+        finally:
+            os.close(fd)

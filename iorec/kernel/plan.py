@@ -37,7 +37,7 @@ class KernelFilter:
             "FILTER_CGROUPS": str(len(self.cgroup_folders) or ""),
             "FILTER_OPS": f"{sum(1 << op for op in set(self.ops)):#x}ULL" if self.ops else "",
             "MIN_LATENCY_NS": f"{self.min_latency_ns}ULL" if self.min_latency_ns else "",
-            "EXCLUDED_PID": str(self.excluded_pid or ""),
+            "EXCLUDES_PID": "1" if self.excluded_pid else "",
             "PID_NAMESPACE_DEV": str(namespace_dev),
             "PID_NAMESPACE_INODE": str(namespace_inode),
         }

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from iorec.kernel.btf import KernelTypes
-from iorec.kernel.compile import import_bcc
+from iorec.kernel.compile import import_bcc, instructions_of
 from iorec.kernel.header import kernel_header
-from iorec.kernel.libbpf import attach_program
-from iorec.kernel.load import load_program
+from iorec.kernel.libbpf import attach_program, load_tracing_program
 
 _PROGRAMS = {
     "on_complete": "block_rq_complete",
@@ -37,7 +36,8 @@ def main() -> None:
 
     events.open_perf_buffer(show, page_cnt=64)
     for name, target in targets.items():
-        attach_program(load_program(bcc, module, name, target), name)
+        instructions = bytes(instructions_of(bcc, module, name))
+        attach_program(load_tracing_program(name, instructions, target), name)
     # An exception in BCC's callback would be lost.
     stopped: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: stopped.append(number))

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from iorec.kernel.btf import KernelTypes
-from iorec.kernel.compile import import_bcc
-from iorec.kernel.libbpf import attach_program, libbpf
-from iorec.kernel.load import load_program
+from iorec.kernel.compile import import_bcc, instructions_of
+from iorec.kernel.libbpf import attach_program, libbpf, load_tracing_program
 from tests.bench.load import SATURATED, loop_device, run_fio
 from tests.bench.stats import PAIRS, ratio, spread
 from tests.bench.tracers import TRACERS, Tracer, running
@@ -99,7 +98,9 @@ def _empty_program() -> Iterator[int]:
     bcc = import_bcc()
     module = bcc.BPF(text="int empty(unsigned long long *ctx) { return 0; }")
     with KernelTypes() as kernel:
-        program = load_program(bcc, module, "empty", kernel.tracepoint_id("block_rq_complete"))
+        target = kernel.tracepoint_id("block_rq_complete")
+    instructions = bytes(instructions_of(bcc, module, "empty"))
+    program = load_tracing_program("empty", instructions, target)
     link = attach_program(program, "empty")
     try:
         yield program

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A start needs BCC once: what it compiled is kept for the next recordings."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from iorec.kernel.kept import FOLDER
+from tests.kernel.captures import assert_accounts_close, read_capture
+from tests.kernel.conftest import IOREC, LoopDevice
+from tests.kernel.load import fio
+
+
+@pytest.fixture
+def without_bcc(tmp_path: Path) -> dict[str, str]:
+    """An environment in which BCC cannot be imported."""
+    package = tmp_path / "bcc"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('hidden by the test')\n")
+    return os.environ | {"PYTHONPATH": str(tmp_path)}
+
+
+def record(
+    output: Path, loop: LoopDevice, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    work = fio(loop, "--rw=randread", "--number_ios=500")
+    options: list[str | Path] = [
+        "-f",
+        "-o",
+        output,
+        "-d",
+        loop.name,
+        "-l",
+        "request,bio",
+        "--",
+        *work,
+    ]
+    return subprocess.run(
+        [IOREC, "record", *options], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_later_start_needs_no_compiler(
+    loop: LoopDevice, tmp_path: Path, without_bcc: dict[str, str]
+) -> None:
+    output = tmp_path / "run.parquet"
+    assert record(output, loop).returncode == 0
+    done = record(output, loop, without_bcc)
+    assert done.returncode == 0, done.stderr
+    capture = read_capture(output)
+    assert_accounts_close(capture, loop.name)
+    # Its own number, not that of the recorder before, is left out of a recording.
+    assert capture.table.num_rows >= 1000
+
+
+def test_without_a_kept_entry_the_compiler_is_asked_for(
+    loop: LoopDevice, tmp_path: Path, without_bcc: dict[str, str]
+) -> None:
+    assert record(tmp_path / "run.parquet", loop).returncode == 0
+    for entry in FOLDER.iterdir():
+        entry.write_bytes(entry.read_bytes()[:-1])
+    done = record(tmp_path / "run.parquet", loop, without_bcc)
+    assert done.returncode == 1
+    assert "cannot import bcc: hidden by the test" in done.stderr
+    assert record(tmp_path / "run.parquet", loop).returncode == 0
+    assert record(tmp_path / "run.parquet", loop, without_bcc).returncode == 0
