@@ -112,7 +112,8 @@ def parse_value(hint: Any, value: Any, path: str) -> Any:
     if origin is dict:
         entries = _checked(value, dict, path)
         return {
-            key: parse_value(arguments[1], item, _join(path, key)) for key, item in entries.items()
+            _parse_key(arguments[0], key, path): parse_value(arguments[1], item, _join(path, key))
+            for key, item in entries.items()
         }
     if hint is EpochNs:
         return _parse_time(_checked(value, str, path), path)
@@ -124,6 +125,15 @@ def parse_value(hint: Any, value: Any, path: str) -> Any:
             raise FieldError(f"{path} is out of range")
         return number
     return _checked(value, hint, path)
+
+
+def _parse_key(hint: type, key: str, path: str) -> Any:
+    """JSON has text only."""
+    if hint is str:
+        return key
+    if not re.fullmatch(r"\d{1,18}", key, re.ASCII):
+        raise FieldError(f"{path} has a key that is no number")
+    return int(key)
 
 
 def _checked(value: Any, kind: type, path: str) -> Any:

@@ -5,7 +5,9 @@ To be imported when privileges are dropped: the analysis starts threads, and eac
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from analyze.capture_name import SPOOL_SUFFIX
 from analyze.completeness import make_completeness_of
 from analyze.ledgers import all_ledgers
 from analyze.units import format_bytes, format_count, format_duration
@@ -26,9 +28,13 @@ def format_end(result: Result) -> str:
             f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"
             f" {format_count(completeness.lost)} lost{format_failed(completeness)}",
             f"{result.path} ({format_bytes(result.size_bytes)})",
-            f"next: iorec report {result.path}",
+            f"next: iorec {_next_command(result.path)} {result.path}",
         )
     )
+
+
+def _next_command(path: Path) -> str:
+    return "recover" if path.suffix == SPOOL_SUFFIX else "report"
 
 
 @dataclass(frozen=True)

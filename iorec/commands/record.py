@@ -95,6 +95,10 @@ def record(
     buffer_size: Annotated[
         str, typer.Option("-B", "--buffer-size", metavar="SIZE", help="Kernel buffer.")
     ] = _DEFAULT_BUFFER,
+    convert_later: Annotated[
+        bool,
+        typer.Option("--convert-later", help="Leave the .part file to iorec recover."),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3 if any I/O was lost.")
     ] = False,
@@ -153,6 +157,7 @@ def record(
         workload=tuple(command or ()),
         command=("iorec", *sys.argv[1:]),
         version=__version__,
+        is_converted=not convert_later,
         is_quiet=quiet,
         is_verbose=verbose,
     )

@@ -16,6 +16,7 @@ from iorec.host.path_finder import FOUND, INODE, LARGEST_MESSAGE, NUMBER, REPLAC
 from iorec.host.privileges import has_read_privilege
 
 _PATIENCE_S = 0.2
+_LAST_PATIENCE_S = 1.0  # when nothing else is to be done any more
 _HANG_NS = 2_000_000_000  # without any answer, the process is replaced
 _MOST_TRIES = 2  # so that what kills or hangs the process does so no more often
 _MOST_IN_QUESTION = 64
@@ -28,6 +29,7 @@ _GONE = "the process that finds them is gone"
 _NOT_PERMITTED = "not found, because iorec lacks CAP_DAC_READ_SEARCH"
 _GIVEN_UP = "not looked up, because the process ended or hung twice"
 _TOO_MANY = "not looked up, because there were too many at once"
+_TOO_LATE = "not found before the recording ended"
 
 
 @dataclass
@@ -53,7 +55,7 @@ class FilePaths:
         self._number = 0
         self._progress_ns = 0
         self._gone_ns: int | None = None
-        self._patience_s = _PATIENCE_S
+        self._longest_patience_s = self._patience_s = _PATIENCE_S
         self._channel, their_channel = _pair()
         self._orders, their_orders = _pair()
         with their_channel, their_orders:
@@ -96,12 +98,20 @@ class FilePaths:
             answer = self._receive()
             if not answer:
                 break
-            self._patience_s = _PATIENCE_S
+            self._patience_s = self._longest_patience_s
             self._progress_ns = time.monotonic_ns()
             yield from self._found_in(answer)
             self._send()
         if self._gone_ns is not None:
             self.notes.add(PART, _GONE, self._gone_ns)
+
+    def last_answers(self) -> Iterator[tuple[Inode, bytes | None]]:
+        """The same with more patience, as what is not found now never will be: that is noted."""
+        self._longest_patience_s = self._patience_s = _LAST_PATIENCE_S
+        yield from self.answers()
+        missing = len(self._waiting) + sum(len(asked.inodes) for asked in self._questions.values())
+        if missing and self._gone_ns is None:
+            self.notes.add(PART, _TOO_LATE, count=missing)
 
     def _queue(self, asked: Iterator[tuple[Inode, int]]) -> None:
         self._waiting.extend(asked)

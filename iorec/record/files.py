@@ -60,10 +60,11 @@ class Files:
             if new:
                 self._paths.ask(new)
 
-    def read_answers(self) -> None:
+    def read_answers(self, *, are_last: bool = False) -> None:
         """Takes the paths that have been found; to be called before `name`."""
         with self._paths.notes.guard(PART):
-            for inode, path in self._paths.answers():
+            paths = self._paths
+            for inode, path in paths.last_answers() if are_last else paths.answers():
                 number = self._numbers.get(inode)
                 if number is not None and path is not None:
                     self._remember(number, inode, path)

@@ -9,27 +9,24 @@ from numpy.typing import NDArray
 
 from iorec.host.cgroups import CgroupNames
 from iorec.host.escape import escape_name
-from iorec.record.files import NO_FILE, Files
-from iorec.store.arrow import distinct
+from iorec.record.files import Files
+from iorec.store.named import identity_keys
 
 # Some 300 bytes each. Beyond that the kernel is asked to announce those in use again.
 _MOST_IDENTITIES = 100_000
 
 
 class Identity(NamedTuple):
-    """Who submitted an I/O, and for whom; of an unknown one every field is None."""
+    """Who submitted an I/O, and for whom."""
 
-    pid: int | None = None
-    tid: int | None = None
-    comm: str | None = None
-    cgroup: str | None = None
-    charged_cgroup: str | None = None
-    inode: int | None = None
-    inode_dev: int = 0
-    file_number: int = NO_FILE
-
-
-UNKNOWN = Identity()
+    pid: int
+    tid: int
+    comm: str
+    cgroup: str
+    charged_cgroup: str | None
+    inode: int | None
+    inode_dev: int
+    file_number: int
 
 
 class Identities:
@@ -39,7 +36,7 @@ class Identities:
     """
 
     def __init__(self, files: Files, cgroups: CgroupNames) -> None:
-        self._known: dict[int, Identity] = {}  # by key, see keys_of()
+        self._known: dict[int, Identity] = {}  # by identity_keys
         self._files = files
         self._cgroups = cgroups
         self._comms: dict[bytes, str] = {}
@@ -51,7 +48,7 @@ class Identities:
             return
         self._cgroups.refresh()
         rows = announcements["identity"].tolist()
-        keys = keys_of(announcements["source"], announcements["number"]).tolist()
+        keys = identity_keys(announcements["source"], announcements["number"]).tolist()
         for key, row in zip(keys, rows, strict=True):
             cgroup, charged, inode, inode_dev, generation, pid, tid, comm = row
             self._known[key] = Identity(
@@ -66,10 +63,9 @@ class Identities:
             )
         self._files.ask()
 
-    def resolve(self, records: NDArray[np.void]) -> tuple[list[Identity], NDArray[np.int32]]:
-        """The identities of records, each once, and where among them that of each record is."""
-        keys, places = distinct(keys_of(records["source"], records["identity"]))
-        return [self._known.get(key, UNKNOWN) for key in keys], places
+    def known(self, keys: Iterable[int]) -> dict[int, Identity]:
+        """Those of some keys, without the ones whose announcement is lost."""
+        return {key: self._known[key] for key in keys if key in self._known}
 
     @property
     def has_too_many(self) -> bool:
@@ -102,9 +98,3 @@ class Identities:
                 self._comms.clear()
             self._comms[raw] = escape_name(raw.partition(b"\0")[0])
         return self._comms[raw]
-
-
-def keys_of(sources: NDArray[np.uint16], numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """What tells identities of all sources apart."""
-    keys: NDArray[np.uint64] = sources.astype(np.uint64) << np.uint64(32) | numbers
-    return keys

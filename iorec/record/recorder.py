@@ -8,26 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.errors import IorecError
-from analyze.metadata import Metadata
+from analyze.metadata import ClockReading, Metadata
 from iorec.host.cgroups import CgroupNames
-from iorec.host.clock import read_clocks
 from iorec.host.diskstats import DiskStats, StatPair, read_diskstats, read_idle_disks
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.layouts import RECORD
 from iorec.kernel.probes import Probes
 from iorec.record.files import Files
-from iorec.record.identities import Identities, keys_of
+from iorec.record.identities import Identities
 from iorec.record.in_flight import busy_slots, split_in_flight
 from iorec.record.ledger import take_snapshot
+from iorec.record.namer import Namer
 from iorec.record.prepared import Prepared
 from iorec.record.progress import State
-from iorec.record.rows import RowBuilder
 from iorec.record.segment import Segment, Sink, Start
+from iorec.store.named import identity_keys
 from iorec.store.spool import Batch
 
 _CHECKPOINT_S = 1.0
 _IDLE_CHECKPOINT_S = 10.0
-_ROWS_PER_BATCH = 1 << 16
+_RECORDS_PER_BATCH = 1 << 16
 # The kernel wakes the recorder when this part of the ring is full.
 _WAKE_PART = 16
 # New identities are looked up at once, while their cgroups and files are there, but not more often.
@@ -44,7 +44,12 @@ class Recorder:
     """One recording from the moment in which the programs are attached."""
 
     def __init__(
-        self, prepared: Prepared, probes: Probes, sink: Sink, next_sink: Callable[[Metadata], Sink]
+        self,
+        prepared: Prepared,
+        probes: Probes,
+        clock: ClockReading,
+        sink: Sink,
+        next_sink: Callable[[Metadata], Sink],
     ) -> None:
         """`next_sink` takes the metadata of the sink that was filled, and gives an empty one."""
         self._probes = probes
@@ -55,17 +60,9 @@ class Recorder:
         self._progress = prepared.progress
         self._limits = prepared.settings.limits
         self._next_sink = next_sink
-        clock = read_clocks()
-        files = Files(prepared.paths)
-        self._identities = Identities(files, CgroupNames(self._notes))
-        self._builder = RowBuilder(
-            prepared.names,
-            prepared.devices,
-            self._identities,
-            files,
-            probes.cpu_count,
-            clock.offset_ns,
-        )
+        self._files = Files(prepared.paths)
+        self._identities = Identities(self._files, CgroupNames(self._notes))
+        self._namer = Namer(prepared.devices, self._identities, self._files, probes.cpu_count)
         self._began_ns = clock.monotonic_ns
         self._end_ns = self._began_ns + (self._limits.duration_ns or 0)
         self._segment = Segment(prepared, probes, sink, Start(clock, take_snapshot(probes), {}))
@@ -98,11 +95,13 @@ class Recorder:
         self._probes.detach()
         time.sleep(_SETTLE_S)
         self._drain()
+        self._files.read_answers(are_last=True)
         self._write_pending()
         hung, over = split_in_flight(self._probes, idle, idle_at_ns)
         self._segment.ledger.add("missed_completion", over)
-        rows, identity_lost = self._builder.build(hung, is_in_flight=True)
-        return self._segment.end(rows, identity_lost, stats, self._exit_status)
+        return self._segment.end(
+            self._namer.name(hung, is_in_flight=True), stats, self._exit_status
+        )
 
     def _switch(self, *, is_recording: bool) -> StatPair:
         """Switches all programs at once; returns diskstats just before and just after."""
@@ -149,7 +148,7 @@ class Recorder:
             records = records[:room]
         self._drained += len(records)
         self._pending.append(records)
-        if sum(map(len, self._pending)) >= _ROWS_PER_BATCH:
+        if sum(map(len, self._pending)) >= _RECORDS_PER_BATCH:
             self._write_pending()
         return len(records) > 0 or len(announcements) > 0
 
@@ -176,7 +175,8 @@ class Recorder:
         raw = [records.view(_RAW_RECORD) for records in (_NO_RECORDS, *self._pending)]
         records = np.concatenate(raw).view(RECORD)
         self._pending.clear()
-        self._segment.write(records, *self._builder.build(records))
+        for batch, identity_lost in self._namer.name(records):
+            self._segment.write(batch, identity_lost)
 
     def _checkpoint(self) -> None:
         self._segment.read_clock()
@@ -202,7 +202,9 @@ class Recorder:
             busy = busy_slots(self._probes)
             self._drain()
             self._write_pending()
-            self._identities.forget_outdated(keys_of(busy["source"], busy["identity"]).tolist())
+            self._identities.forget_outdated(
+                identity_keys(busy["source"], busy["identity"]).tolist()
+            )
 
     def _state(self) -> State:
         counts = self._segment.counts()
@@ -225,8 +227,7 @@ class Recorder:
         counters = take_snapshot(self._probes)
         stats = before, self._read_diskstats()
         self._write_pending()
-        no_rows, _ = self._builder.build(_NO_RECORDS)
-        self._segment = self._segment.next(no_rows, counters, stats, self._next_sink)
+        self._segment = self._segment.next(counters, stats, self._next_sink)
 
     def _is_done(self, now: float) -> bool:
         if self._workload is not None and (status := self._workload.poll()) is not None:

@@ -15,8 +15,10 @@ from analyze.capture_name import CaptureName
 from analyze.completeness import make_completeness_of
 from analyze.errors import IorecError
 from analyze.metadata import Metadata
+from analyze.typed_json import SignedInt
 from analyze.verdict import format_completeness
 from iorec.host.advice import advice
+from iorec.host.clock import read_clocks
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.probes import open_probes
 from iorec.record.prepared import Prepared
@@ -24,9 +26,10 @@ from iorec.record.progress import Progress
 from iorec.record.recorder import Recorder
 from iorec.record.rotation import Rotation, copy_spool
 from iorec.record.settings import Settings
-from iorec.store.convert import convert
+from iorec.store.convert import Rows, convert
 from iorec.store.folder import Folder
 from iorec.store.result import Result
+from iorec.store.rows import Origin, RowBuilder
 from iorec.store.spool import Batch, Spool
 
 _MOST_INCOMPLETE = 10
@@ -43,6 +46,7 @@ def record_and_convert(prepared: Prepared) -> Result:
         prepared.part,
         settings.limits.kept_files or 1,
         is_forced=settings.is_forced,
+        is_converted=settings.is_converted,
     )
     incomplete: deque[str] = deque(maxlen=_MOST_INCOMPLETE)
 
@@ -50,17 +54,21 @@ def record_and_convert(prepared: Prepared) -> Result:
         completeness = make_completeness_of(metadata)
         if not completeness.is_complete:
             incomplete.append(f"{rotation.capture.name}: {format_completeness(completeness)}")
-        return Spool(rotation.advance())
+        return Spool(rotation.advance(), origin)
 
     loaded = prepared.loading.finish(signals)
     with prepared.progress:
         with open_probes(prepared.plan, loaded) as probes:
-            recorder = Recorder(prepared, probes, Spool(prepared.part), next_spool)
+            clock = read_clocks()
+            origin = Origin(prepared.names, probes.cpu_count, SignedInt(clock.offset_ns))
+            spool = Spool(prepared.part, origin)
+            recorder = Recorder(prepared, probes, clock, spool, next_spool)
             signals.check()
             recorder.begin()
             prepared.announce(probes.has_trace)
             last, failure = _run(recorder, signals)
-        result = _finish(settings, rotation, prepared.progress, last, failure)
+        rows = last and (RowBuilder(origin).build(last[0]), last[1])
+        result = _finish(settings, rotation, prepared.progress, rows, failure)
         result = replace(result, earlier=tuple(incomplete))
     if prepared.workload is not None:
         result = replace(result, exit_status=prepared.workload.end(signals))
@@ -85,14 +93,19 @@ def _finish(
     settings: Settings,
     rotation: Rotation,
     progress: Progress,
-    last: Batch | None,
+    last: Rows | None,
     failure: IorecError | None,
 ) -> Result:
     """Makes captures of all spools; an error names each one that is left."""
+    capture = rotation.capture if settings.limits.is_rotating else settings.output
+    is_there = rotation.folder.exists(capture.spool)
+    if last is not None and failure is None and is_there and not settings.is_converted:
+        size = rotation.folder.size_bytes(capture.spool)
+        return Result(rotation.folder.path / capture.spool, size, last[1], None)
     failures = [failure] if failure is not None else []
     result = None
     try:
-        result = _save(settings, rotation, progress, last, is_whole=failure is None)
+        result = _save(settings, rotation, capture, progress, last, is_whole=failure is None)
     except IorecError as error:
         failures.append(error)
     else:
@@ -108,13 +121,13 @@ def _finish(
 def _save(
     settings: Settings,
     rotation: Rotation,
+    capture: CaptureName,
     progress: Progress,
-    last: Batch | None,
+    last: Rows | None,
     *,
     is_whole: bool,
 ) -> Result:
     """Makes a capture of the last spool, in another folder if its own one was deleted."""
-    capture = rotation.capture if settings.limits.is_rotating else settings.output
     counts = last[1].counts if last else None
     rows = counts.recorded + counts.in_flight_at_stop if counts else 0
     cause: Exception = IorecError("no folder has room for it", "free some space")

@@ -27,12 +27,14 @@ class Rotation:
         kept_files: int,
         *,
         is_forced: bool,
+        is_converted: bool,
     ) -> None:
-        """`part` is the spool of file number one."""
+        """`part` is the spool of file number one; those that are full become captures if asked."""
         self.folder = self.first_folder = folder
         self.part = part
         self._output = output
         self._kept_files = kept_files
+        self._is_converted = is_converted
         self._conversions = Conversions(is_forced=is_forced)
         self._number = self._oldest = 1
 
@@ -52,7 +54,8 @@ class Rotation:
         else:
             folder, part = self.folder, self.folder.create_spool(following)
         self.part.close()
-        self._conversions.add(folder, self.capture)
+        if self._is_converted:
+            self._conversions.add(folder, self.capture)
         self.folder, self.part = folder, part
         self._number += 1
         self._remove_old()

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Keeps the account of one capture, and hands it to the sink with its rows."""
+"""Keeps the account of one capture, and hands it to the sink with its I/Os."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from analyze.errors import IorecError
 from analyze.metadata import Clock, ClockReading, ClockStep, Counts, Metadata
@@ -16,21 +14,25 @@ from analyze.typed_json import SignedInt
 from iorec.host.clock import read_clocks, step_between
 from iorec.host.devices import read_in_flight
 from iorec.host.diskstats import StatPair
+from iorec.kernel.layers import LAYER_NAMES
 from iorec.kernel.probes import Probes
 from iorec.record.gaps import Gaps
 from iorec.record.ledger import Ledger, Snapshot, take_snapshot, without_pending
 from iorec.record.metadata import begin_metadata, continue_metadata, end_metadata
 from iorec.record.prepared import Prepared
+from iorec.store.named import NOTHING, Named
 from iorec.store.spool import Batch
+
+_HUNG = "I/Os in flight"
 
 
 class Sink(Protocol):
-    """Where rows go; it takes each batch with the account of the capture as it stands then."""
+    """Where I/Os go; it takes each batch with the account of the capture as it stands then."""
 
     size_bytes: int
 
-    def write(self, batch: pa.RecordBatch, metadata: Metadata) -> None:
-        """Take rows; raises IorecError if there is no room, and nothing may be written then."""
+    def write(self, batch: Named, metadata: Metadata) -> None:
+        """Take I/Os; raises IorecError if there is no room, and nothing may be written then."""
 
     def sync(self) -> None:
         """Have what was written outlive a power cut; raises IorecError if that failed."""
@@ -68,7 +70,7 @@ class Segment:
         self._first = begin_metadata(prepared.settings, start.clock)
         self._notes = prepared.paths.notes
         in_flight = 0
-        with self._notes.guard("I/Os in flight"):
+        with self._notes.guard(_HUNG):
             in_flight = read_in_flight()
         self.ledger = Ledger(
             start.counters,
@@ -98,18 +100,16 @@ class Segment:
             self._clock_steps += (ClockStep(moment, SignedInt(step)),)
         self._clock = now
 
-    def write(
-        self, records: NDArray[np.void], rows: pa.RecordBatch, identity_lost: Mapping[str, int]
-    ) -> None:
-        """Books finished records and writes their rows; of so many the submitter is unknown."""
-        self.ledger.add("recorded", records)
+    def write(self, batch: Named, identity_lost: Mapping[str, int]) -> None:
+        """Books finished I/Os and writes them; of so many the submitter is unknown."""
+        self.ledger.add("recorded", batch.records)
         self.ledger.add_identity_lost(identity_lost)
         if self.failure is None:
-            self._write(rows, self._metadata(self.counts()))
+            self._write(batch, self._metadata(self.counts()))
         if self.failure is not None:
-            self.ledger.add("recorded", records, sign=-1)
+            self.ledger.add("recorded", batch.records, sign=-1)
             self.ledger.add_identity_lost(identity_lost, sign=-1)
-            self.ledger.add("spool_failed", records)
+            self.ledger.add("spool_failed", batch.records)
 
     def sync(self) -> None:
         """Has what was written outlive a power cut."""
@@ -120,26 +120,35 @@ class Segment:
 
     def end(
         self,
-        in_flight: pa.RecordBatch,
-        identity_lost: Mapping[str, int],
+        in_flight: Iterable[tuple[Named, Mapping[str, int]]],
         stats: StatPair,
         exit_status: int | None,
     ) -> Batch:
-        """Writes the rows of what has not completed; returns what is last, written or not.
+        """Writes what has not completed; returns what is last, written or not.
 
-        `stats` are the readings of diskstats around the stop.
+        `in_flight` are batches as `write` takes them, one at least, `stats` the readings of
+        diskstats around the stop.
         """
-        self.ledger.add_identity_lost(identity_lost)
-        layers = Counter(in_flight["layer"].to_pylist())
-        counts = self.ledger.counts(take_snapshot(self._probes), layers)
+        *earlier, (last, last_lost) = in_flight
+        written: Counter[str] = Counter()
+        for batch, identity_lost in earlier:
+            self.ledger.add_identity_lost(identity_lost)
+            of_layers = written + self._count_layers(batch)
+            if self.failure is None:
+                self._write(batch, self._metadata(self._counts_with(of_layers)))
+            if self.failure is None:
+                written = of_layers
+            else:
+                self._notes.add(_HUNG, "there was no room for them", count=len(batch.records))
+        self.ledger.add_identity_lost(last_lost)
+        counts = self._counts_with(written + self._count_layers(last))
         around = self.stats_at_start, stats
-        last = in_flight, end_metadata(self._metadata(counts), around, exit_status)
-        self._close(*last)
-        return last
+        ended = last, end_metadata(self._metadata(counts), around, exit_status)
+        self._close(*ended)
+        return ended
 
     def next(
         self,
-        no_rows: pa.RecordBatch,
         counters: Snapshot,
         stats: StatPair,
         next_sink: Callable[[Metadata], Sink],
@@ -150,7 +159,7 @@ class Segment:
         """
         counts, carried = without_pending(self.ledger.counts(counters))
         metadata = end_metadata(self._metadata(counts), (self.stats_at_start, stats), None)
-        self._close(no_rows, metadata)
+        self._close(NOTHING, metadata)
         if self.failure is not None:
             return self
         try:
@@ -164,17 +173,24 @@ class Segment:
         following.stats_at_start, following._clock = stats, self._clock
         return following
 
-    def _close(self, rows: pa.RecordBatch, metadata: Metadata) -> None:
+    def _close(self, batch: Named, metadata: Metadata) -> None:
         if self.failure is None:
-            self._write(rows, metadata)
+            self._write(batch, metadata)
         if self.failure is None:
             self._sink.close()
 
-    def _write(self, rows: pa.RecordBatch, metadata: Metadata) -> None:
+    def _write(self, batch: Named, metadata: Metadata) -> None:
         try:
-            self._sink.write(rows, metadata)
+            self._sink.write(batch, metadata)
         except IorecError as error:
             self.failure = error
+
+    def _counts_with(self, in_flight_at_stop: Mapping[str, int]) -> Counts:
+        return self.ledger.counts(take_snapshot(self._probes), in_flight_at_stop)
+
+    def _count_layers(self, batch: Named) -> Counter[str]:
+        found = np.bincount(batch.records["source"] // self._probes.cpu_count)
+        return Counter(dict(zip(LAYER_NAMES, found.tolist(), strict=False)))
 
     def _metadata(self, counts: Counts) -> Metadata:
         return continue_metadata(

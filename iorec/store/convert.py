@@ -20,7 +20,7 @@ from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
 from iorec.store.folder import Folder
 from iorec.store.metadata_json import to_json
-from iorec.store.spool import Batch, held_bytes, read_spool
+from iorec.store.spool import read_spool
 
 # Enough for the encodings to pay off; sorting a group takes some 30 MiB.
 _ROWS_PER_GROUP = 1 << 17
@@ -43,6 +43,11 @@ _WITH_STATISTICS = [
     name for name in SCHEMA.names if name not in ("cgroup", "charged_cgroup", "file")
 ]
 
+# Arrow's own objects for a batch without rows, as measured.
+_BATCH_OVERHEAD_BYTES = 16 << 10
+
+Rows = tuple[pa.RecordBatch, Metadata]
+
 _FORMULA_START = r"^[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
 
 
@@ -51,7 +56,7 @@ def convert(
     folder: Folder,
     capture: CaptureName,
     on_rows: Callable[[int], None],
-    last: Batch | None = None,
+    last: Rows | None = None,
     *,
     is_forced: bool,
 ) -> Metadata:
@@ -86,7 +91,7 @@ class _SpoolRows:
 
     metadata: Metadata
 
-    def __init__(self, spool: BinaryIO, on_rows: Callable[[int], None], last: Batch | None) -> None:
+    def __init__(self, spool: BinaryIO, on_rows: Callable[[int], None], last: Rows | None) -> None:
         self.described = b""
         self._last = [(last[0], to_json(last[1]))] if last else []
         self._spool = spool
@@ -102,11 +107,11 @@ class _SpoolRows:
                 continue
             batches.append(batch)
             pending += len(batch)
-            held += held_bytes(batch)
+            held += _held_bytes(batch)
             is_full = pending >= _ROWS_PER_GROUP
             if held > _MOST_HELD_BYTES and not is_full:
                 batches = _table(batches).combine_chunks().to_batches()
-                held = sum(map(held_bytes, batches))
+                held = sum(map(_held_bytes, batches))
                 is_full = held > _MOST_HELD_BYTES * 3 / 4
             if is_full:
                 yield _in_time_order(batches)
@@ -121,6 +126,11 @@ class _SpoolRows:
             )
         self.metadata = parse_metadata(self.described, "the spool")
         yield _in_time_order(batches)
+
+
+def _held_bytes(batch: pa.RecordBatch) -> int:
+    """The memory that a batch takes, with all of its dictionaries."""
+    return _BATCH_OVERHEAD_BYTES + int(batch.get_total_buffer_size())
 
 
 def _in_time_order(batches: list[pa.RecordBatch]) -> pa.Table:

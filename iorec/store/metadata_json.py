@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from analyze.errors import IorecError
 from analyze.ledgers import all_ledgers
 from analyze.metadata import (
@@ -25,6 +27,19 @@ _MOST_LIST_BYTES = 64 << 10
 _MOST_CLOCK_STEPS = 1000
 _MOST_NOTES = 100
 _MOST = 2**62  # in the range of a float, too
+
+
+def unpack_json(packed: bytes) -> bytes:
+    """What was packed with zstd, as `checked_json` gives it."""
+    stream = pa.CompressedInputStream(pa.BufferReader(packed), "zstd")
+    return checked_json(stream.read(MAX_METADATA_BYTES + 1))
+
+
+def checked_json(text: bytes) -> bytes:
+    """The same if it is the JSON of an object, and not too much; else ValueError."""
+    if len(text) > MAX_METADATA_BYTES or not isinstance(json.loads(text), dict):
+        raise ValueError
+    return text
 
 
 def to_json(metadata: Metadata) -> bytes:

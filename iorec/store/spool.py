@@ -1,82 +1,88 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Writes rows, as they are recorded, to Arrow streams that are readable up to where they end."""
+"""Writes records as they come from the kernel to a file that is readable up to where it ends."""
 
-import contextlib
-import io
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES, Metadata
-from analyze.schema import METADATA_KEY, SCHEMA
-from analyze.typed_json import dump_object
+from analyze.typed_json import dump_object, parse_object
 from iorec.host.advice import advice
-from iorec.store.arrow_stream import CheckedStream, has_end_of_batch
-from iorec.store.metadata_json import to_json
-from iorec.store.stream_names import (
-    LONGEST_NAME_BYTES,
-    NAME_PLACES,
-    StreamNames,
-    bounded_slices,
-    with_used_names,
-)
+from iorec.kernel.layouts import RECORD
+from iorec.store.arrow_spool import not_a_spool, read_batches
+from iorec.store.frames import frame, read_frame
+from iorec.store.metadata_json import checked_json, to_json, unpack_json
+from iorec.store.named import NOTHING, Named
+from iorec.store.planes import pack, unpack
+from iorec.store.rows import Origin, RowBuilder
+from iorec.store.spool_names import ReadNames, WrittenNames
 
-Batch = tuple[pa.RecordBatch, Metadata]
+Batch = tuple[Named, Metadata]
 
-_MOST_ROWS = 1 << 16
-_NOT_NULL = [place for place, field in enumerate(SCHEMA) if not field.nullable]
-# Metadata as zstd; those of earlier spools are plain, under METADATA_KEY.
-_PACKED_KEY = METADATA_KEY + b".zstd"
-# Dictionaries up to this size stay as they are where not every name is used.
-_SMALL_DICTIONARY_BYTES = 1 << 20
+# A spool is its head, and batches: names if there are new ones, records if there are any, and
+# the metadata, which make a batch of what came before them.
+_HEAD, _NAMES, _FINISHED, _IN_FLIGHT, _METADATA = b"iorc", b"name", b"reco", b"hung", b"meta"
+_VERSION = 2  # the first one was an Arrow stream of finished rows, which begins so:
+_ARROW_MAGIC = b"\xff\xff\xff\xff"
+_MOST_FRAME_BYTES = 24 << 20
+_MOST_HEAD_BYTES = 64 << 10
+
 # Of thousands of devices, reading the metadata takes longer than writing the rows.
 _CHECK_S = 1.0
-# Arrow's own objects for a batch without rows, as measured.
-_BATCH_OVERHEAD_BYTES = 16 << 10
+
+_BAD_CONTENT = (ValueError, pa.ArrowException, OSError, RecursionError)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What a spool begins with, as JSON."""
+
+    version: int
+    byte_order: str
+    record_bytes: int
+    origin: Origin
 
 
 class Spool:
-    """The file of a running recording: one Arrow stream after the other.
+    """The file of a running recording.
 
-    A stream ends when its names take too much memory; the next one has names of its own. Each
-    batch carries the capture's whole metadata as it stood then, so that a file cut off anywhere
-    still accounts for itself: of a batch that is written in slices the last one does, and without
-    that one a reader leaves out the others. A batch that cannot be written is taken back, so that
-    the file ends with the one before it.
+    Each batch carries the capture's whole metadata as it stood then, so that a file cut off
+    anywhere still accounts for itself. A batch that cannot be written is taken back, so that the
+    file ends with the one before it.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, origin: Origin) -> None:
         self._file = file
-        self._buffer = io.BytesIO()
-        self._begin_stream()
+        self._names = WrittenNames()
+        self._head = frame(_HEAD, _pack_head(origin))
         self._syncer = ThreadPoolExecutor(1)
         self._sync = self._syncer.submit(lambda: None)
         self._synced_bytes = self.size_bytes = 0
         self._next_check_s = 0.0
 
-    def write(self, batch: pa.RecordBatch, metadata: Metadata) -> None:
-        """Appends rows and hands them to the kernel, so that they outlive this process.
+    def write(self, batch: Named, metadata: Metadata) -> None:
+        """Appends records and hands them to the kernel, so that they outlive this process.
 
-        Raises IorecError if they do not fit; nothing may be written after that.
+        At most MOST_RECORDS, with names of at most MOST_NAMES_BYTES. Raises IorecError if they do
+        not fit; nothing may be written after that.
         """
-        described = {_PACKED_KEY: pa.compress(self._to_json(metadata), "zstd", asbytes=True)}
-        slices = [
-            part
-            for start in range(0, max(len(batch), 1), _MOST_ROWS)
-            for part in bounded_slices(batch.slice(start, _MOST_ROWS))
-        ]
-        size = self.size_bytes
-        for number, part in enumerate(slices, 1):
-            self._write_slice(part, described if number == len(slices) else None)
-            size += self._hand_over()
-        self.size_bytes = size
+        frames = [] if self.size_bytes else [self._head]
+        if names := self._names.encode(batch):
+            frames.append(frame(_NAMES, names))
+        if len(batch.records):
+            kind = _IN_FLIGHT if batch.is_in_flight else _FINISHED
+            frames.append(frame(kind, pack(batch.records)))
+        described = pa.compress(self._to_json(metadata), "zstd", asbytes=True)
+        frames.append(frame(_METADATA, described))
+        self._hand_over(b"".join(frames))
 
     def sync(self) -> None:
         """Syncs what was written, so that it outlives a power cut.
@@ -94,19 +100,8 @@ class Spool:
         self._sync = self._syncer.submit(os.fdatasync, self._file.fileno())
 
     def close(self) -> None:
-        """Ends the last stream. Without room for that mark, its rows are whole all the same."""
-        self._writer.close()
-        with contextlib.suppress(IorecError):
-            self.size_bytes += self._hand_over()
+        """Waits for the last sync."""
         self._syncer.shutdown()
-
-    def _begin_stream(self) -> None:
-        # Threads would take a tenth more CPU from what is being recorded.
-        options = pa.ipc.IpcWriteOptions(
-            compression="zstd", use_threads=False, emit_dictionary_deltas=True
-        )
-        self._names = StreamNames()
-        self._writer = pa.ipc.new_stream(self._buffer, SCHEMA, options=options)
 
     def _to_json(self, metadata: Metadata) -> bytes:
         """Passes the reader's parser: the last ones always, those before it once a second."""
@@ -119,28 +114,15 @@ class Spool:
             self._next_check_s = now_s + _CHECK_S
         return checked
 
-    def _write_slice(self, part: pa.RecordBatch, described: dict[bytes, bytes] | None) -> None:
-        encoded = self._names.encode(part)
-        if encoded is None:
-            self._writer.close()
-            self._begin_stream()
-            encoded = self._names.encode(part)
-        self._writer.write_batch(encoded, described)
-
-    def _hand_over(self) -> int:
-        data = self._buffer.getbuffer()
+    def _hand_over(self, data: bytes) -> None:
+        left = memoryview(data)
         try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._file.fileno(), data[written:])
+            while left:
+                left = left[os.write(self._file.fileno(), left) :]
         except OSError as error:
             os.ftruncate(self._file.fileno(), self.size_bytes)
             raise _explained(error) from error
-        finally:
-            data.release()
-            self._buffer.seek(0)
-            self._buffer.truncate()
-        return written
+        self.size_bytes += len(data)
 
 
 def _explained(error: OSError) -> IorecError:
@@ -151,93 +133,58 @@ def _explained(error: OSError) -> IorecError:
 
 
 def read_spool(file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, bytes]]:
-    """The batches of a spool and the metadata of each as JSON, up to where it ends or is damaged.
+    """The rows of each batch and its metadata as JSON, up to where the file ends or is damaged.
 
-    Slices of a batch but the last one come with the metadata before it; those of a batch whose last
-    slice was never written do not come. Nothing in the file is believed: whatever its messages
-    claim, memory is bounded, and each batch is valid through and through.
+    The file is then at its end, or before the batch that is damaged. Nothing in it is believed:
+    whatever it claims, memory is bounded, and each batch is valid through and through. Raises
+    IorecError if it is no spool at all.
     """
-    described = b""
-    is_within_batch = False
-    batches = _batches(file)
-    while True:
-        try:
-            batch, custom = next(batches)
-            checked = _checked(batch)
-            if custom is not None:
-                described = _described(custom)
-        except (StopIteration, pa.ArrowException, OSError, ValueError, RecursionError):
-            return
-        if custom is None and not is_within_batch and not has_end_of_batch(file):
-            file.seek(0, os.SEEK_END)  # it is cut off, and not damaged
-            return
-        is_within_batch = custom is None
-        yield checked, described
-
-
-def held_bytes(batch: pa.RecordBatch) -> int:
-    """The memory that a batch takes, with all of its dictionaries."""
-    return _BATCH_OVERHEAD_BYTES + int(batch.get_total_buffer_size())
-
-
-def _batches(file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, pa.KeyValueMetadata | None]]:
-    """The batches of one stream after the other."""
-    stream = CheckedStream(file)
+    magic = file.read(4)
+    file.seek(0)
+    if magic == _ARROW_MAGIC:
+        yield from read_batches(file)
+        return
+    if magic != _HEAD:
+        raise not_a_spool("it begins with something else")
+    names = ReadNames()
+    place = 0
     try:
-        reader = pa.ipc.open_stream(stream)
-    except (pa.ArrowException, OSError) as error:
-        raise _not_a_spool(str(error)) from error
-    if reader.schema != SCHEMA:
-        raise _not_a_spool("its columns are not those of a capture")
+        builder = RowBuilder(_unpack_head(read_frame(file, _MOST_FRAME_BYTES)[1]))
+        while True:
+            place = file.tell()
+            batch, described = _read_batch(file, names)
+            yield builder.build(batch), described
+    except EOFError:
+        file.seek(0, os.SEEK_END)
+    except _BAD_CONTENT:
+        file.seek(place)
+
+
+def _read_batch(file: BinaryIO, names: ReadNames) -> tuple[Named, bytes]:
+    batch = NOTHING
     while True:
-        with contextlib.suppress(StopIteration):
-            while True:
-                yield reader.read_next_batch_with_custom_metadata()
-        if not stream.has_ended:
-            return
-        stream = CheckedStream(file)
-        reader = pa.ipc.open_stream(stream)
-        if reader.schema != SCHEMA:
-            return
-
-
-def _not_a_spool(cause: str) -> IorecError:
-    return IorecError(
-        f"this is not a spool of iorec: {cause}",
-        "iorec recover takes the .part file that an interrupted recording left",
-    )
-
-
-def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with the names that its rows use; ValueError if no recorder wrote it."""
-    batch.validate(full=True)
-    columns = batch.columns
-    if len(batch) > _MOST_ROWS or any(columns[place].null_count for place in _NOT_NULL):
-        raise ValueError
-    for place in NAME_PLACES:
-        names = columns[place].dictionary
-        if names.null_count or _longest_bytes(names) > LONGEST_NAME_BYTES:
+        kind, content = read_frame(file, _MOST_FRAME_BYTES)
+        if kind == _METADATA:
+            return batch, unpack_json(content)
+        if kind == _NAMES:
+            names.take(content)
+        elif kind in (_FINISHED, _IN_FLIGHT) and batch is NOTHING:
+            records = unpack(content)
+            batch = Named(records, names.submitters, names.disks, kind == _IN_FLIGHT)
+        else:
             raise ValueError
-        if len(names) > len(batch) or names.nbytes > _SMALL_DICTIONARY_BYTES:
-            columns[place] = with_used_names(columns[place])
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _longest_bytes(names: pa.StringArray) -> int:
-    if names.nbytes <= LONGEST_NAME_BYTES:
-        return 0
-    return int(pc.max(pc.binary_length(names)).as_py() or 0)
+def _pack_head(origin: Origin) -> bytes:
+    return dump_object(_Head(_VERSION, sys.byteorder, RECORD.itemsize, origin))
 
 
-def _described(custom: pa.KeyValueMetadata) -> bytes:
-    """The JSON of an object; ValueError if it is none."""
-    if _PACKED_KEY in custom:
-        packed = pa.BufferReader(custom[_PACKED_KEY])
-        described: bytes = pa.CompressedInputStream(packed, "zstd").read(MAX_METADATA_BYTES + 1)
-    elif METADATA_KEY in custom:
-        described = custom[METADATA_KEY]
-    else:
+def _unpack_head(content: bytes) -> Origin:
+    """ValueError if it is none, or of a spool that this version or machine cannot read."""
+    if len(content) > _MOST_HEAD_BYTES:
         raise ValueError
-    if len(described) > MAX_METADATA_BYTES or not isinstance(json.loads(described), dict):
+    head = parse_object(_Head, json.loads(checked_json(content)))
+    if head != _Head(_VERSION, sys.byteorder, RECORD.itemsize, head.origin):
         raise ValueError
-    return described
+    head.origin.check()
+    return head.origin

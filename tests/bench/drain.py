@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.metadata import Metadata
+from analyze.typed_json import SignedInt
 from iorec.host.cgroups import CgroupNames
 from iorec.host.inode_paths import FilePaths
 from iorec.host.signals import SignalWaiter
@@ -21,7 +21,8 @@ from iorec.kernel.ring import Ring
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.files import Files
 from iorec.record.identities import Identities
-from iorec.record.rows import RowBuilder
+from iorec.record.namer import Namer
+from iorec.store.rows import Origin
 from iorec.store.spool import Spool
 from tests.bench.generate import sample_metadata
 from tests.bench.load import SATURATED, loop_device, run_fio
@@ -79,7 +80,7 @@ def _record_ns(consume: Callable[[], int]) -> float:
 
 
 def _spool_ns() -> list[float]:
-    """ns of CPU to turn each real record into a row of the spool."""
+    """ns of CPU to put each real record into the spool."""
     names = read_kernel_names()
     plan = Plan(
         KernelFilter(),
@@ -102,17 +103,18 @@ def _spool_ns() -> list[float]:
         files = Files(paths)
         identities = Identities(files, CgroupNames(paths.notes))
         identities.read(announcements)
-        builder = RowBuilder(
-            names, DeviceWatch(paths.notes), identities, files, probes.cpu_count, 0
-        )
-        return [_write(records, builder, sample_metadata()) for _ in range(PAIRS)]
+        namer = Namer(DeviceWatch(paths.notes), identities, files, probes.cpu_count)
+        origin = Origin(names, probes.cpu_count, SignedInt(0))
+        return [_write(records, namer, origin) for _ in range(PAIRS)]
 
 
-def _write(records: NDArray[np.void], builder: RowBuilder, metadata: Metadata) -> float:
+def _write(records: NDArray[np.void], namer: Namer, origin: Origin) -> float:
+    metadata = sample_metadata()
     with tempfile.TemporaryFile(dir="/dev/shm") as file:
-        spool = Spool(file)
+        spool = Spool(file, origin)
         cpu = time.process_time()
         for start in range(0, len(records), _LARGEST_BATCH):
-            spool.write(builder.build(records[start : start + _LARGEST_BATCH])[0], metadata)
+            for batch, _ in namer.name(records[start : start + _LARGEST_BATCH]):
+                spool.write(batch, metadata)
         spool.close()
         return (time.process_time() - cpu) / len(records) * 1e9

@@ -5,15 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analyze.metadata import Metadata, parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
 from analyze.typed_json import dump_object
 from analyze.units import format_rfc3339
-from iorec.store.spool import Spool
+from tests.recorded import RowSpool, batches_of
 
 SAMPLE = Path(__file__).parent.parent.parent / "samples/postgres-pgbench.parquet"
 
@@ -37,13 +35,13 @@ def write_spool(path: Path, row_count: int) -> int:
         "diskstats": _times(document["diskstats"], copies),
     }
     metadata = parse_metadata(json.dumps(longer).encode())
-    times = sample["time"].to_numpy().view(np.int64)
-    (batch,) = sample.to_batches()
     with path.open("wb") as file:
-        spool = Spool(file)
+        spool = RowSpool(file)
+        batches = [(batch, batch.records["start_ns"].copy()) for batch in batches_of(sample)]
         for copy in range(copies):
-            moved = pa.array((times + copy * length_ns).view("M8[ns]")).cast(batch["time"].type)
-            spool.write(batch.set_column(0, SCHEMA.field("time"), moved), metadata)
+            for batch, start_ns in batches:
+                batch.records["start_ns"] = start_ns + copy * length_ns
+                spool.write(batch, metadata)
         spool.close()
     return copies * len(sample)
 

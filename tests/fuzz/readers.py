@@ -34,11 +34,12 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     from iorec.outcome import format_end
     from iorec.store.convert import convert
     from iorec.store.folder import Folder
+    from iorec.store.frames import frame, read_frame
     from iorec.store.result import Result
-    from iorec.store.spool import Spool
+    from tests.recorded import RowSpool
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-PARQUET_MAGIC, STREAM_MAGIC = b"PAR1", b"\xff\xff\xff\xff"
+PARQUET_MAGIC, STREAM_MAGIC, SPOOL_MAGIC = b"PAR1", b"\xff\xff\xff\xff", b"iorc"
 _EXTREMES = [0, 1, -1, 0x7F, 0x80, 0xFF, 1 << 20, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63)]
 _VALUES: list[Any] = [None, True, -1, 2**63, 2**64, 1e308, "", "\ud800", "\x1b[0m", [], {}]
 _VALUES += [[[]], {"": 0}]
@@ -46,7 +47,7 @@ _VALUES += [[[]], {"": 0}]
 
 def run_readers(folder: Path, content: bytes) -> None:
     """What `iorec recover`, `info`, `report` and `plot` do with a file."""
-    if not content.startswith(STREAM_MAGIC):
+    if not content.startswith((STREAM_MAGIC, SPOOL_MAGIC)):
         capture = folder / "run.parquet"
         capture.write_bytes(content)
         read(capture)
@@ -76,7 +77,10 @@ def mutate(content: bytes, max_size: int, seed: int) -> bytes:
     choice = random.Random(seed)
     of_stream = [mutate_message, mutate_order, mutate_batch]
     of_capture = [mutate_described, mutate_footer, mutate_pages, mutate_rows]
-    changes = of_stream if content.startswith(STREAM_MAGIC) else of_capture
+    if content.startswith(SPOOL_MAGIC):
+        changes = [mutate_frame]
+    else:
+        changes = of_stream if content.startswith(STREAM_MAGIC) else of_capture
     try:
         changed = choice.choice(changes)(content, choice)
     except (pa.ArrowException, OSError, EOFError, ValueError, LookupError, struct.error):
@@ -103,6 +107,30 @@ def mutate_footer(content: bytes, choice: random.Random) -> bytes:
 def mutate_pages(content: bytes, choice: random.Random) -> bytes:
     (size,) = struct.unpack("<I", content[-8:-4])
     return mutate_bytes(content[: -8 - size], choice, keep_length=True) + content[-8 - size :]
+
+
+def mutate_frame(content: bytes, choice: random.Random) -> bytes:
+    """Changes what one frame of a spool holds, packed or not, drops it or doubles it."""
+    file = io.BytesIO(content)
+    frames = []
+    while file.tell() < len(content):
+        frames.append(read_frame(file, len(content)))
+    index = choice.randrange(len(frames))
+    kind, inside = frames[index]
+    if choice.random() < 0.1:
+        frames[index : index + 1] = choice.choice([[], [frames[index]] * 2])
+    elif kind in (b"name", b"meta") and choice.random() < 0.8:
+        unpacked = pa.CompressedInputStream(pa.BufferReader(inside), "zstd").read()
+        if kind == b"name":
+            unpacked = mutate_bytes(unpacked, choice)
+        else:
+            unpacked = json.dumps(mutate_json(json.loads(unpacked), choice)).encode()
+        frames[index] = kind, pa.compress(unpacked, "zstd", asbytes=True)
+    elif kind == SPOOL_MAGIC:
+        frames[index] = kind, json.dumps(mutate_json(json.loads(inside), choice)).encode()
+    else:
+        frames[index] = kind, mutate_bytes(inside, choice)
+    return b"".join(frame(*one) for one in frames)
 
 
 def mutate_message(content: bytes, choice: random.Random) -> bytes:
@@ -277,15 +305,15 @@ def write_seeds(corpus: Path) -> None:
         for compression in ("zstd", None):
             seed = corpus / f"{sample.name}.{compression}.part"
             seed.write_bytes(stream(halves, compression))
-        # As the recorder writes them: streams, one with a slice without metadata.
+        # Of earlier versions: several streams, one with a slice without metadata.
         seed = corpus / f"{sample.name}.streams.part"
-        with seed.open("wb") as file:
-            for half, _ in halves:
-                spool = Spool(file)
-                spool.write(half.combine_chunks().to_batches()[0], parse_metadata(text))
-                spool.close()
         slices = stream([(rows.slice(0, 20), None), (rows.slice(20), metadata)], "zstd")
-        seed.write_bytes(seed.read_bytes() + slices)
+        seed.write_bytes(stream(halves[:1], "zstd") + stream(halves[1:], "zstd") + slices)
+        with (corpus / f"{sample.name}.part").open("wb") as file:
+            spool = RowSpool(file)
+            for half, _ in halves:
+                spool.write_rows(half, parse_metadata(text))
+            spool.close()
 
 
 def main() -> None:

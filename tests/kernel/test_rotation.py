@@ -22,16 +22,33 @@ def small_folder(ram_folder: Path) -> Iterator[Path]:
         yield folder
 
 
-def rotate(loop: LoopDevice, folder: Path, kept: int) -> list[Path]:
+def rotate(loop: LoopDevice, folder: Path, kept: int, *more: str) -> list[Path]:
     fio = ["fio", "--name=r", f"--filename={loop.path}", "--direct=1", "--rw=randread"]
     work = [*fio, "--ioengine=io_uring", "--iodepth=8", "--io_size=1500M"]
     options = ["-d", loop.name, "--max-size", "300K", "--rotate", str(kept)]
-    run(IOREC, "record", "-o", folder / "run.parquet", *options, "--", *work, "--output=/dev/null")
+    options += [*more, "--", *work, "--output=/dev/null"]
+    run(IOREC, "record", "-o", folder / "run.parquet", *options)
     return sorted(folder.glob("run-*"))
 
 
 def test_every_io_is_in_exactly_one_file(loop: LoopDevice, ram_folder: Path) -> None:
-    captures = [read_capture(path) for path in rotate(loop, ram_folder, kept=1000)]
+    assert_every_io_is_in_one(rotate(loop, ram_folder, kept=1000), loop)
+
+
+def test_what_is_converted_later_has_every_io_in_exactly_one_file(
+    loop: LoopDevice, ram_folder: Path
+) -> None:
+    spools = rotate(loop, ram_folder, 1000, "--convert-later")
+    assert {path.suffix for path in spools} == {".part"}
+    for spool in spools:
+        run(IOREC, "recover", spool)
+    captures = sorted(ram_folder.glob("run-*"))
+    assert {path.suffix for path in captures} == {".parquet"}
+    assert_every_io_is_in_one(captures, loop)
+
+
+def assert_every_io_is_in_one(paths: list[Path], loop: LoopDevice) -> None:
+    captures = [read_capture(path) for path in paths]
     assert len(captures) >= 2
     rows = 384_000 - sum(missed_completions(capture, loop.name) for capture in captures)
     assert sum(c.table.num_rows for c in captures) == rows

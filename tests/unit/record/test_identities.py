@@ -8,7 +8,8 @@ from iorec.host.cgroups import CgroupNames
 from iorec.host.notes import Notes
 from iorec.kernel.layouts import ANNOUNCEMENT, LOST_IDENTITY, RECORD
 from iorec.record.files import Files
-from iorec.record.identities import UNKNOWN, Identities, keys_of
+from iorec.record.identities import Identities, Identity
+from iorec.store.named import identity_keys
 
 
 def announced(*submitters: tuple[int, int, int]) -> np.ndarray:
@@ -45,8 +46,13 @@ def identities() -> Identities:
 
 
 def pids(identities: Identities, records: np.ndarray) -> list[int | None]:
-    found, places = identities.resolve(records)
-    return [found[place].pid for place in places]
+    return [None if who is None else who.pid for who in found_by(identities, records)]
+
+
+def found_by(identities: Identities, records: np.ndarray) -> list[Identity | None]:
+    keys = identity_keys(records["source"], records["identity"]).tolist()
+    known = identities.known(keys)
+    return [known.get(key) for key in keys]
 
 
 def test_a_number_belongs_to_its_source(identities: Identities) -> None:
@@ -56,8 +62,8 @@ def test_a_number_belongs_to_its_source(identities: Identities) -> None:
 
 def test_a_number_that_was_not_announced_is_unknown(identities: Identities) -> None:
     identities.read(announced((0, 1, 11)))
-    found, places = identities.resolve(submitted((0, 2), (1, 1), (0, LOST_IDENTITY), (0, 0)))
-    assert {found[place] is UNKNOWN for place in places} == {True}
+    unknown = submitted((0, 2), (1, 1), (0, LOST_IDENTITY), (0, 0))
+    assert found_by(identities, unknown) == [None] * 4
 
 
 def test_what_an_io_in_flight_uses_outlives_its_epoch(identities: Identities) -> None:
@@ -65,7 +71,7 @@ def test_what_an_io_in_flight_uses_outlives_its_epoch(identities: Identities) ->
     identities.begin_epoch()
     identities.read(announced((0, 3, 13)))
     in_flight = submitted((0, 2))
-    keys = keys_of(in_flight["source"], in_flight["identity"]).tolist()
+    keys = identity_keys(in_flight["source"], in_flight["identity"]).tolist()
     identities.forget_outdated(keys)
     assert pids(identities, submitted((0, 1), (0, 2), (0, 3))) == [None, 12, 13]
     identities.begin_epoch()
@@ -77,5 +83,5 @@ def test_a_comm_is_kept_up_to_its_end_and_escaped(identities: Identities) -> Non
     rows = announced((0, 1, 11), (0, 2, 12))
     rows["identity"]["comm"] = [np.void(b"caf\xe9\0old bytes!!"), np.void(b"0123456789abcde\0")]
     identities.read(rows)
-    found, _ = identities.resolve(submitted((0, 1), (0, 2)))
-    assert {who.comm for who in found} == {"caf\\xe9", "0123456789abcde"}
+    found = found_by(identities, submitted((0, 1), (0, 2)))
+    assert {who and who.comm for who in found} == {"caf\\xe9", "0123456789abcde"}

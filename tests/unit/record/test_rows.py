@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Rows of kernel records that are written by hand."""
+"""Rows of kernel records that are written by hand, by way of their names."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
+from analyze.typed_json import SignedInt
 from iorec.host.cgroups import CgroupNames
 from iorec.host.notes import Notes
 from iorec.kernel.layouts import LOST_IDENTITY, NO_ISSUE, RECORD
 from iorec.kernel.names import OP_CACHE_FLUSH, KernelNames
 from iorec.record.files import Files
 from iorec.record.identities import Identities
-from iorec.record.rows import RowBuilder
+from iorec.record.namer import Namer
+from iorec.store.rows import Origin, RowBuilder
 from tests.unit.record.test_identities import NoPaths, announced
 
 CPUS = 4
@@ -53,9 +55,10 @@ def rows_of(*records: dict[str, Any], is_in_flight: bool = False) -> tuple[Any, 
     known = announced((1, 5, 11), (CPUS + 1, 5, 12))
     known["identity"]["inode_dev"][1], known["identity"]["inode"][1] = 8 << 20 | 1, 77
     identities.read(known)
-    builder = RowBuilder(NAMES, Disks(), identities, files, CPUS, REALTIME_NS)  # type: ignore[arg-type]
-    batch, lost = builder.build(made, is_in_flight=is_in_flight)
-    return batch.to_pylist(), {layer: count for layer, count in lost.items() if count}
+    namer = Namer(Disks(), identities, files, CPUS)  # type: ignore[arg-type]
+    ((batch, lost),) = namer.name(made, is_in_flight=is_in_flight)
+    rows = RowBuilder(Origin(NAMES, CPUS, SignedInt(REALTIME_NS))).build(batch)
+    return rows.to_pylist(), dict(lost)
 
 
 def test_every_field_of_a_record_is_in_its_column() -> None:

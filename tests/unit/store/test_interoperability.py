@@ -18,8 +18,8 @@ from analyze.capture_name import CaptureName
 from analyze.schema import SCHEMA
 from iorec.store.convert import convert
 from iorec.store.folder import Folder
-from iorec.store.spool import Spool
 from tests.builders import START_NS, described, table
+from tests.recorded import RowSpool
 
 # More than a row group.
 ROWS = 150_001
@@ -51,7 +51,7 @@ def rows() -> pa.Table:
         errno=unless(is_hung, rng.choice([0, 5, 121], ROWS)),
         pid=rng.integers(1, 1 << 22, ROWS),
         cpu=rng.integers(0, 1 << 10, ROWS),
-        bios=unless(is_flush, rng.integers(1, 256, ROWS)),
+        bios=unless(is_hung, rng.integers(1, 256, ROWS)),
         inode=unless(is_flush, rng.integers(1, 1 << 45, ROWS)),
         file=np.where(is_flush, "", "/srv/é/data"),
     )
@@ -63,9 +63,9 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder_path = tmp_path_factory.mktemp("captures")
     written = rows()
     with (folder_path / "run.parquet.part").open("w+b") as file:
-        spool = Spool(file)
+        spool = RowSpool(file)
         for batch in written.unify_dictionaries().to_batches(max_chunksize=40_000):
-            spool.write(batch.cast(SCHEMA), described(written))
+            spool.write_rows(batch.cast(SCHEMA), described(written))
         spool.close()
         name = CaptureName(folder_path / "run.parquet")
         with Folder.open(folder_path, None) as folder:

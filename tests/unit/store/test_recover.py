@@ -26,12 +26,14 @@ from analyze.schema import SCHEMA
 from iorec.cli import run
 from iorec.store.convert import convert
 from iorec.store.folder import Folder
-from iorec.store.spool import Spool, read_spool
-from iorec.store.stream_names import LONGEST_NAME_BYTES
+from iorec.store.named import LONGEST_NAME_BYTES
+from iorec.store.spool import read_spool
 from tests.builders import described, metadata, mixed_table, table, write_capture, write_spool
+from tests.recorded import RowSpool
 
 MIB = 1 << 20
 MOST_BYTES = 300 * MIB
+BIOS = SCHEMA.get_field_index("bios")
 LYING_LENGTHS = [1, 7, 1 << 20, 1 << 31, (1 << 32) - 1]
 
 
@@ -110,13 +112,14 @@ def messages(stream: bytes) -> Iterator[tuple[int, int, int]]:
 
 def test_every_row_and_the_last_metadata_come_back(tmp_path: Path) -> None:
     rows = mixed_table(10_007)
+    rows = rows.set_column(BIOS, SCHEMA.field(BIOS), pa.repeat(pa.scalar(2, pa.int32()), len(rows)))
     whole = described(rows)
     assert whole.counts is not None
     first = replace(whole, counts=replace(whole.counts, recorded=1007))
     with (tmp_path / "run.parquet.part").open("wb") as file:
-        spool = Spool(file)
-        spool.write(batch(rows.slice(9000)), first)
-        spool.write(batch(rows.slice(0, 9000)), whole)
+        spool = RowSpool(file)
+        spool.write_rows(batch(rows.slice(9000)), first)
+        spool.write_rows(batch(rows.slice(0, 9000)), whole)
         spool.close()
     status, _, printed = recover_in_process(tmp_path / "run.parquet.part")
     assert (status, "next: iorec report" in printed) == (0, True)
@@ -137,13 +140,6 @@ def test_a_damaged_spool_gives_what_precedes_the_damage_and_is_kept(tmp_path: Pa
     assert path.read_bytes() == content
     with analyze.open(tmp_path / "run.parquet") as capture:
         assert capture.files[0].row_count == 6
-
-
-def test_rows_of_one_drain_are_written_in_batches_that_a_reader_takes(tmp_path: Path) -> None:
-    path = tmp_path / "run.parquet.part"
-    with path.open("wb") as file:
-        Spool(file).write(batch(table(150_001)), described(table(1)))
-    assert read_rows(path.read_bytes()) == [65_536, 65_536, 18_929]
 
 
 def test_the_memory_does_not_grow_with_the_length_of_a_quiet_recording(tmp_path: Path) -> None:

@@ -31,12 +31,19 @@ from analyze.typed_json import EpochNs, SignedInt, dump_object
 from iorec.store.convert import convert
 from iorec.store.folder import Folder
 from iorec.store.metadata_json import to_json
-from iorec.store.spool import Spool, read_spool
-from iorec.store.stream_names import LONGEST_NAME_BYTES, MOST_NAMES_BYTES
-from tests.builders import START_NS, described, table
+from iorec.store.named import LONGEST_NAME_BYTES, MOST_NAMES_BYTES
+from iorec.store.spool import read_spool
+from tests import builders
+from tests.builders import START_NS, described
+from tests.recorded import RowSpool
 from tests.unit.store.test_recover import MIB, MOST_BYTES, batch, recover_in_process, with_column
 
 STRANGE = ["", "é" * 120, "\\xff" * 99, "\U0001f4be\n\t\"',", "=1+1", "'", "x" * 65_536, "\0a"]
+
+
+def table(count: int, **columns: Any) -> pa.Table:
+    """Rows of requests, which say how many bios they had."""
+    return builders.table(count, bios=1, **columns)
 
 
 def names(texts: list[str], codes: Any) -> pa.DictionaryArray:
@@ -92,10 +99,10 @@ def write(path: Path, batches: list[pa.RecordBatch]) -> pa.Table:
     """The spool of a recording; returns its rows with plain text."""
     rows = pa.Table.from_batches(batches).unify_dictionaries()
     with path.open("wb") as file:
-        spool = Spool(file)
+        spool = RowSpool(file)
         for number, made in enumerate(batches, 1):
             last = number == len(batches)
-            spool.write(made, described(rows) if last else described(table(1)))
+            spool.write_rows(made, described(rows) if last else described(table(1)))
         spool.close()
         assert spool.size_bytes == path.stat().st_size
     return rows
@@ -175,21 +182,21 @@ def test_names_are_written_once_and_not_with_each_batch(tmp_path: Path) -> None:
     assert path.stat().st_size < 2 * 500 * 4096
 
 
-def test_a_spool_of_many_streams_cut_off_anywhere_gives_every_whole_batch(tmp_path: Path) -> None:
+def test_a_spool_whose_names_do_not_fit_at_once_gives_every_whole_batch(tmp_path: Path) -> None:
     path = tmp_path / "run.parquet.part"
     ends = []
     with path.open("wb") as file:
-        spool = Spool(file)
+        spool = RowSpool(file)
         for number in range(6):
-            texts = [f"{number}.{name}" + "x" * 10_000 for name in range(1000)]
-            assert sum(map(len, texts)) > MOST_NAMES_BYTES
+            texts = [f"{number}.{name}" + "x" * 4_000 for name in range(1000)]
+            assert 5 * sum(map(len, texts)) > MOST_NAMES_BYTES
             made = with_column(table(1000), "file", names(texts, range(1000)))
-            spool.write(made, described(table(number)))
+            spool.write_rows(made, described(table(number)))
             ends.append(spool.size_bytes)
         spool.close()
     whole = path.read_bytes()
     near = [end + distance for end in ends for distance in (-9, -1, 0, 7, 8, 9, 600)]
-    for length in [*near, *random.Random(1).choices(range(5000, len(whole)), k=60)]:
+    for length in [*near, *random.Random(1).choices(range(4, len(whole)), k=60)]:
         cut = io.BytesIO(whole[:length])
         read = list(read_spool(cut))
         assert not cut.read(1)
@@ -198,14 +205,14 @@ def test_a_spool_of_many_streams_cut_off_anywhere_gives_every_whole_batch(tmp_pa
         assert not read or json.loads(read[-1][1])["counts"]["recorded"] == batches - 1
 
 
-def test_damage_in_a_later_stream_keeps_what_precedes_it(tmp_path: Path) -> None:
+def test_damage_in_a_later_batch_keeps_what_precedes_it(tmp_path: Path) -> None:
     path = tmp_path / "run.parquet.part"
     with path.open("wb") as file:
-        spool = Spool(file)
+        spool = RowSpool(file)
         sizes = []
         for letter in "abc":
             texts = [letter + f"{name}" + "x" * 4000 for name in range(1500)]
-            spool.write(
+            spool.write_rows(
                 with_column(table(1500), "file", names(texts, range(1500))), described(table(1))
             )
             sizes.append(spool.size_bytes)
@@ -227,12 +234,13 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
 generator = random.Random(1)
 with Path({str(path)!r}).open("wb") as file:
-    spool = Spool(file)
-    spool.write(batch(table(7)), described(table(7)))
-    texts = [generator.randbytes(2000).hex() for _ in range(9000)]
+    spool = RowSpool(file)
+    spool.write_rows(batch(table(7)), described(table(7)))
     try:
-        many = with_column(table(9000), "file", names(texts, range(9000)))
-        spool.write(many, described(table(8)))
+        for count in (300, 900, 900):
+            texts = [generator.randbytes(2000).hex() for _ in range(count)]
+            many = with_column(table(count), "file", names(texts, range(count)))
+            spool.write_rows(many, described(table(8)))
     except IorecError as error:
         print(error.message, error.hint)
 """
@@ -243,7 +251,7 @@ with Path({str(path)!r}).open("wb") as file:
     with path.open("rb") as file:
         read = list(read_spool(file))
         assert not file.read(1)
-    assert [len(rows) for rows, _ in read] == [7]
+    assert [len(rows) for rows, _ in read] == [7, 300, 900]
 
 
 def extreme_machines() -> Iterator[tuple[str, Metadata]]:
@@ -291,7 +299,7 @@ def test_what_a_machine_says_of_itself_is_read(tmp_path: Path, kind: str, given:
     )
     part = tmp_path / "run.csv.part"
     with part.open("wb") as file:
-        Spool(file).write(batch(table(3)), given)
+        RowSpool(file).write_rows(batch(table(3)), given)
     with part.open("rb") as file, Folder.open(tmp_path, None) as folder:
         name = CaptureName(tmp_path / "run.csv")
         convert(file, folder, name, lambda _: None, is_forced=False)
@@ -342,7 +350,7 @@ def test_metadata_of_thousands_of_disks_take_little_room(tmp_path: Path) -> None
     given = replace(given, devices=devices)
     path = tmp_path / "run.parquet.part"
     with path.open("wb") as file:
-        spool = Spool(file)
+        spool = RowSpool(file)
         for _ in range(10):
-            spool.write(batch(rows), given)
+            spool.write_rows(batch(rows), given)
     assert path.stat().st_size < 10 * len(dump_object(given)) / 10

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Frames of a spool: each says its kind and its length, and proves itself by checksums."""
+
+import struct
+import zlib
+from typing import BinaryIO
+
+# Kind, bytes of the content, its CRC-32 (zlib's), that of what precedes.
+_HEAD = struct.Struct("<4sII")
+_CHECK = struct.Struct("<I")
+
+
+def frame(kind: bytes, content: bytes) -> bytes:
+    """The content with what a reader needs to believe it."""
+    head = _HEAD.pack(kind, len(content), zlib.crc32(content))
+    return b"".join((head, _CHECK.pack(zlib.crc32(head)), content))
+
+
+def read_frame(file: BinaryIO, most_bytes: int) -> tuple[bytes, bytes]:
+    """The kind and the content of the next frame.
+
+    EOFError if the file ends before it does, ValueError if it is damaged or claims too much.
+    """
+    head = _read(file, _HEAD.size)
+    (check,) = _CHECK.unpack(_read(file, _CHECK.size))
+    kind, size, content_check = _HEAD.unpack(head)
+    if check != zlib.crc32(head) or size > most_bytes:
+        raise ValueError
+    content = _read(file, size)
+    if content_check != zlib.crc32(content):
+        raise ValueError
+    return kind, content
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data

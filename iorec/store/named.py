@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Records with the names that they use, as they go from the recorder through the spool to rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iorec.kernel.layouts import RECORD
+
+# Four times the longest path of the kernel: a byte that is not UTF-8 is escaped by four.
+LONGEST_NAME_BYTES = 64 << 10
+# What the names of one batch may take in memory, and all that a reader has to remember.
+MOST_NAMES_BYTES = 16 << 20
+
+# Python's objects, as measured: text, and an entry of a table.
+_TEXT_BYTES = 128
+ENTRY_BYTES = 320
+
+
+class Submitter(NamedTuple):
+    """Who submitted an I/O, and for whom; of an unknown one every field is None."""
+
+    pid: int | None = None
+    tid: int | None = None
+    inode: int | None = None
+    comm: str | None = None
+    cgroup: str | None = None
+    charged_cgroup: str | None = None
+    file: str | None = None
+    loop: str | None = None  # the loop device that stands on the file
+
+
+UNKNOWN = Submitter()
+Disk = tuple[str | None, str | None]  # its name and the partition's
+
+
+@dataclass(frozen=True)
+class Named:
+    """Records (dtype RECORD), all of them finished or all in flight, and what their numbers mean.
+
+    Submitters by `identity_keys`, disks by `disk_keys`; a number may be missing, and there may be
+    more than are used.
+    """
+
+    records: NDArray[np.void]
+    submitters: Mapping[int, Submitter]
+    disks: Mapping[int, Disk]
+    is_in_flight: bool = False
+
+    @property
+    def names_bytes(self) -> int:
+        """What the names take in memory, each once, at the most."""
+        names = {name for submitter in self.submitters.values() for name in submitter[3:]}
+        names.update(name for disk in self.disks.values() for name in disk)
+        entries = len(self.submitters) + len(self.disks)
+        return entries * ENTRY_BYTES + sum(text_bytes(name) for name in names if name is not None)
+
+
+NOTHING = Named(np.empty(0, RECORD), {}, {})
+
+
+def text_bytes(name: str) -> int:
+    """What a name takes in memory, at the most."""
+    return _TEXT_BYTES + (len(name) if name.isascii() else 4 * len(name))
+
+
+def identity_keys(sources: NDArray[np.uint16], numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """What tells identities of all sources apart."""
+    keys: NDArray[np.uint64] = sources.astype(np.uint64) << np.uint64(32) | numbers
+    return keys
+
+
+def disk_keys(records: NDArray[np.void]) -> NDArray[np.uint64]:
+    """The disk and the partition of each record: dev << 8 | partition number."""
+    keys: NDArray[np.uint64] = records["dev"].astype(np.uint64) << np.uint64(8)
+    keys |= records["partno"]
+    return keys

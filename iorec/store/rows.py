@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Turns kernel records into rows of the capture format."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from analyze.schema import SCHEMA
+from analyze.typed_json import SignedInt
+from iorec.kernel.layers import BIO, LAYER_NAMES
+from iorec.kernel.layouts import NO_ISSUE
+from iorec.kernel.names import KernelNames
+from iorec.store.arrow import distinct, names_to_arrow, to_arrow
+from iorec.store.named import UNKNOWN, Named, Submitter, disk_keys, identity_keys
+
+_SECTOR_BYTES = 512
+_NO_SECTOR = 2**64 - 1  # an empty flush (bio_init leaves -1)
+_PLACELESS = ("flush", "cache_flush", "driver")
+
+_MOST_CPUS = 1 << 15
+_MOST_FLAG_TEXT = 1 << 10  # of one row
+_MOST_OP_TEXT = 64
+_ERRORS = 256  # what a record's byte can be
+
+_NO_DISK = (None, None)
+_Distinct = tuple[list[int], NDArray[np.int32]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The machine that records come from: what makes rows of them besides their names.
+
+    `realtime_offset_ns` is what a monotonic time lacks to wall-clock time.
+    """
+
+    names: KernelNames
+    cpu_count: int
+    realtime_offset_ns: SignedInt
+
+    def check(self) -> None:
+        """Raises ValueError if no machine is like that."""
+        names = self.names
+        if (
+            not 0 < self.cpu_count <= _MOST_CPUS
+            or any(len(name) > _MOST_OP_TEXT for name in names.ops.values())
+            or any(bit >= 32 for bit in names.flags)
+            or sum(map(len, names.flags.values())) > _MOST_FLAG_TEXT
+            or any(len(names.errnos.get(layer, ())) != _ERRORS for layer in LAYER_NAMES)
+            or any(errno >> 15 for errnos in names.errnos.values() for errno in errnos)
+        ):
+            raise ValueError
+
+
+class RowBuilder:
+    """Builds Arrow batches; names are looked up once for each new value, not for each I/O."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._names = origin.names
+        self._errnos = np.array([origin.names.errnos[layer] for layer in LAYER_NAMES], np.int16)
+        self._cpus = origin.cpu_count
+        self._offset_ns = origin.realtime_offset_ns
+
+    def build(self, batch: Named) -> pa.RecordBatch:
+        """One row for each record, in their order; those in flight have no latency or errno.
+
+        Raises ValueError for what no kernel has written.
+        """
+        records = batch.records
+        layers, cpus = np.divmod(records["source"], self._cpus)
+        if (layers >= len(LAYER_NAMES)).any():
+            raise ValueError
+        is_bio = layers == BIO.number
+        cmd_flags = distinct(records["cmd_flags"])
+        disks = _disks(batch, disk_keys(records))
+        found, places = distinct(identity_keys(records["source"], records["identity"]))
+        submitters = [batch.submitters.get(key, UNKNOWN) for key in found]
+        above = _disks(
+            batch, np.where(is_bio, records["bio_count"], 0).astype(np.uint64) << np.uint64(8)
+        )
+        is_unissued = records["queue_ns"] == NO_ISSUE
+        is_unfinished = np.full(len(records), batch.is_in_flight)
+        time = records["start_ns"].view(np.int64) + self._offset_ns
+        columns = {
+            "time": to_arrow(time, kind=SCHEMA.field("time").type),
+            "layer": names_to_arrow(LAYER_NAMES, layers.astype(np.int32)),
+            "op": _named(cmd_flags, self._names.op),
+            "flags": _named(cmd_flags, self._names.flag_list),
+            "device": names_to_arrow([name for name, _ in disks[0]], disks[1]),
+            "partition": names_to_arrow([partition for _, partition in disks[0]], disks[1]),
+            "offset": self._offsets(records, cmd_flags),
+            "bytes": to_arrow(records["bytes"].astype(np.int64)),
+            "latency_ns": to_arrow(records["latency_ns"].view(np.int64), is_unfinished),
+            "queue_ns": to_arrow(records["queue_ns"].view(np.int64), is_unissued),
+            "errno": to_arrow(self._errnos[layers, records["error"]], is_unfinished),
+            **_submitters(submitters, places),
+            "cpu": to_arrow(cpus.astype(np.int16)),
+            "bios": to_arrow(records["bio_count"].view(np.int32), is_bio | is_unissued),
+            "above": _above(*above, submitters, np.where(is_bio, places, -1)),
+        }
+        return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+    def _offsets(self, records: NDArray[np.void], cmd_flags: _Distinct) -> pa.Array:
+        values, places = cmd_flags
+        is_placeless = np.array([self._names.op(value) in _PLACELESS for value in values], np.bool_)
+        has_none = is_placeless.take(places) | (records["sector"] == _NO_SECTOR)
+        offsets = records["sector"] * np.uint64(_SECTOR_BYTES)
+        return to_arrow(offsets.view(np.int64), has_none)
+
+
+def _disks(
+    batch: Named, keys: NDArray[np.uint64]
+) -> tuple[list[tuple[str | None, str | None]], NDArray[np.int32]]:
+    found, places = distinct(keys)
+    return [batch.disks.get(key, _NO_DISK) for key in found], places
+
+
+def _above(
+    disks: list[tuple[str | None, str | None]],
+    places: NDArray[np.int32],
+    submitters: list[Submitter],
+    senders: NDArray[np.int32],
+) -> pa.DictionaryArray:
+    """The stacked device that sent it down; else the loop device on whose file it is.
+
+    A sender of -1 sends for nobody.
+    """
+    names = [name for name, _ in disks] + [who.loop for who in submitters]
+    has_none = np.array([name is None for name, _ in disks], np.bool_).take(places)
+    is_loop = has_none & (senders >= 0)
+    return names_to_arrow(names, np.where(is_loop, len(disks) + senders, places))
+
+
+def _submitters(who: list[Submitter], places: NDArray[np.int32]) -> dict[str, pa.Array]:
+    return {
+        "pid": _numbers((one.pid for one in who), places, np.int32),
+        "tid": _numbers((one.tid for one in who), places, np.int32),
+        "comm": names_to_arrow([one.comm for one in who], places),
+        "cgroup": names_to_arrow([one.cgroup for one in who], places),
+        "charged_cgroup": names_to_arrow([one.charged_cgroup for one in who], places),
+        "inode": _numbers((one.inode for one in who), places, np.int64),
+        "file": names_to_arrow([one.file for one in who], places),
+    }
+
+
+def _named(keys: _Distinct, name: Callable[[int], str | None]) -> pa.DictionaryArray:
+    values, places = keys
+    return names_to_arrow([name(value) for value in values], places)
+
+
+def _numbers(
+    values: Iterable[int | None], places: NDArray[np.int32], kind: type[np.signedinteger]
+) -> pa.Array:
+    found = [(value or 0, value is None) for value in values]
+    numbers = np.array([number for number, _ in found], np.int64).astype(kind).take(places)
+    is_null = np.array([is_null for _, is_null in found], np.bool_).take(places)
+    return to_arrow(numbers, is_null)
