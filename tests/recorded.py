@@ -14,8 +14,8 @@ from iorec.kernel.layers import LAYER_NAMES
 from iorec.kernel.layouts import NO_ISSUE, RECORD
 from iorec.kernel.names import KernelNames
 from iorec.store.named import MOST_NAMES_BYTES, UNKNOWN, Named, Submitter
+from iorec.store.origin import Origin
 from iorec.store.planes import MOST_RECORDS
-from iorec.store.rows import Origin
 from iorec.store.spool import Spool
 
 _OPS = ("read", "write", "flush", "discard", "write_zeroes", "driver", "cache_flush")

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Keeps compiled programs for the next recording, so that it needs no compiler."""
+"""Keeps for the next recording what was made for this kernel, so that it needs no compiler."""
 
 import contextlib
 import hashlib
 import json
 import os
+import platform
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
-from analyze.errors import IorecError
 from analyze.typed_json import FieldError, dump_object, parse_object
-from iorec.kernel.compiled import Compiled
+
+T = TypeVar("T")
 
 # File Hierarchy Standard 5.5: what may be deleted at any time.
 FOLDER = Path("/var/cache/iorec")
@@ -23,27 +25,28 @@ _MOST_BYTES = 16 << 20
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-def kept_programs(basis: Iterable[str], compile_them: Callable[[], Compiled]) -> Compiled:
-    """What was compiled from the same texts for this kernel, now if it was not before.
+def kept(kind: type[T], basis: Iterable[str], make: Callable[[], T]) -> T:
+    """What was made of the same texts for this kernel by this version, made now if it was not.
 
     An entry counts only if nobody but root could have written it, and if it is whole: it says what
     runs in the kernel. Only root keeps entries; whatever fails at that costs the next start some
     time, and nothing else.
     """
     key = hashlib.sha256(_BTF.read_bytes() if _BTF.exists() else b"")
-    for text in basis:
+    sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    for text in (kind.__name__, platform.version(), *sources, *basis):
         key.update(len(text).to_bytes(8, "little") + text.encode())
     name = key.hexdigest()
-    with contextlib.suppress(OSError, ValueError, FieldError, IorecError, RecursionError):
-        return _read(name)
-    compiled = compile_them()
+    with contextlib.suppress(OSError, ValueError, FieldError, RecursionError):
+        return parse_object(kind, json.loads(_read(name)))
+    made = make()
     with contextlib.suppress(OSError):
         if os.geteuid() == OWNER:
-            _write(name, compiled)
-    return compiled
+            _write(name, dump_object(made))
+    return made
 
 
-def _read(name: str) -> Compiled:
+def _read(name: str) -> bytes:
     with contextlib.ExitStack() as stack:
         folder = _open_folder()
         stack.callback(os.close, folder)
@@ -56,15 +59,14 @@ def _read(name: str) -> Compiled:
             digest, _, content = file.read(_MOST_BYTES).partition(b"\n")
     if hashlib.sha256(name.encode() + content).hexdigest().encode() != digest:
         raise ValueError
-    return parse_object(Compiled, json.loads(content))
+    return content
 
 
-def _write(name: str, compiled: Compiled) -> None:
+def _write(name: str, content: bytes) -> None:
     with contextlib.suppress(FileExistsError):
         FOLDER.mkdir(mode=0o755)
     folder = _open_folder()
     try:
-        content = dump_object(compiled)
         digest = hashlib.sha256(name.encode() + content).hexdigest().encode()
         unfinished = f"{name}.{os.getpid()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

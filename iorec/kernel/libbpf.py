@@ -8,7 +8,6 @@ import functools
 import os
 
 from analyze.errors import IorecError
-from iorec.host.advice import advice
 from iorec.kernel.compiled import Map
 
 NEEDS = "record needs root, or CAP_BPF and CAP_PERFMON; a container may deny them"
@@ -218,7 +217,7 @@ def _refused(what: str, error: int, log: str = "") -> IorecError:
         hint = NEEDS
     message = f"the kernel refused to {what}: {os.strerror(error)}"
     if error == errno.EMFILE:
-        return IorecError(message, advice(message))
+        return IorecError(message, "raise the limit of open files (ulimit -n)")
     if tail := log.strip().splitlines()[-8:]:
         message += "\n" + "\n".join(tail)
     return IorecError(message, hint)

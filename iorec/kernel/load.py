@@ -10,13 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from analyze.errors import IorecError
-from iorec.host.cgroups import is_io_controller_unified
 from iorec.kernel.btf import KernelTypes
 from iorec.kernel.comm_glob import glob_masks
 from iorec.kernel.compile import compile_programs, source_text
 from iorec.kernel.compiled import Compiled
 from iorec.kernel.header import kernel_header
-from iorec.kernel.kept import kept_programs
+from iorec.kernel.kept import kept
 from iorec.kernel.libbpf import (
     attach_program,
     create_map,
@@ -58,7 +57,7 @@ def defines_of(plan: Plan) -> dict[str, str]:
         "LANES": str(max(lanes.stop for lanes in plan.lanes.values())),
         **{f"{name.upper()}_LANE": str(lanes.start) for name, lanes in plan.lanes.items()},
         **{f"RECORDS_{layer.upper()}S": "1" for layer in plan.layers},
-        **({"IS_IO_CONTROLLER_UNIFIED": "1"} if is_io_controller_unified() else {}),
+        **({"IS_IO_CONTROLLER_UNIFIED": "1"} if plan.is_io_controller_unified else {}),
         "BUCKETS": str(plan.bucket_count),
         "RING_PAGES": str(plan.ring_bytes // mmap.PAGESIZE),
         "COPY_MARK": str(_COPY_MARK),
@@ -88,7 +87,7 @@ def compile_plan(plan: Plan, defines: Mapping[str, str]) -> Compiled:
 
 def _load_with(plan: Plan, defines: Mapping[str, str]) -> dict[str, int]:
     basis = [source_text(), *map("=".join, sorted(defines.items()))]
-    compiled = kept_programs(basis, lambda: compile_plan(plan, defines))
+    compiled = kept(Compiled, basis, lambda: compile_plan(plan, defines))
     fds = [create_map(wanted) for wanted in compiled.maps]
     by_name = {wanted.name: fd for wanted, fd in zip(compiled.maps, fds, strict=True)}
     _fill_filters(by_name, plan.kernel_filter)

@@ -13,11 +13,11 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from analyze.errors import IorecError
-from iorec.host.signals import SignalWaiter
 from iorec.kernel.load import MAPS, load_programs
 from iorec.kernel.plan import KernelFilter, Plan
 
@@ -41,9 +41,8 @@ class Loading:
     refuses that.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self) -> None:
         """Starts the process, which has the privileges that this one has now."""
-        self._plan = plan
         self._channel, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -53,8 +52,6 @@ class Loading:
                 cwd="/",  # the compiler asks for it, and this one's may be gone
                 start_new_session=True,  # Ctrl-C is for the recorder
             )
-        self._channel.sendall(json.dumps(asdict(plan)).encode())
-        self._channel.shutdown(socket.SHUT_WR)
 
     def __enter__(self) -> "Loading":
         return self
@@ -65,9 +62,17 @@ class Loading:
             self._process.kill()
         self._process.wait()
 
-    def finish(self, signals: SignalWaiter) -> Loaded:
-        """Waits for the process; raises IorecError for whatever kept it from loading."""
-        signals.wait_for(self._channel.fileno())
+    def begin(self, plan: Plan) -> None:
+        """Says what to load."""
+        self._channel.sendall(json.dumps(asdict(plan)).encode())
+        self._channel.shutdown(socket.SHUT_WR)
+
+    def finish(self, wait_for: Callable[[int], None]) -> Loaded:
+        """Has `wait_for` wait until there is an answer to read on the given file descriptor.
+
+        Raises IorecError for whatever kept the process from loading.
+        """
+        wait_for(self._channel.fileno())
         message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
         if not message:
             raise IorecError(
@@ -100,7 +105,10 @@ class Loading:
 
 def _main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as channel:
-        document = json.load(channel.makefile())
+        asked = channel.makefile().read()
+        if not asked:  # the recorder ended before it knew what to load
+            return
+        document = json.loads(asked)
         plan = Plan(**{**document, "kernel_filter": KernelFilter(**document["kernel_filter"])})
         answer: dict[str, Any]
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from iorec.kernel.btf import KernelTypes
 from iorec.kernel.header import has_blk_status, is_preemptible, req_ops, request_flag_bits
+from iorec.kernel.kept import kept
 
 # blk_errors in block/blk-core.c. The statuses from 14 on moved down by one when
 # BLK_STS_ZONE_RESOURCE went in 6.10 (the series that brought zone write plugging).
@@ -57,7 +58,11 @@ class KernelNames:
 
 
 def read_kernel_names() -> KernelNames:
-    """Reads the names from the kernel's BTF."""
+    """The names in the kernel's BTF."""
+    return kept(KernelNames, (), _read_kernel_names)
+
+
+def _read_kernel_names() -> KernelNames:
     with KernelTypes() as kernel:
         has_status = has_blk_status(kernel)
         ops = {value: _op_name(name) for name, value in req_ops(kernel).items()}

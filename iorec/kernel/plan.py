@@ -53,6 +53,7 @@ class Plan:
     ring_bytes: int
     bucket_count: int
     is_preemptible: bool  # tracepoints are: programs may be preempted
+    is_io_controller_unified: bool = False  # I/O is charged to cgroups of version 2
     wants_trace: bool = False
 
     @property

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 
@@ -26,11 +26,14 @@ from iorec.record.progress import Progress
 from iorec.record.recorder import Recorder
 from iorec.record.rotation import Rotation, copy_spool
 from iorec.record.settings import Settings
-from iorec.store.convert import Rows, convert
 from iorec.store.folder import Folder
+from iorec.store.origin import Origin
 from iorec.store.result import Result
-from iorec.store.rows import Origin, RowBuilder
+from iorec.store.rows import RowBuilder
 from iorec.store.spool import Batch, Spool
+
+if TYPE_CHECKING:
+    from iorec.store.convert import Rows
 
 _MOST_INCOMPLETE = 10
 
@@ -56,7 +59,7 @@ def record_and_convert(prepared: Prepared) -> Result:
             incomplete.append(f"{rotation.capture.name}: {format_completeness(completeness)}")
         return Spool(rotation.advance(), origin)
 
-    loaded = prepared.loading.finish(signals)
+    loaded = prepared.loading.finish(signals.wait_for)
     with prepared.progress:
         with open_probes(prepared.plan, loaded) as probes:
             clock = read_clocks()
@@ -93,7 +96,7 @@ def _finish(
     settings: Settings,
     rotation: Rotation,
     progress: Progress,
-    last: Rows | None,
+    last: "Rows | None",
     failure: IorecError | None,
 ) -> Result:
     """Makes captures of all spools; an error names each one that is left."""
@@ -123,13 +126,16 @@ def _save(
     rotation: Rotation,
     capture: CaptureName,
     progress: Progress,
-    last: Rows | None,
+    last: "Rows | None",
     *,
     is_whole: bool,
 ) -> Result:
     """Makes a capture of the last spool, in another folder if its own one was deleted."""
     counts = last[1].counts if last else None
     rows = counts.recorded + counts.in_flight_at_stop if counts else 0
+    # Only now: what it takes to write Parquet is not to delay a start.
+    from iorec.store.convert import convert
+
     cause: Exception = IorecError("no folder has room for it", "free some space")
     for folder in _places(rotation.folder):
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from analyze.capture_name import SPOOL_SUFFIX, CaptureName
 from analyze.errors import IorecError
+from iorec.host.cgroups import is_io_controller_unified
 from iorec.host.devices import read_request_capacity
 from iorec.host.inode_paths import FilePaths
 from iorec.host.privileges import drop_privileges
@@ -60,9 +61,10 @@ def record_session(
         if settings.workload:
             workload = Workload(settings.workload, user)
             stack.callback(workload.cancel)
+        loading = stack.enter_context(Loading())
         names = read_kernel_names()
         plan = _plan(settings, names, resolve_filters(settings.filters, names))
-        loading = stack.enter_context(Loading(plan))
+        loading.begin(plan)
         paths = stack.enter_context(FilePaths())
         devices = DeviceWatch(paths.notes)
         drop_privileges(user, output.path.parent)
@@ -106,5 +108,6 @@ def _plan(settings: Settings, names: KernelNames, kernel_filter: KernelFilter) -
         settings.buffer_bytes,
         1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
         names.is_preemptible,
+        is_io_controller_unified(),
         settings.is_verbose,
     )

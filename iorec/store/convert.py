@@ -20,7 +20,7 @@ from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
 from iorec.store.folder import Folder
 from iorec.store.metadata_json import to_json
-from iorec.store.spool import read_spool
+from iorec.store.read_spool import read_spool
 
 # Enough for the encodings to pay off; sorting a group takes some 30 MiB.
 _ROWS_PER_GROUP = 1 << 17

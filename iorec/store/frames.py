@@ -5,6 +5,10 @@ import struct
 import zlib
 from typing import BinaryIO
 
+# A spool is its head, which says its origin, and batches: names if there are new ones, records if
+# there are any, and the metadata, which make a batch of what came before them.
+HEAD, NAMES, FINISHED, IN_FLIGHT, METADATA = b"iorc", b"name", b"reco", b"hung", b"meta"
+
 # Kind, bytes of the content, its CRC-32 (zlib's), that of what precedes.
 _HEAD = struct.Struct("<4sII")
 _CHECK = struct.Struct("<I")

@@ -2,56 +2,24 @@
 """Turns kernel records into rows of the capture format."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
-from analyze.typed_json import SignedInt
 from iorec.kernel.layers import BIO, LAYER_NAMES
 from iorec.kernel.layouts import NO_ISSUE
-from iorec.kernel.names import KernelNames
 from iorec.store.arrow import distinct, names_to_arrow, to_arrow
 from iorec.store.named import UNKNOWN, Named, Submitter, disk_keys, identity_keys
+from iorec.store.origin import Origin
 
 _SECTOR_BYTES = 512
 _NO_SECTOR = 2**64 - 1  # an empty flush (bio_init leaves -1)
 _PLACELESS = ("flush", "cache_flush", "driver")
 
-_MOST_CPUS = 1 << 15
-_MOST_FLAG_TEXT = 1 << 10  # of one row
-_MOST_OP_TEXT = 64
-_ERRORS = 256  # what a record's byte can be
-
 _NO_DISK = (None, None)
 _Distinct = tuple[list[int], NDArray[np.int32]]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The machine that records come from: what makes rows of them besides their names.
-
-    `realtime_offset_ns` is what a monotonic time lacks to wall-clock time.
-    """
-
-    names: KernelNames
-    cpu_count: int
-    realtime_offset_ns: SignedInt
-
-    def check(self) -> None:
-        """Raises ValueError if no machine is like that."""
-        names = self.names
-        if (
-            not 0 < self.cpu_count <= _MOST_CPUS
-            or any(len(name) > _MOST_OP_TEXT for name in names.ops.values())
-            or any(bit >= 32 for bit in names.flags)
-            or sum(map(len, names.flags.values())) > _MOST_FLAG_TEXT
-            or any(len(names.errnos.get(layer, ())) != _ERRORS for layer in LAYER_NAMES)
-            or any(errno >> 15 for errnos in names.errnos.values() for errno in errnos)
-        ):
-            raise ValueError
 
 
 class RowBuilder:

@@ -22,7 +22,7 @@ from iorec.record.device_watch import DeviceWatch
 from iorec.record.files import Files
 from iorec.record.identities import Identities
 from iorec.record.namer import Namer
-from iorec.store.rows import Origin
+from iorec.store.origin import Origin
 from iorec.store.spool import Spool
 from tests.bench.generate import sample_metadata
 from tests.bench.load import SATURATED, loop_device, run_fio
@@ -91,21 +91,22 @@ def _spool_ns() -> list[float]:
     )
     with (
         FilePaths() as paths,
-        Loading(plan) as loading,
+        Loading() as loading,
         SignalWaiter() as signals,
-        open_probes(plan, loading.finish(signals)) as probes,
     ):
-        with loop_device() as (device, _):
-            probes.control["is_recording"] = True
-            run_fio(device, SATURATED, seconds=1)
-            probes.control["is_recording"] = False
-        records, announcements = probes.ring.drain()
-        files = Files(paths)
-        identities = Identities(files, CgroupNames(paths.notes))
-        identities.read(announcements)
-        namer = Namer(DeviceWatch(paths.notes), identities, files, probes.cpu_count)
-        origin = Origin(names, probes.cpu_count, SignedInt(0))
-        return [_write(records, namer, origin) for _ in range(PAIRS)]
+        loading.begin(plan)
+        with open_probes(plan, loading.finish(signals.wait_for)) as probes:
+            with loop_device() as (device, _):
+                probes.control["is_recording"] = True
+                run_fio(device, SATURATED, seconds=1)
+                probes.control["is_recording"] = False
+            records, announcements = probes.ring.drain()
+            files = Files(paths)
+            identities = Identities(files, CgroupNames(paths.notes))
+            identities.read(announcements)
+            namer = Namer(DeviceWatch(paths.notes), identities, files, probes.cpu_count)
+            origin = Origin(names, probes.cpu_count, SignedInt(0))
+            return [_write(records, namer, origin) for _ in range(PAIRS)]
 
 
 def _write(records: NDArray[np.void], namer: Namer, origin: Origin) -> float:

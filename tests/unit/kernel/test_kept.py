@@ -9,7 +9,6 @@ import pytest
 
 from iorec.kernel import kept
 from iorec.kernel.compiled import Compiled, Map, Program
-from iorec.kernel.kept import kept_programs
 
 MADE = Compiled(
     (Map("records", 27, 0, 0, 4096, 0), Map("control", 2, 4, 40, 1, 1024)),
@@ -28,6 +27,10 @@ class Compiler:
         return MADE
 
 
+def kept_for(basis: list[str], make: Callable[[], Compiled]) -> Compiled:
+    return kept.kept(Compiled, basis, make)
+
+
 @pytest.fixture
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
     monkeypatch.setattr(kept, "FOLDER", tmp_path / "iorec")
@@ -41,13 +44,13 @@ def entry() -> Path:
 
 
 def test_what_was_compiled_once_is_not_compiled_again(compiler: Compiler) -> None:
-    assert [kept_programs(["a", "b"], compiler) for _ in range(3)] == [MADE] * 3
+    assert [kept_for(["a", "b"], compiler) for _ in range(3)] == [MADE] * 3
     assert compiler.runs == 1
 
 
 def test_other_texts_are_other_programs(compiler: Compiler) -> None:
     for basis in (["a", "b"], ["ab", ""], ["ab"], ["b", "a"]):
-        kept_programs(basis, compiler)
+        kept_for(basis, compiler)
     assert compiler.runs == 4
 
 
@@ -70,7 +73,7 @@ def writable(path: Path) -> None:
 
 
 def of_another_key(path: Path) -> None:
-    kept_programs(["another"], lambda: MADE)
+    kept_for(["another"], lambda: MADE)
     other = next(one for one in path.parent.iterdir() if one != path)
     other.rename(path)
 
@@ -111,26 +114,26 @@ def in_a_folder_that_is_a_link(path: Path) -> None:
 def test_an_entry_that_cannot_be_trusted_is_compiled_anew(
     compiler: Compiler, attack: Callable[[Path], None]
 ) -> None:
-    kept_programs([], compiler)
+    kept_for([], compiler)
     attack(entry())
-    assert kept_programs([], compiler) == MADE
+    assert kept_for([], compiler) == MADE
     assert compiler.runs == 2
 
 
 def test_an_entry_of_another_user_is_compiled_anew(
     compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept_programs([], compiler)
+    kept_for([], compiler)
     monkeypatch.setattr(kept, "OWNER", os.geteuid() + 1)
-    kept_programs([], compiler)
+    kept_for([], compiler)
     assert compiler.runs == 2
 
 
 def test_a_damaged_entry_is_replaced(compiler: Compiler) -> None:
-    kept_programs([], compiler)
+    kept_for([], compiler)
     damaged(entry())
     for _ in range(2):
-        kept_programs([], compiler)
+        kept_for([], compiler)
     assert compiler.runs == 2
 
 
@@ -138,15 +141,15 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
     compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept, "FOLDER", Path("/proc/iorec"))
-    assert [kept_programs([], compiler) for _ in range(2)] == [MADE] * 2
+    assert [kept_for([], compiler) for _ in range(2)] == [MADE] * 2
     assert compiler.runs == 2
 
 
 def test_the_oldest_entries_go(compiler: Compiler) -> None:
     for number in range(40):
-        kept_programs([str(number)], compiler)
+        kept_for([str(number)], compiler)
     assert len(list(kept.FOLDER.iterdir())) == kept.MOST_ENTRIES
-    kept_programs(["39"], compiler)
+    kept_for(["39"], compiler)
     assert compiler.runs == 40
 
 

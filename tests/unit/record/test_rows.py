@@ -14,7 +14,8 @@ from iorec.kernel.names import OP_CACHE_FLUSH, KernelNames
 from iorec.record.files import Files
 from iorec.record.identities import Identities
 from iorec.record.namer import Namer
-from iorec.store.rows import Origin, RowBuilder
+from iorec.store.origin import Origin
+from iorec.store.rows import RowBuilder
 from tests.unit.record.test_identities import NoPaths, announced
 
 CPUS = 4

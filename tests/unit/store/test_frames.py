@@ -21,7 +21,7 @@ from analyze.metadata import MAX_METADATA_BYTES
 from iorec.kernel.layouts import RECORD
 from iorec.store.frames import frame, read_frame
 from iorec.store.planes import MOST_RECORDS, pack, unpack
-from iorec.store.spool import read_spool
+from iorec.store.read_spool import read_spool
 from tests.builders import described, table
 from tests.recorded import RowSpool
 from tests.unit.store.test_recover import MOST_BYTES, recover_in_process

@@ -27,7 +27,7 @@ from iorec.cli import run
 from iorec.store.convert import convert
 from iorec.store.folder import Folder
 from iorec.store.named import LONGEST_NAME_BYTES
-from iorec.store.spool import read_spool
+from iorec.store.read_spool import read_spool
 from tests.builders import described, metadata, mixed_table, table, write_capture, write_spool
 from tests.recorded import RowSpool
 

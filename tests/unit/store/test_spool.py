@@ -32,7 +32,7 @@ from iorec.store.convert import convert
 from iorec.store.folder import Folder
 from iorec.store.metadata_json import to_json
 from iorec.store.named import LONGEST_NAME_BYTES, MOST_NAMES_BYTES
-from iorec.store.spool import read_spool
+from iorec.store.read_spool import read_spool
 from tests import builders
 from tests.builders import START_NS, described
 from tests.recorded import RowSpool

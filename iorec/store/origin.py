@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Says which machine records come from: what makes rows of them besides their names."""
+
+import json
+import sys
+from dataclasses import dataclass
+
+from analyze.typed_json import SignedInt, dump_object, parse_object
+from iorec.kernel.layers import LAYER_NAMES
+from iorec.kernel.layouts import RECORD
+from iorec.kernel.names import KernelNames
+
+_VERSION = 2  # of a spool; the first ones were Arrow streams of finished rows
+_MOST_BYTES = 64 << 10
+_MOST_CPUS = 1 << 15
+_MOST_FLAG_TEXT = 1 << 10  # of one row
+_MOST_OP_TEXT = 64
+_ERRORS = 256  # what a record's byte can be
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A machine, and what a monotonic time of its kernel lacks to wall-clock time."""
+
+    names: KernelNames
+    cpu_count: int
+    realtime_offset_ns: SignedInt
+
+    def pack(self) -> bytes:
+        """The same with which a spool begins, as JSON."""
+        return dump_object(_Head(_VERSION, sys.byteorder, RECORD.itemsize, self))
+
+    @staticmethod
+    def unpack(content: bytes) -> "Origin":
+        """ValueError if it is none, or of a spool that this version or machine cannot read."""
+        if len(content) > _MOST_BYTES:
+            raise ValueError
+        document = json.loads(content)
+        if not isinstance(document, dict):
+            raise ValueError
+        head = parse_object(_Head, document)
+        origin = head.origin
+        if head != _Head(_VERSION, sys.byteorder, RECORD.itemsize, origin) or not origin._is_sane():
+            raise ValueError
+        return origin
+
+    def _is_sane(self) -> bool:
+        names = self.names
+        return (
+            0 < self.cpu_count <= _MOST_CPUS
+            and all(len(name) <= _MOST_OP_TEXT for name in names.ops.values())
+            and all(bit < 32 for bit in names.flags)
+            and sum(map(len, names.flags.values())) <= _MOST_FLAG_TEXT
+            and all(len(names.errnos.get(layer, ())) == _ERRORS for layer in LAYER_NAMES)
+            and all(errno < 1 << 15 for errnos in names.errnos.values() for errno in errnos)
+        )
+
+
+@dataclass(frozen=True)
+class _Head:
+    version: int
+    byte_order: str
+    record_bytes: int
+    origin: Origin

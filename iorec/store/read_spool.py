@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reads spools, up to where they end."""
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from iorec.store.arrow_spool import not_a_spool, read_batches
+from iorec.store.frames import FINISHED, HEAD, IN_FLIGHT, METADATA, NAMES, read_frame
+from iorec.store.metadata_json import unpack_json
+from iorec.store.named import NOTHING, Named
+from iorec.store.origin import Origin
+from iorec.store.planes import unpack
+from iorec.store.rows import RowBuilder
+from iorec.store.spool_names import ReadNames
+
+_ARROW_MAGIC = b"\xff\xff\xff\xff"  # of a spool of an earlier version
+_MOST_FRAME_BYTES = 24 << 20
+_BAD_CONTENT = (ValueError, pa.ArrowException, OSError, RecursionError)
+
+
+def read_spool(file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+    """The rows of each batch and its metadata as JSON, up to where the file ends or is damaged.
+
+    The file is then at its end, or before the batch that is damaged. Nothing in it is believed:
+    whatever it claims, memory is bounded, and each batch is valid through and through. Raises
+    IorecError if it is no spool at all.
+    """
+    magic = file.read(4)
+    file.seek(0)
+    if magic == _ARROW_MAGIC:
+        yield from read_batches(file)
+        return
+    if magic != HEAD:
+        raise not_a_spool("it begins with something else")
+    names = ReadNames()
+    place = 0
+    try:
+        builder = RowBuilder(Origin.unpack(read_frame(file, _MOST_FRAME_BYTES)[1]))
+        while True:
+            place = file.tell()
+            batch, described = _read_batch(file, names)
+            yield builder.build(batch), described
+    except EOFError:
+        file.seek(0, os.SEEK_END)
+    except _BAD_CONTENT:
+        file.seek(place)
+
+
+def _read_batch(file: BinaryIO, names: ReadNames) -> tuple[Named, bytes]:
+    batch = NOTHING
+    while True:
+        kind, content = read_frame(file, _MOST_FRAME_BYTES)
+        if kind == METADATA:
+            return batch, unpack_json(content)
+        if kind == NAMES:
+            names.take(content)
+        elif kind in (FINISHED, IN_FLIGHT) and batch is NOTHING:
+            records = unpack(content)
+            batch = Named(records, names.submitters, names.disks, kind == IN_FLIGHT)
+        else:
+            raise ValueError
