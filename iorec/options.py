@@ -17,7 +17,7 @@ def _log_details(is_verbose: bool) -> bool:
 Captures = Annotated[
     list[Path],
     typer.Argument(
-        metavar="CAPTURE",
+        metavar="CAPTURE...",
         help="Files, globs or folders; several are read as one.",
         show_default=False,
     ),

@@ -3,12 +3,11 @@
 
 import re
 from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.models import TyperPath
 
 from analyze.schema import LAYERS
 from analyze.summary_query import GROUPINGS, SORTS
@@ -80,22 +79,13 @@ def _read_command(name: str, command: Any) -> Command:
 
 def _read_parameter(param: Any, context: typer.Context) -> Parameter:
     is_option = param.param_type_name == "option"
-    annotation = param.type_descriptor.annotation
-    kinds = get_args(annotation) or (annotation,)
     _, text = param.get_help_record(context)
     return Parameter(
         names=tuple(sorted(param.opts, key=len)) if is_option else (),
         metavar="" if is_option and param.is_flag else param.metavar or param.name.upper(),
         help=text,
-        values=_values(param.name, kinds),
-        is_file=Path in kinds,
+        values=tuple(getattr(param.type, "choices", _VALUES.get(param.name, ()))),
+        is_file=isinstance(param.type, TyperPath),
         is_device=param.name == "device",
         is_repeatable=param.multiple or param.nargs == -1,
     )
-
-
-def _values(name: str, kinds: tuple[Any, ...]) -> tuple[str, ...]:
-    for kind in kinds:
-        if isinstance(kind, type) and issubclass(kind, Enum):
-            return tuple(str(member.value) for member in kind)
-    return _VALUES.get(name, ())
