@@ -19,7 +19,11 @@ from iorec.store.planes import MOST_RECORDS
 from iorec.store.spool import Spool
 
 _OPS = ("read", "write", "flush", "discard", "write_zeroes", "driver", "cache_flush")
-_FLAGS = ("sync", "meta", "prio", "nomerge", "idle", "fua", "preflush", "rahead", "background")
+_FLAGS = (
+    *("failfast_dev", "failfast_transport", "failfast_driver", "sync", "meta", "prio", "nomerge"),
+    *("idle", "integrity", "fua", "preflush", "rahead", "background", "nowait", "polled"),
+    *("alloc_cache", "swap", "drv", "fs_private", "atomic"),
+)
 _CPUS = 1 << 12
 
 ORIGIN = Origin(

@@ -4,7 +4,8 @@
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 import numpy as np
@@ -133,6 +134,16 @@ def _held_bytes(batch: pa.RecordBatch) -> int:
     return _BATCH_OVERHEAD_BYTES + int(batch.get_total_buffer_size())
 
 
+def _one_ahead(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same, of which a thread makes the next one meanwhile."""
+    iterator = iter(tables)
+    with ThreadPoolExecutor(1) as maker:
+        following = maker.submit(next, iterator, None)
+        while (table := following.result()) is not None:
+            following = maker.submit(next, iterator, None)
+            yield table
+
+
 def _in_time_order(batches: list[pa.RecordBatch]) -> pa.Table:
     table = _table(batches)
     return table.take(pc.array_sort_indices(table["time"]))
@@ -152,7 +163,7 @@ def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
         dictionary_pagesize_limit=_MOST_DICTIONARY_BYTES,
         write_statistics=_WITH_STATISTICS,
     ) as writer:
-        for table in rows:
+        for table in _one_ahead(rows):
             writer.write_table(table, row_group_size=_ROWS_PER_GROUP * 2)
         writer.add_key_value_metadata({METADATA_KEY: rows.described})
 
@@ -163,7 +174,7 @@ def _write_csv(sink: BinaryIO, rows: _SpoolRows, *, is_compressed: bool) -> None
     stream = pa.CompressedOutputStream(file, "gzip") if is_compressed else pa.PythonFile(file)
     schema = pa.schema([_csv_field(SCHEMA.field(name)) for name in SCHEMA.names])
     with pyarrow.csv.CSVWriter(stream, schema) as writer:
-        for table in rows:
+        for table in _one_ahead(rows):
             safe = pa.table([_neutralised(column) for column in table.columns], SCHEMA)
             for part in _text_slices(safe):
                 columns = [_csv_column(column) for column in part.columns]
