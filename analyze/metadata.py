@@ -221,6 +221,7 @@ class Recorder:
     cpu_system_s: float
     peak_memory_bytes: int
     buffer_bytes: int
+    kernel_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)

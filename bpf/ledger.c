@@ -10,9 +10,7 @@ BPF_F_TABLE("array", u32, struct lane, lanes, (LANES * CPUS), MMAPABLE);
 /* For each CPU some 50 devices with their operations. Added to atomically. */
 #define TALLY_BUCKETS 32
 BPF_F_TABLE("array", u32, struct tally_bucket, tallies, (CPUS * TALLY_BUCKETS), MMAPABLE);
-/* For each lane a ring of gaps; two are at least GAP_NS apart, so 128 last for 1.3 s. */
-#define GAPS 128
-#define GAP_NS 10000000ULL
+/* For each lane a ring of GAPS gaps; two are at least GAP_NS apart, so they last for 1.28 s. */
 BPF_F_TABLE("array", u32, struct gap, gaps, LANES * CPUS * GAPS, MMAPABLE);
 
 static inline u64 hash(u64 value)

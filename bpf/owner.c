@@ -4,7 +4,6 @@
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 
 /* For each layer and CPU the identities seen last. */
-#define CACHED_IDENTITIES 1024
 BPF_F_TABLE("array", u32, struct cached_identity, cached_identities,
 	    LAYERS * CPUS * CACHED_IDENTITIES, 0);
 

@@ -78,7 +78,12 @@ def _recorder(metadata: Metadata, recorder: Recorder, cpu_ns: int | None) -> str
         f"iorec {metadata.iorec_version}, {format_duration(cpu_ns)} of CPU,"
         f" {format_bytes(recorder.peak_memory_bytes)} of memory,"
         f" {format_bytes(recorder.buffer_bytes)} of kernel buffer"
+        + _of_kernel(recorder.kernel_memory_bytes)
     )
+
+
+def _of_kernel(memory_bytes: int | None) -> str:
+    return "" if memory_bytes is None else f" ({format_bytes(memory_bytes)} with all maps)"
 
 
 def _note(note: Note) -> str:

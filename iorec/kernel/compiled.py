@@ -20,6 +20,11 @@ class Map:
     entries: int
     flags: int
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes, by bpf_map_area_alloc() of the kernel: an array's values, or a ring."""
+        return self.entries * (-(-self.value_bytes // 8) * 8 or 1)
+
 
 @dataclass(frozen=True)
 class Program:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import functools
 import os
+from pathlib import Path
 
 from analyze.errors import IorecError
 from iorec.kernel.compiled import Map
@@ -135,6 +136,12 @@ def create_map(wanted: Map) -> int:
     if fd < 0:
         raise _refused(f"create the map {wanted.name}", -fd)
     return int(fd)
+
+
+def map_memory_bytes(fd: int) -> int:
+    """What a map takes, as the kernel accounts for it."""
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
 
 
 def update_map(fd: int, key: bytes, value: bytes) -> None:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from analyze.errors import IorecError
 from iorec.kernel.btf import KernelTypes
@@ -21,9 +22,10 @@ from iorec.kernel.libbpf import (
     create_map,
     has_cmpxchg,
     load_tracing_program,
+    map_memory_bytes,
     update_map,
 )
-from iorec.kernel.plan import KernelFilter, Plan
+from iorec.kernel.plan import KernelFilter, Plan, cached_identities, gap_ns, gap_rows
 
 MAPS = ("records", "control", "lanes", "in_flight", "tallies", "gaps")
 
@@ -36,23 +38,37 @@ _U32 = struct.Struct("=I")
 _START_BEFORE_6_5 = "block_getrq"
 
 
-def load_programs(plan: Plan) -> tuple[dict[str, int], bool]:
+class Running(NamedTuple):
+    """What was loaded and attached.
+
+    `descriptors` are file descriptors by name: `map NAME`, `program NAME`, `link NAME`.
+    """
+
+    descriptors: dict[str, int]
+    has_trace: bool
+    memory_bytes: int  # of all maps
+
+
+def load_programs(plan: Plan) -> Running:
     """Loads and attaches the programs of the plan, compiled unless they were before.
 
-    Returns file descriptors by name (`map NAME`, `program NAME`, `link NAME`), and whether they
-    trace. Raises IorecError for whatever keeps them from being compiled, loaded or attached.
+    Raises IorecError for whatever keeps them from being compiled, loaded or attached.
     """
     defines = defines_of(plan)
     if plan.wants_trace:
         with contextlib.suppress(IorecError):
-            return _load_with(plan, {**defines, "TRACE": "1"}), True
-    return _load_with(plan, defines), False
+            return _load_with(plan, {**defines, "TRACE": "1"})
+    return _load_with(plan, defines)
 
 
-def defines_of(plan: Plan) -> dict[str, str]:
-    """The -D flags of the programs."""
+def defines_of(plan: Plan, cpus: int | None = None) -> dict[str, str]:
+    """The -D flags of the programs, for as many CPUs as this machine may have."""
+    cpus = cpus or possible_cpus()
     return {
-        "CPUS": str(possible_cpus()),
+        "CPUS": str(cpus),
+        "GAPS": str(gap_rows(cpus)),
+        "GAP_NS": f"{gap_ns(cpus)}ULL",
+        "CACHED_IDENTITIES": str(cached_identities(cpus)),
         "LAYERS": str(plan.layer_count),
         "LANES": str(max(lanes.stop for lanes in plan.lanes.values())),
         **{f"{name.upper()}_LANE": str(lanes.start) for name, lanes in plan.lanes.items()},
@@ -85,7 +101,7 @@ def compile_plan(plan: Plan, defines: Mapping[str, str]) -> Compiled:
     return compile_programs(header, defines, targets)
 
 
-def _load_with(plan: Plan, defines: Mapping[str, str]) -> dict[str, int]:
+def _load_with(plan: Plan, defines: Mapping[str, str]) -> Running:
     basis = [source_text(), *map("=".join, sorted(defines.items()))]
     compiled = kept(Compiled, basis, lambda: compile_plan(plan, defines))
     fds = [create_map(wanted) for wanted in compiled.maps]
@@ -118,7 +134,7 @@ def _load_with(plan: Plan, defines: Mapping[str, str]) -> dict[str, int]:
         for copy, loaded in enumerate(copies):
             link = attach_program(loaded.result(), name)
             named[f"link {copy_name(name, copy)}"] = link
-    return named
+    return Running(named, "TRACE" in defines, sum(map(map_memory_bytes, fds)))
 
 
 def copy_name(program: str, copy: int) -> str:

@@ -32,6 +32,7 @@ class Loaded:
     programs: dict[str, int]
     links: dict[str, int]
     has_trace: bool
+    memory_bytes: int  # of all maps
 
 
 class Loading:
@@ -100,6 +101,7 @@ class Loading:
                 if name.startswith("link ")
             },
             has_trace=answer["has_trace"],
+            memory_bytes=answer["memory_bytes"],
         )
 
 
@@ -112,8 +114,13 @@ def _main() -> None:
         plan = Plan(**{**document, "kernel_filter": KernelFilter(**document["kernel_filter"])})
         answer: dict[str, Any]
         try:
-            named, has_trace = load_programs(plan)
-            answer = {"names": list(named), "has_trace": has_trace}
+            loaded = load_programs(plan)
+            named = loaded.descriptors
+            answer = {
+                "names": list(named),
+                "has_trace": loaded.has_trace,
+                "memory_bytes": loaded.memory_bytes,
+            }
         except IorecError as error:
             named, answer = {}, {"error": error.__dict__}
         with contextlib.suppress(BrokenPipeError):  # the recorder was stopped meanwhile

@@ -12,6 +12,21 @@ _COPIES_OF_INTERRUPTIBLE = 3
 _COPIES_IF_PREEMPTIBLE = 4  # MOST_COPIES of bpf/records.h
 
 
+def gap_rows(cpus: int) -> int:
+    """How many gaps each lane can hold on a machine of so many CPUs: 2 MiB in all, or 16 each."""
+    return max(16, min(128, 4096 // cpus))
+
+
+def gap_ns(cpus: int) -> int:
+    """Losses nearer than this are one gap, so that a lane's gaps last longer than a second."""
+    return 1_280_000_000 // gap_rows(cpus)
+
+
+def cached_identities(cpus: int) -> int:
+    """How many identities each CPU remembers: a power of two, 4 MiB in all for a layer."""
+    return 1 << (max(1, min(1024, 65536 // cpus)).bit_length() - 1)
+
+
 @dataclass(frozen=True)
 class KernelFilter:
     """What the kernel programs let through; an empty collection lets everything through."""

@@ -13,11 +13,10 @@ from iorec.kernel.layouts import BUCKET, CONTROL, GAP, IS_AWAKE, LANE, TALLY
 from iorec.kernel.libbpf import recursion_misses
 from iorec.kernel.load import possible_cpus
 from iorec.kernel.loader import Loaded
-from iorec.kernel.plan import Plan
+from iorec.kernel.plan import Plan, gap_rows
 from iorec.kernel.ring import Ring
 
 _TALLIES_PER_CPU = 256
-_GAPS_PER_LANE = 128
 
 
 @dataclass
@@ -40,6 +39,7 @@ class Probes:
     tallies: NDArray[np.void]
     gaps: NDArray[np.void]
     has_trace: bool
+    memory_bytes: int
     _programs: dict[str, int]
     _links: dict[str, int]
 
@@ -113,8 +113,9 @@ def open_probes(plan: Plan, loaded: Loaded) -> Probes:
         lanes=array("lanes", LANE, lane_count * cpus).reshape(lane_count, cpus),
         in_flight=array("in_flight", BUCKET, plan.bucket_count),
         tallies=array("tallies", TALLY, cpus * _TALLIES_PER_CPU),
-        gaps=array("gaps", GAP, lane_count * cpus * _GAPS_PER_LANE).reshape(lane_count, cpus, -1),
+        gaps=array("gaps", GAP, lane_count * cpus * gap_rows(cpus)).reshape(lane_count, cpus, -1),
         has_trace=loaded.has_trace,
+        memory_bytes=loaded.memory_bytes,
         _programs=loaded.programs,
         _links=loaded.links,
     )

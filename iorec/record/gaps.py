@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from analyze.metadata import ClockReading, Gap
+from iorec.kernel.plan import gap_ns
 from iorec.kernel.probes import Probes
 
 _MOST_SPANS = 1000
-_SHORTEST_PAUSE_NS = 10_000_000  # GAP_NS of bpf/ledger.c: nearer losses are one gap there too
 
 
 class _Span(NamedTuple):
@@ -50,17 +50,17 @@ class Gaps:
                 span = _Span(int(row["first_ns"]), int(row["last_ns"]), int(row["lost"]))
                 (self._ended if number < last else newest_spans)[cause].append(span)
             self._read[lane, cpu] = last - 1  # the newest one may still grow
-        self._ended = {cause: _merge(spans) for cause, spans in self._ended.items()}
+        pause_ns = gap_ns(self._probes.lanes.shape[1])  # nearer losses are one gap there too
+        self._ended = {cause: _merge(spans, pause_ns) for cause, spans in self._ended.items()}
         time_at = self._clock.time_at
         return tuple(
             Gap(time_at(span.first_ns), time_at(span.last_ns), span.lost, cause)
             for cause, spans in self._ended.items()
-            for span in _merge([*spans, *newest_spans[cause]])
+            for span in _merge([*spans, *newest_spans[cause]], pause_ns)
         )
 
 
-def _merge(spans: Iterable[_Span]) -> list[_Span]:
-    pause_ns = _SHORTEST_PAUSE_NS
+def _merge(spans: Iterable[_Span], pause_ns: int) -> list[_Span]:
     while True:
         merged: list[_Span] = []
         for first, last, lost in sorted(spans):

@@ -59,6 +59,7 @@ def continue_metadata(
     devices: tuple[Device, ...],
     notes: Notes,
     buffer_bytes: int,
+    kernel_memory_bytes: int,
 ) -> Metadata:
     """The same as things stand now, at the stop of `clock`, if nothing else comes."""
     start, now = clock.start, clock.stop
@@ -69,7 +70,7 @@ def continue_metadata(
         clock=clock,
         devices=devices,
         counts=counts,
-        recorder=_recorder(buffer_bytes, notes),
+        recorder=_recorder(buffer_bytes, kernel_memory_bytes, notes),
         notes=notes.since(start),
     )
 
@@ -105,14 +106,16 @@ def _filters(filters: Filters) -> Filters:
     )
 
 
-def _recorder(buffer_bytes: int, notes: Notes) -> Recorder:
+def _recorder(buffer_bytes: int, kernel_memory_bytes: int, notes: Notes) -> Recorder:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     # Not ru_maxrss: that includes what the process was before its exec.
     peak_kib = 0
     with notes.guard("memory of the recorder"):
         status = Path("/proc/self/status").read_text()
         peak_kib = int(status.partition("VmHWM:")[2].split()[0])
-    return Recorder(usage.ru_utime, usage.ru_stime, peak_kib * 1024, buffer_bytes)
+    return Recorder(
+        usage.ru_utime, usage.ru_stime, peak_kib * 1024, buffer_bytes, kernel_memory_bytes
+    )
 
 
 def _boot_id() -> str | None:

@@ -200,4 +200,5 @@ class Segment:
             self._prepared.devices.described(),
             self._notes,
             self._prepared.settings.buffer_bytes,
+            self._probes.memory_bytes,
         )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # eight with a probability below 1e-6. At least 64 Ki, for devices that are added later.
 _SLOTS_PER_REQUEST = 8
 _FEWEST_SLOTS = 1 << 16
+# Of all layers together: 18 MiB. Queues of more requests are never full at once.
+MOST_SLOTS = 1 << 18
 
 
 def record_session(
@@ -106,7 +108,7 @@ def _plan(settings: Settings, names: KernelNames, kernel_filter: KernelFilter) -
         kernel_filter,
         settings.layers,
         settings.buffer_bytes,
-        1 << (slots // SLOTS_PER_BUCKET - 1).bit_length(),
+        1 << (min(slots, MOST_SLOTS) // SLOTS_PER_BUCKET - 1).bit_length(),
         names.is_preemptible,
         is_io_controller_unified(),
         settings.is_verbose,

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from iorec.kernel.kept import FOLDER
+from iorec.kernel.load import compile_plan, defines_of
+from iorec.kernel.plan import KernelFilter, Plan
+from iorec.record.session import MOST_SLOTS
 from tests.kernel.captures import assert_accounts_close, read_capture
 from tests.kernel.conftest import IOREC, LoopDevice
 from tests.kernel.load import fio
@@ -66,3 +69,21 @@ def test_without_a_kept_entry_the_compiler_is_asked_for(
     assert "cannot import bcc: hidden by the test" in done.stderr
     assert record(tmp_path / "run.parquet", loop).returncode == 0
     assert record(tmp_path / "run.parquet", loop, without_bcc).returncode == 0
+
+
+def test_all_maps_of_a_machine_of_many_cpus_take_64_mib_at_most() -> None:
+    plan = Plan(KernelFilter(), ("request", "bio"), 16 << 20, MOST_SLOTS // 8, is_preemptible=True)
+    defines = defines_of(plan, cpus=256)
+    compiled = compile_plan(plan, defines)
+    assert 16 << 20 < sum(made.memory_bytes for made in compiled.maps) <= 64 << 20
+
+
+def test_a_capture_says_what_the_maps_took(loop: LoopDevice, tmp_path: Path) -> None:
+    output = tmp_path / "run.parquet"
+    assert record(output, loop).returncode == 0
+    taken = read_capture(output).metadata["recorder"]["kernel_memory_bytes"]
+    plan = Plan(KernelFilter(), ("request", "bio"), 16 << 20, MOST_SLOTS // 8, is_preemptible=False)
+    compiled = compile_plan(plan, defines_of(plan))
+    assert taken == pytest.approx(sum(made.memory_bytes for made in compiled.maps), rel=0.05)
+    said = subprocess.run([IOREC, "info", output], capture_output=True, text=True).stdout
+    assert "with all maps" in " ".join(said.split())

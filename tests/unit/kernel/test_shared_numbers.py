@@ -13,8 +13,15 @@ from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks
 from iorec.kernel.compile import BPF_FOLDER
 from iorec.kernel.layers import BIO, LAYERS, REQUEST
 from iorec.kernel.names import OP_CACHE_FLUSH
-from iorec.kernel.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
-from iorec.record import filters, gaps, ledger
+from iorec.kernel.plan import (
+    SLOTS_PER_BUCKET,
+    KernelFilter,
+    Plan,
+    cached_identities,
+    gap_ns,
+    gap_rows,
+)
+from iorec.record import filters, ledger
 
 TYPES: dict[str, Any] = {
     "u64": ctypes.c_uint64,
@@ -65,8 +72,6 @@ TWINS = [
     ("records.h", "OP_CACHE_FLUSH", OP_CACHE_FLUSH),
     ("records.h", "SLOTS_PER_BUCKET", SLOTS_PER_BUCKET),
     ("records.h", "MOST_COPIES", max(map(EVERY_COPY.copy_count, EVERY_COPY.programs))),
-    ("ledger.c", "GAPS", probes._GAPS_PER_LANE),
-    ("ledger.c", "GAP_NS", gaps._SHORTEST_PAUSE_NS),
     ("filter.c", "LAST_STATE", 1 << LONGEST_NAME),
 ]
 IN_C = structs("records.h")
@@ -97,6 +102,14 @@ def test_a_macro_has_the_value_that_python_takes_for_it(file: str, name: str, nu
 def test_every_macro_of_the_shared_header_is_compared() -> None:
     macros = set(re.findall(r"^#define (\w+)", source("records.h"), re.M))
     assert macros - {name for _, name, _ in TWINS} == {"TALLIES_PER_BUCKET"}  # with TALLY_BUCKETS
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 4, 24, 32, 33, 96, 256, 1024, 8192])
+def test_the_gaps_of_a_lane_last_for_longer_than_the_recorder_looks_away(cpus: int) -> None:
+    assert gap_rows(cpus) * gap_ns(cpus) >= 1.2e9
+    assert gap_rows(cpus) * cpus <= max(4096, 16 * cpus)
+    assert cached_identities(cpus) * cpus <= 65536
+    assert cached_identities(cpus).bit_count() == 1
 
 
 def test_the_maps_have_the_sizes_that_python_takes_for_theirs() -> None:

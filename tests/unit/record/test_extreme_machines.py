@@ -136,6 +136,7 @@ def written(chance: random.Random, folder: Path, disks: int) -> bytes:
         machine.described(),
         random_notes(chance),
         settings.buffer_bytes,
+        chance.choice([0, 1 << 26]),
     )
     return dump_object(end_metadata(last, stats, chance.choice([None, 0, 255])))
 
