@@ -3,7 +3,6 @@
 
 import os
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
@@ -23,8 +22,7 @@ from iorec.store.spool_names import WrittenNames
 Batch = tuple[Named, Metadata]
 
 # To read metadata as a reader does takes longer than all else that a second of little I/O costs.
-_CHECK_S = 1.0
-_IS_OUT_OF_RANGE = re.compile(rb":-|\d{19}|NaN|Infinity")
+_MAY_BE_OUT_OF_RANGE = re.compile(rb":-|\d{19}|NaN|Infinity")
 
 
 class Spool:
@@ -42,7 +40,6 @@ class Spool:
         self._syncer = ThreadPoolExecutor(1)
         self._sync = self._syncer.submit(lambda: None)
         self._synced_bytes = self.size_bytes = 0
-        self._next_check_s = 0.0
         self._was_read = False
 
     def write(self, batch: Named, metadata: Metadata) -> None:
@@ -82,17 +79,14 @@ class Spool:
 
     def _to_json(self, metadata: Metadata) -> bytes:
         """Passes the reader's parser: the first, the last, and those with a number that it may not
-        take, of these not more than one a second."""
-        text, now_s = dump_object(metadata), time.monotonic()
-        is_small = len(text) <= MAX_METADATA_BYTES
-        is_fine = self._was_read and not _IS_OUT_OF_RANGE.search(text)
-        if (is_fine or now_s < self._next_check_s) and is_small and not metadata.complete:
+        take. What is no number is right for good if it was once.
+        """
+        text = dump_object(metadata)
+        is_fine = len(text) <= MAX_METADATA_BYTES and not _MAY_BE_OUT_OF_RANGE.search(text)
+        if self._was_read and is_fine and not metadata.complete:
             return text
-        checked = to_json(metadata)
-        if checked == text:
-            self._next_check_s = now_s + _CHECK_S
-            self._was_read = True
-        return checked
+        self._was_read = True
+        return to_json(metadata)
 
     def _hand_over(self, data: bytes) -> None:
         left = memoryview(data)

@@ -316,6 +316,21 @@ def test_statistics_that_a_reader_refuses_are_left_out_and_noted() -> None:
     assert "diskstats.loop0.read.ios" in note.message
 
 
+@pytest.mark.parametrize("number", [-1, 2**63, 10**19])
+def test_a_number_that_goes_wrong_later_is_mended_too(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "run.parquet.part"
+    good = replace(described(table(3)), complete=False)
+    with path.open("wb") as file:
+        spool = RowSpool(file)
+        for value in (5, 6, number):
+            bad = {"loop0": {"read": Diskstats(value, bytes=0, edge_ios=0)}}
+            spool.write_rows(batch(table(3)), replace(good, diskstats=bad))
+    with path.open("rb") as file:
+        *_, last = (parse_metadata(text) for _, text in read_spool(file))
+    assert "loop0" not in last.diskstats or not last.diskstats["loop0"]
+    assert last.notes
+
+
 def test_metadata_that_a_reader_takes_are_not_touched() -> None:
     given = described(table(3))
     assert parse_metadata(to_json(given)) == given
