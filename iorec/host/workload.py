@@ -133,7 +133,7 @@ def _become(argv: Sequence[str], user: User | None, gate: int) -> None:
             signal.signal(ignored_by_python, signal.SIG_DFL)
         if user is not None:
             become(user)
-        os.execvp(argv[0], list(argv))
+        os.execvpe(argv[0], list(argv), os.environ)
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             status = _NOT_FOUND

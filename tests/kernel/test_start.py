@@ -87,3 +87,20 @@ def test_a_capture_says_what_the_maps_took(loop: LoopDevice, tmp_path: Path) -> 
     assert taken == pytest.approx(sum(made.memory_bytes for made in compiled.maps), rel=0.05)
     said = subprocess.run([IOREC, "info", output], capture_output=True, text=True).stdout
     assert "with all maps" in " ".join(said.split())
+
+
+def test_a_recorded_command_has_the_environment_that_it_would_have_without(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "ODD": "a\nb\udcff"}
+    alone = subprocess.run(["env", "-0"], env=environment, capture_output=True, check=True).stdout
+    command: list[str | Path] = [
+        IOREC,
+        "record",
+        "-q",
+        "-o",
+        tmp_path / "run.parquet",
+        "--",
+        "env",
+        "-0",
+    ]
+    recorded = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+    assert set(recorded.split(b"\0")) == set(alone.split(b"\0"))
