@@ -215,6 +215,11 @@ def _read_sidecar(path: Path) -> Metadata | None:
     """What describes a CSV file; None if nothing does."""
     sidecar = path.with_name(CaptureName(path).sidecar)
     try:
+        if not stat.S_ISREG(sidecar.stat().st_mode):  # a pipe would keep its reader waiting
+            raise IorecError(
+                f"cannot read {path}: {sidecar}, which describes it, is not a regular file",
+                _FRESH_COPY,
+            )
         with sidecar.open("rb") as file:
             data = file.read(MAX_METADATA_BYTES + 1)
     except FileNotFoundError:
