@@ -17,6 +17,7 @@ from analyze.escape import escape_for_terminal, neutralise_for_csv
 from analyze.render.csv import render_csv
 from analyze.render.json import render_json
 from analyze.render.report import render_text
+from analyze.render.table import Column, format_columns
 from analyze.report import Report, make_report
 from tests.builders import START_NS, metadata, mixed_table, rfc3339, table, write_capture
 
@@ -320,6 +321,19 @@ def test_what_is_shown_of_a_capture_is_said(tmp_path: Path) -> None:
 def test_groups_that_are_left_out_are_counted(tmp_path: Path) -> None:
     text = render_text(report_of(tmp_path, table(30, pid=list(range(30))), by=("pid",), top=7), 80)
     assert "\n(23 more: --top 30)\n" in text
+
+
+def test_each_cell_of_a_table_is_measured_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure(text: str) -> int:
+        measured.append(text)
+        return cell_len(text)
+
+    monkeypatch.setattr("analyze.render.table.cell_len", measure)
+    lines = format_columns([Column("NAME", [str(number) for number in range(1000)])])
+    assert len(lines) == 1001
+    assert len(measured) <= 3 * len(lines)
 
 
 def test_keys_are_shown_in_words(tmp_path: Path) -> None:
