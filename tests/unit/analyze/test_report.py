@@ -19,6 +19,7 @@ from analyze.render.json import render_json
 from analyze.render.report import render_text
 from analyze.render.table import Column, format_columns
 from analyze.report import Report, make_report
+from analyze.summary import MAX_GROUPS
 from tests.builders import START_NS, metadata, mixed_table, rfc3339, table, write_capture
 
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred", "\u202egnp.exe", "<script>", "a\nb", "\\x1b[31mred"]
@@ -334,6 +335,13 @@ def test_each_cell_of_a_table_is_measured_a_few_times_only(monkeypatch: pytest.M
     lines = format_columns([Column("NAME", [str(number) for number in range(1000)])])
     assert len(lines) == 1001
     assert len(measured) <= 3 * len(lines)
+
+
+def test_no_more_groups_are_offered_than_are_shown(tmp_path: Path) -> None:
+    rows = table(MAX_GROUPS + 1, pid=list(range(MAX_GROUPS + 1)))
+    few, most = (report_of(tmp_path, rows, by=("pid",), top=top) for top in (7, MAX_GROUPS))
+    assert f"\n(19,994 more: --top {MAX_GROUPS})\n" in render_text(few, 80)
+    assert "\n(1 more)\n" in render_text(most, 80)
 
 
 def test_keys_are_shown_in_words(tmp_path: Path) -> None:
