@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 
+from analyze.escape import escape_for_terminal, shell_word
 from analyze.metadata import Filters
 from analyze.units import format_counted, format_duration
 from iorec.host.devices import disk_of_file
@@ -18,7 +19,8 @@ def format_start(settings: Settings, *, has_trace: bool) -> str:
         end = f"after {format_duration(settings.limits.duration_ns)} or {end}"
     if settings.limits.count is not None:
         end = f"after {format_counted(settings.limits.count, 'I/O')} or {end}"
-    scope, path = _scope(settings.layers, settings.filters), settings.output.path
+    scope = _scope(settings.layers, settings.filters)
+    path = escape_for_terminal(str(settings.output.path))
     line = f"recording {scope} to {path}; stops {end}"
     if has_trace:
         line += "\nthe kernel programs print to /sys/kernel/tracing/trace_pipe: cat it as root"
@@ -41,14 +43,15 @@ def format_warnings(settings: Settings) -> list[str]:
     if not folder.is_dir():
         return []
     warnings = [
-        f"warning: {part} was left by an interrupted recording: iorec recover {part}"
+        f"warning: {escape_for_terminal(str(part))} was left by an interrupted recording:"
+        f" iorec recover {shell_word(part)}"
         for part in leftover_spools(folder)
     ]
     disk = disk_of_file(folder)
     if disk is not None and (not wanted or disk in wanted):
         warnings.append(
-            f"warning: {settings.output.path} is on {disk}, which is recorded: "
-            "writing the capture adds I/Os of the kernel's writeback to it"
+            f"warning: {escape_for_terminal(str(settings.output.path))} is on {disk},"
+            " which is recorded: writing the capture adds I/Os of the kernel's writeback to it"
         )
     return warnings
 

@@ -7,6 +7,7 @@ To be imported when privileges are dropped: the analysis starts threads, and eac
 from dataclasses import dataclass
 
 from analyze.completeness import make_completeness_of
+from analyze.escape import escape_for_terminal, shell_word
 from analyze.ledgers import all_ledgers
 from analyze.units import format_bytes, format_count, format_duration
 from analyze.verdict import advise, format_completeness, format_failed, format_recorded
@@ -25,8 +26,8 @@ def format_end(result: Result) -> str:
         (
             f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"
             f" {format_count(completeness.lost)} lost{format_failed(completeness)}",
-            f"{result.path} ({format_bytes(result.size_bytes)})",
-            f"next: iorec report {result.path}",
+            f"{escape_for_terminal(str(result.path))} ({format_bytes(result.size_bytes)})",
+            f"next: iorec report {shell_word(result.path)}",
         )
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from analyze.capture_name import SPOOL_SUFFIX, CaptureName
 from analyze.errors import IorecError
+from analyze.escape import shell_word
 from iorec.host.devices import read_request_capacity
 from iorec.host.inode_paths import FilePaths
 from iorec.host.privileges import drop_privileges
@@ -93,7 +94,7 @@ def _refuse_leftover(folder: Folder, part_name: str) -> None:
     if folder.exists(part_name):
         raise IorecError(
             f"{folder.path / part_name} exists: a recording runs or was interrupted",
-            f"finish it with: iorec recover {folder.path / part_name}",
+            f"finish it with: iorec recover {shell_word(folder.path / part_name)}",
         )
 
 
