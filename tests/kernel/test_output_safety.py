@@ -4,6 +4,7 @@
 import contextlib
 import itertools
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -153,16 +154,22 @@ def test_rotated_files_of_an_earlier_recording_are_kept_without_force(folder: Pa
     assert list(folder.iterdir()) == [second]
 
 
-def test_a_file_that_appears_while_recording_is_kept_without_force(folder: Path) -> None:
-    output = folder / "run.parquet"
+@pytest.mark.parametrize("name", ["run.parquet", "my run.csv"])
+def test_a_file_that_appears_while_recording_is_kept_without_force(folder: Path, name: str) -> None:
+    output = folder / name
     recording = start_recording(output)
     output.write_text(PRECIOUS)
     recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 1
+    said = recording.communicate(timeout=30)[1]
+    assert recording.returncode == 1
     assert output.read_text() == PRECIOUS
-    assert (folder / "run.parquet.part").exists()
-    run(IOREC, "recover", folder / "run.parquet.part", "-o", folder / "other.parquet")
-    assert_is_private_capture(folder / "other.parquet")
+    assert sorted(path.name for path in folder.iterdir()) == [name, f"{name}.part"]
+    command = said.partition(", then: iorec ")[2].splitlines()[0]
+    run(IOREC, *shlex.split(command))
+    saved = folder / f"{output.stem}-recovered{output.suffix}"
+    assert saved.stat().st_size > 0
+    assert not (folder / f"{name}.part").exists()
+    assert output.read_text() == PRECIOUS
 
 
 def test_a_folder_swapped_while_recording_still_gets_its_capture(
