@@ -2,6 +2,7 @@
 """A capture is made for its owner alone and never written through what somebody else put there."""
 
 import contextlib
+import fcntl
 import itertools
 import os
 import shlex
@@ -170,6 +171,19 @@ def test_a_file_that_appears_while_recording_is_kept_without_force(folder: Path,
     assert saved.stat().st_size > 0
     assert not (folder / f"{name}.part").exists()
     assert output.read_text() == PRECIOUS
+
+
+def test_who_ends_leaves_alone_the_spool_of_who_has_just_begun(folder: Path) -> None:
+    first = start_recording(folder / "run.parquet", "--duration", "100ms", "--", "sleep", "60")
+    spool = folder / "run.parquet.part"
+    while not (folder / "run.parquet").exists() or spool.exists():
+        time.sleep(0.01)
+    (folder / "run.parquet").rename(folder / "first.parquet")
+    with spool.open("wb") as of_another:
+        fcntl.flock(of_another, fcntl.LOCK_EX)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(30) == 0
+        assert spool.exists()
 
 
 def test_a_folder_swapped_while_recording_still_gets_its_capture(
