@@ -53,8 +53,9 @@ class Loading:
                 cwd="/",  # the compiler asks for it, and this one's may be gone
                 start_new_session=True,  # Ctrl-C is for the recorder
             )
-        self._channel.sendall(json.dumps(asdict(plan)).encode())
-        self._channel.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as finish() will say
+            self._channel.sendall(json.dumps(asdict(plan)).encode())
+            self._channel.shutdown(socket.SHUT_WR)
 
     def __enter__(self) -> "Loading":
         return self
@@ -68,7 +69,9 @@ class Loading:
     def finish(self, signals: SignalWaiter) -> Loaded:
         """Waits for the process; raises IorecError for whatever kept it from loading."""
         signals.wait_for(self._channel.fileno())
-        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
+        message, fds = b"", list[int]()
+        with contextlib.suppress(ConnectionResetError):  # it ended before it read the plan
+            message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
         if not message:
             raise IorecError(
                 f"the process that loads the kernel programs ended with {self._process.wait()}",
