@@ -2,11 +2,14 @@
 """Words the lines that record prints before it ends."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal, shell_word
 from analyze.metadata import Filters
 from analyze.units import format_counted, format_duration
 from iorec.host.devices import disk_of_file
+from iorec.record.filter_devices import resolve_device
 from iorec.record.filters import filter_options
 from iorec.record.settings import Settings
 from iorec.store.folder import leftover_spools
@@ -48,12 +51,20 @@ def format_warnings(settings: Settings) -> list[str]:
         for part in leftover_spools(folder)
     ]
     disk = disk_of_file(folder)
-    if disk is not None and (not wanted or disk in wanted):
+    if disk is not None and (not wanted or not {disk, *_partitions(folder)}.isdisjoint(wanted)):
         warnings.append(
             f"warning: {escape_for_terminal(str(settings.output.path))} is on {disk},"
             " which is recorded: writing the capture adds I/Os of the kernel's writeback to it"
         )
     return warnings
+
+
+def _partitions(folder: Path) -> list[str]:
+    """The names by which -d would choose what holds the folder."""
+    try:
+        return resolve_device(str(folder.absolute()))
+    except (IorecError, OSError):
+        return []
 
 
 def _scope(layers: Sequence[str], filters: Filters) -> str:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.csv
@@ -304,6 +305,27 @@ def test_partitions_are_named(record: Record, make_loop: Callable[..., LoopDevic
     assert [row["offset"] for row in rows] == [67584 * 512 + 4096 * i for i in range(10)]
     assert len(filtered.rows()) == 10
     assert other.rows() == []
+
+
+def test_an_output_on_what_is_recorded_is_warned_of(
+    make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    loop = make_loop(DEVICE_BYTES, "-P")
+    run("addpart", loop.path, 1, 2048, 262144)
+    run("addpart", loop.path, 2, 264192, 65536)
+    try:
+        part = replace(loop, path=f"{loop.path}p1")
+        with mounted_ext4(part, ram_folder / "mount") as mount:
+            for part_name, is_warned in (("", True), ("p1", True), ("p2", False)):
+                device = f"{loop.name}{part_name}"
+                options = ["-f", "-d", device, "--duration", "10ms"]
+                done = run(
+                    IOREC, "record", "-o", mount / "x.parquet", *options, capture_output=True
+                )
+                assert ("which is recorded" in done.stderr) == is_warned, device
+    finally:
+        run("delpart", loop.path, 1)
+        run("delpart", loop.path, 2)
 
 
 def test_filters_are_decided_by_submitter_device_and_op(
