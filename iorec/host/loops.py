@@ -19,20 +19,19 @@ _INFO_BYTES = 232
 LoopFiles = dict[tuple[int, int], str]
 
 
-def disks_below(folder: Path, *, may_open: bool) -> list[str]:
+def disks_below(folder: Path) -> list[str]:
     """The disks that hold the file of a loop device, by its folder in sysfs; none in memory.
 
-    Where the device may be opened, a path that leads to another file by now is not believed.
+    A path that leads to another file by now, or cannot be checked, is not believed.
     """
     with contextlib.suppress(OSError):
         path = _backing_path(folder)
-        if not may_open or _is_path_right(folder.name, path):
+        if _is_path_right(folder.name, path):
             return disks_of_file(path)
-    if may_open:
-        with contextlib.suppress(OSError):
-            device, _, rdevice = _status(folder.name)
-            disk = disk_of_dev(dev_of_user(rdevice or device))
-            return [] if disk is None else [disk]
+    with contextlib.suppress(OSError):
+        device, _, rdevice = _status(folder.name)
+        disk = disk_of_dev(dev_of_user(rdevice or device))
+        return [] if disk is None else [disk]
     return []
 
 

@@ -128,7 +128,7 @@ class DeviceWatch:
         for name in list(self._changed)[:_MOST_DESCRIBED]:
             dev = self._changed.pop(name)
             folder = Path(f"/sys/dev/block/{numbers_of_dev(dev)}").resolve()
-            now = describe_device(folder, may_open=False)
+            now = describe_device(folder)
             if now is not None:
                 self._list(now)
             if name not in self._listed:

@@ -254,6 +254,29 @@ def test_loop_devices_stand_on_the_disks_of_their_files(
     assert third_dev >> 20 == 0  # as the kernel numbers btrfs, not as stat does
 
 
+@pytest.fixture
+def file_on_disk(loop: LoopDevice, ram_folder: Path) -> Iterator[Path]:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        yield mount / "file"
+
+
+def test_a_loop_device_of_another_mount_namespace_does_not_stand_on_what_its_path_leads_to(
+    number: int, file_on_disk: Path
+) -> None:
+    file_on_disk.write_bytes(bytes(4096))
+    watch = DeviceWatch(Notes())
+    hide = f"mount -t tmpfs none {file_on_disk.parent} && truncate -s 1M {file_on_disk}"
+    script = f"{hide} && losetup /dev/loop{number} {file_on_disk} && echo && exec sleep 60"
+    with subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE) as hidden:
+        assert hidden.stdout is not None
+        hidden.stdout.readline()
+        watch.refresh()
+        hidden.kill()
+    (described,) = [device for device in watch.described() if device.name == f"loop{number}"]
+    assert described.size_bytes == 1 << 20
+    assert described.stands_on == ()
+
+
 def test_btrfs_on_several_disks_is_held_by_all_of_them(
     make_loop: Callable[..., LoopDevice], ram_folder: Path
 ) -> None:
