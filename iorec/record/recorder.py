@@ -54,6 +54,8 @@ class Recorder:
         self._exit_status: int | None = None
         self._progress = prepared.progress
         self._limits = prepared.settings.limits
+        # What is in flight at the end is not wanted either before it has taken as long.
+        self._least_ns = prepared.settings.filters.min_latency_ns or 0
         self._next_sink = next_sink
         clock = read_clocks()
         files = Files(prepared.paths)
@@ -101,6 +103,7 @@ class Recorder:
         self._write_pending()
         hung, over = split_in_flight(self._probes, idle, idle_at_ns)
         self._segment.ledger.add("missed_completion", over)
+        hung = hung[time.monotonic_ns() - hung["start_ns"].view(np.int64) >= self._least_ns]
         rows, identity_lost = self._builder.build(hung, is_in_flight=True)
         return self._segment.end(rows, identity_lost, stats, self._exit_status)
 

@@ -30,6 +30,7 @@ from tests.kernel.conftest import (
     start_recording,
     stop_recording,
 )
+from tests.kernel.load import running_load
 from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
@@ -342,6 +343,20 @@ def test_filters_are_decided_by_submitter_device_and_op(
     assert slow.counts["filtered"] >= 53 + 31
     for capture in (by_name, slow):
         assert_accounts_close(capture, loop.name)
+
+
+def test_what_is_in_flight_at_the_end_must_have_taken_as_long_as_was_asked(
+    loop: LoopDevice, ram_folder: Path
+) -> None:
+    output = ram_folder / "run.parquet"
+    recording = start_recording(output, "-d", loop.name, "--min-latency", "1h")
+    with running_load(loop, "--rw=randread", "--iodepth=64"):
+        time.sleep(0.3)
+        stop_recording(recording)
+    capture = read_capture(output)
+    assert capture.rows() == []
+    assert capture.counts["in_flight_at_stop"] == 0
+    assert capture.counts["filtered"] > 1000
 
 
 def test_a_process_is_recorded_alone(loop: LoopDevice, ram_folder: Path) -> None:
