@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Makes names from the recorded machine safe to show: any user there could choose them."""
 
+import os
 import re
+import shlex
 import unicodedata
 
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
@@ -24,6 +26,17 @@ def escape_for_terminal(name: str) -> str:
         character if _is_visible(character) and index not in lookalikes else _escape(character)
         for index, character in enumerate(name)
     )
+
+
+def shell_word(path: str | os.PathLike[str]) -> str:
+    r"""The path as it is to be typed into a shell; what cannot be shown in octal: `$'a\033'`."""
+    text = os.fspath(path)
+    word = f"./{text}" if text.startswith("-") else text
+    if escape_for_terminal(word) == word:
+        return shlex.quote(word)
+    raw = os.fsencode(word).decode("latin-1")
+    octal = re.sub(r"[^a-zA-Z0-9./_-]", lambda match: f"\\{ord(match[0]):03o}", raw)
+    return f"$'{octal}'"
 
 
 def neutralise_for_csv(name: str) -> str:

@@ -14,6 +14,7 @@ import duckdb
 from analyze.capture_name import SPOOL_SUFFIX, CaptureName
 from analyze.condition import first_line
 from analyze.errors import IorecError
+from analyze.escape import shell_word
 from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 from analyze.row_query import (
     COLUMN_TYPES,
@@ -162,7 +163,9 @@ def _check_parquet_frame(path: Path, size_bytes: int) -> None:
         tail = file.read(8)
     if not _MAGIC.startswith(head):
         is_spool = path.name.endswith(SPOOL_SUFFIX)
-        hint = f"make a capture of it: iorec recover {path}" if is_spool else _OTHER_FILE
+        hint = (
+            f"make a capture of it: iorec recover {shell_word(path)}" if is_spool else _OTHER_FILE
+        )
         raise IorecError(f"cannot read {path}: it is not a Parquet file", hint)
     footer_bytes = int.from_bytes(tail[:4], "little")
     if tail[4:] != _MAGIC or footer_bytes > size_bytes - 12:
@@ -215,6 +218,11 @@ def _read_sidecar(path: Path) -> Metadata | None:
     """What describes a CSV file; None if nothing does."""
     sidecar = path.with_name(CaptureName(path).sidecar)
     try:
+        if not stat.S_ISREG(sidecar.stat().st_mode):  # a pipe would keep its reader waiting
+            raise IorecError(
+                f"cannot read {path}: {sidecar}, which describes it, is not a regular file",
+                _FRESH_COPY,
+            )
         with sidecar.open("rb") as file:
             data = file.read(MAX_METADATA_BYTES + 1)
     except FileNotFoundError:

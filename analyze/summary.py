@@ -24,7 +24,7 @@ Key = dict[str, str | int | None]
 
 _SECOND_NS = 1_000_000_000
 # What fits into memory; more can be counted, but not all be returned.
-_MAX_GROUPS = 20_000
+MAX_GROUPS = 20_000
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,10 @@ def _load_part(
         f"SELECT count(*) FROM (SELECT DISTINCT {', '.join(keys)} FROM ({part}))"
     ).fetchall()
     wanted = group_count if top is None else min(top, group_count)
-    if wanted > _MAX_GROUPS:
+    if wanted > MAX_GROUPS:
         raise IorecError(
             f"there are {group_count:,} groups by {' and '.join(by)}",
-            f"show the largest of them with --top, {_MAX_GROUPS:,} at most",
+            f"show the largest of them with --top, {MAX_GROUPS:,} at most",
         )
     [total] = capture.records(groups_query(part, (), sort, 1, histogram=histogram))
     rows = capture.records(groups_query(part, keys, sort, wanted, histogram=histogram))

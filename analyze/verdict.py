@@ -116,7 +116,7 @@ def _shortcomings(completeness: Completeness) -> list[str]:
     in_flight = f"{format_count(completeness.in_flight)} in flight{format_failed(completeness)}"
     said = []
     if completeness.lost:
-        total = format_counted(completeness.recorded + completeness.lost, "I/O")
+        total = _counted_of_layers(completeness, completeness.recorded + completeness.lost)
         lost = f"{format_count(completeness.lost)} of {total} lost ({_causes(completeness)})"
         said.append(f"{lost}, {in_flight}")
     elif not completeness.recorded_by_layer:
@@ -131,6 +131,14 @@ def _shortcomings(completeness: Completeness) -> list[str]:
     if completeness.lost:
         said.append(TOO_LOW)
     return said
+
+
+def _counted_of_layers(completeness: Completeness, count: int) -> str:
+    """`1,234 I/Os`, or `2,468 requests and bios`: several layers see the same I/O."""
+    names = [escape_for_terminal(name) for name in completeness.recorded_by_layer]
+    if len(names) < 2:
+        return format_counted(count, "I/O")
+    return f"{format_count(count)} {_listed([f'{name}s' for name in names])}"
 
 
 def _causes(completeness: Completeness) -> str:

@@ -2,10 +2,14 @@
 """Words the lines that record prints before it ends."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from analyze.errors import IorecError
+from analyze.escape import escape_for_terminal, shell_word
 from analyze.metadata import Filters
 from analyze.units import format_counted, format_duration
 from iorec.host.devices import disk_of_file
+from iorec.record.filter_devices import resolve_device
 from iorec.record.filters import filter_options
 from iorec.record.settings import Settings
 from iorec.store.folder import leftover_spools
@@ -18,7 +22,8 @@ def format_start(settings: Settings, *, has_trace: bool) -> str:
         end = f"after {format_duration(settings.limits.duration_ns)} or {end}"
     if settings.limits.count is not None:
         end = f"after {format_counted(settings.limits.count, 'I/O')} or {end}"
-    scope, path = _scope(settings.layers, settings.filters), settings.output.path
+    scope = _scope(settings.layers, settings.filters)
+    path = escape_for_terminal(str(settings.output.path))
     line = f"recording {scope} to {path}; stops {end}"
     if has_trace:
         line += "\nthe kernel programs print to /sys/kernel/tracing/trace_pipe: cat it as root"
@@ -41,16 +46,25 @@ def format_warnings(settings: Settings) -> list[str]:
     if not folder.is_dir():
         return []
     warnings = [
-        f"warning: {part} was left by an interrupted recording: iorec recover {part}"
+        f"warning: {escape_for_terminal(str(part))} was left by an interrupted recording:"
+        f" iorec recover {shell_word(part)}"
         for part in leftover_spools(folder)
     ]
     disk = disk_of_file(folder)
-    if disk is not None and (not wanted or disk in wanted):
+    if disk is not None and (not wanted or not {disk, *_partitions(folder)}.isdisjoint(wanted)):
         warnings.append(
-            f"warning: {settings.output.path} is on {disk}, which is recorded: "
-            "writing the capture adds I/Os of the kernel's writeback to it"
+            f"warning: {escape_for_terminal(str(settings.output.path))} is on {disk},"
+            " which is recorded: writing the capture adds I/Os of the kernel's writeback to it"
         )
     return warnings
+
+
+def _partitions(folder: Path) -> list[str]:
+    """The names by which -d would choose what holds the folder."""
+    try:
+        return resolve_device(str(folder.absolute()))
+    except (IorecError, OSError):
+        return []
 
 
 def _scope(layers: Sequence[str], filters: Filters) -> str:

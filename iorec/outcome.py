@@ -9,7 +9,8 @@ from pathlib import Path
 
 from analyze.capture_name import SPOOL_SUFFIX
 from analyze.completeness import make_completeness_of
-from analyze.ledgers import all_ledgers
+from analyze.escape import escape_for_terminal, shell_word
+from analyze.ledgers import shown_ledgers
 from analyze.units import format_bytes, format_count, format_duration
 from analyze.verdict import advise, format_completeness, format_failed, format_recorded
 from iorec.messages import format_unmatched
@@ -17,18 +18,22 @@ from iorec.store.result import Result
 
 
 def format_end(result: Result) -> str:
-    """What was recorded, what was lost, and the next command; no data move in a discard."""
+    """What was recorded, what was lost, and the next command.
+
+    Bytes are those of what a report shows, as two layers see the same I/O; no data move in a
+    discard.
+    """
     metadata = result.metadata
     completeness = make_completeness_of(metadata)
     duration = format_duration(metadata.duration_s * 1e9)
-    entries = [entry for entry in all_ledgers(metadata) if entry.op != "discard"]
+    entries = [entry for entry in shown_ledgers(metadata, None) if entry.op != "discard"]
     size = sum(entry.recorded_bytes for entry in entries)
     return "\n".join(
         (
             f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"
             f" {format_count(completeness.lost)} lost{format_failed(completeness)}",
-            f"{result.path} ({format_bytes(result.size_bytes)})",
-            f"next: iorec {_next_command(result.path)} {result.path}",
+            f"{escape_for_terminal(str(result.path))} ({format_bytes(result.size_bytes)})",
+            f"next: iorec {_next_command(result.path)} {shell_word(result.path)}",
         )
     )
 

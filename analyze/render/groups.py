@@ -8,7 +8,7 @@ from dataclasses import replace
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
 from analyze.render.table import Column, fit_columns, format_columns, wrap_units
-from analyze.summary import Group, Summary
+from analyze.summary import MAX_GROUPS, Group, Summary
 from analyze.units import (
     format_bytes,
     format_count,
@@ -77,7 +77,9 @@ def group_lines(summary: Summary, width: int, *, is_too_low: bool) -> list[str]:
     *lines, total_line = format_columns(shown)
     left_out = summary.group_count - len(summary.groups)
     if left_out:
-        lines.append(f"({format_count(left_out)} more: --top {summary.group_count})")
+        most = min(summary.group_count, MAX_GROUPS)
+        option = f": --top {most}" * (most > len(summary.groups))
+        lines.append(f"({format_count(left_out)} more{option})")
     lines.append(total_line)
     if len(shown) < len(columns):
         titles = [column.title for column in shown]

@@ -48,7 +48,7 @@ def _fact_lines(capture: CaptureInfo, width: int) -> list[str]:
             "command": shlex.join(metadata.command),
             "workload": _workload(metadata),
             "filters": _filters(metadata.filters),
-            "completions": _ledger(metadata.counts),
+            "completions": _ledger(metadata.counts, is_recovered=not metadata.complete),
             "in flight": f"{format_count(metadata.counts.in_flight_at_start)} at the start,"
             f" {format_count(metadata.counts.in_flight_at_stop)} at the end",
             "checked": _checked(capture.completeness),
@@ -129,7 +129,9 @@ def _filters(filters: Filters) -> str:
     return "; ".join(parts)
 
 
-def _ledger(counts: Counts) -> str:
+def _ledger(counts: Counts, *, is_recovered: bool) -> str:
+    """Every completion; of a recovered capture also what was on its way to the spool."""
+    rest = "not yet written" if is_recovered else "unaccounted for"
     parts = {
         "recorded": counts.recorded,
         "filtered out": counts.filtered,
@@ -137,11 +139,12 @@ def _ledger(counts: Counts) -> str:
         "parts of others": counts.continuations,
         "refused": counts.refused,
         "lost": counts.lost_completions,
+        rest: counts.unaccounted,
     }
     text = " + ".join(
         f"{format_count(count)} {name}"
         for name, count in parts.items()
-        if count or name != "refused"
+        if count or name not in ("refused", rest)
     )
     return f"{format_count(counts.completions)} = {text}"
 

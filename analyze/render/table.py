@@ -39,8 +39,8 @@ def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
 def format_columns(columns: Sequence[Column]) -> list[str]:
     """A line with the titles and one for each row."""
     padded = [
-        [_padded(cell, _width(column), column.is_text) for cell in (column.title, *column.cells)]
-        for column in columns
+        [_padded(cell, width, column.is_text) for cell in (column.title, *column.cells)]
+        for column, width in zip(columns, map(_width, columns), strict=True)
     ]
     return [_GAP.join(row).rstrip() for row in zip(*padded, strict=True)]
 

@@ -8,6 +8,7 @@ import typer
 
 from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
+from analyze.escape import escape_for_terminal
 from analyze.plot.kinds import Kind
 from iorec.host.signals import interruptible, raising_interrupts
 from iorec.host.workload import invoking_user
@@ -60,7 +61,7 @@ def plot(
         with Folder.open(path.parent, invoking_user()) as folder:
             check_free(folder, [path.name], is_forced=force)
             _write(folder, path, render(draw(capture, kind), suffix), is_forced=force)
-    typer.echo(f"wrote {path}", err=True)
+    typer.echo(f"wrote {escape_for_terminal(str(path))}", err=True)
 
 
 def _write(folder: Folder, path: Path, image: bytes, *, is_forced: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from analyze.escape import escape_for_terminal
 from iorec.host.signals import SignalWaiter
 from iorec.options import Verbose
 
@@ -44,6 +45,8 @@ def recover(
     for line in (format_end(result), *verdict(result).warnings):
         typer.echo(line, err=True)
     if result.failure is not None:
-        typer.echo(f"warning: {result.failure.message}; {result.failure.hint}", err=True)
+        said = f"{result.failure.message}; {result.failure.hint}"
+        typer.echo(f"warning: {escape_for_terminal(said)}", err=True)
     elif part.exists():
-        typer.echo(f"warning: {part} could not be removed: do so yourself", err=True)
+        name = escape_for_terminal(str(part))
+        typer.echo(f"warning: {name} could not be removed: do so yourself", err=True)

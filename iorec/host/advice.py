@@ -10,6 +10,7 @@ _ADVICE = {
     errno.EDQUOT: "free some space, or have the quota raised",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
     errno.EROFS: "have the file system made writable",
+    errno.EEXIST: "leave what has its name, or move it away",
     errno.EIO: "look for errors of the disk in the kernel's log",
 }
 

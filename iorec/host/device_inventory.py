@@ -15,15 +15,12 @@ _LARGEST = 2**63 - 1
 def describe_devices() -> list[Device]:
     """Every disk of the machine."""
     folders = sorted(Path("/sys/block").iterdir())
-    described = (describe_device(folder, may_open=True) for folder in folders)
+    described = map(describe_device, folders)
     return [found for found in described if found is not None]
 
 
-def describe_device(folder: Path, *, may_open: bool) -> Device | None:
-    """The disk with that folder in sysfs; None if it is gone, or has no number.
-
-    Who opens a disk may keep another from removing it just then.
-    """
+def describe_device(folder: Path) -> Device | None:
+    """The disk with that folder in sysfs; None if it is gone, or has no number."""
     numbers = _text(folder / "dev")
     if numbers is None:
         return None
@@ -45,7 +42,7 @@ def describe_device(folder: Path, *, may_open: bool) -> Device | None:
         nr_requests=_number(folder / "queue/nr_requests"),
         has_requests=(folder / "mq").exists(),
         partitions=_describe_partitions(folder),
-        stands_on=tuple(_stands_on(folder, may_open=may_open)),
+        stands_on=tuple(_stands_on(folder)),
     )
 
 
@@ -62,9 +59,9 @@ def gone_device(name: str, dev: int) -> Device:
     )
 
 
-def _stands_on(folder: Path, *, may_open: bool) -> list[str]:
+def _stands_on(folder: Path) -> list[str]:
     if (folder / "loop").exists():
-        return disks_below(folder, may_open=may_open)
+        return disks_below(folder)
     return sorted(disk_name(path.name) for path in folder.glob("slaves/*"))
 
 

@@ -19,33 +19,40 @@ _INFO_BYTES = 232
 LoopFiles = dict[tuple[int, int], str]
 
 
-def disks_below(folder: Path, *, may_open: bool) -> list[str]:
+def disks_below(folder: Path) -> list[str]:
     """The disks that hold the file of a loop device, by its folder in sysfs; none in memory.
 
-    Where the device may be opened, a path that leads to another file by now is not believed.
+    A path that leads to another file by now, or cannot be checked, is not believed.
     """
     with contextlib.suppress(OSError):
         path = _backing_path(folder)
-        if not may_open or _is_path_right(folder.name, path):
+        if _is_path_right(folder.name, path):
             return disks_of_file(path)
-    if may_open:
-        with contextlib.suppress(OSError):
-            device, _, rdevice = _status(folder.name)
-            disk = disk_of_dev(dev_of_user(rdevice or device))
-            return [] if disk is None else [disk]
+    with contextlib.suppress(OSError):
+        device, _, rdevice = _status(folder.name)
+        disk = disk_of_dev(dev_of_user(rdevice or device))
+        return [] if disk is None else [disk]
     return []
 
 
-def loop_backing() -> LoopFiles:
+def loop_backing(earlier: LoopFiles | None = None) -> LoopFiles:
     """The loop device of each backing file, by the kernel's dev_t of its file system and inode.
 
     That of a block device is its own number and 0. Several loop devices on one file are left out:
-    it cannot be told whose I/O that is.
+    it cannot be told whose I/O that is. Who may not ask a device believes what was known `earlier`
+    of those that have not changed since; of any other it is only known where its file seems to be.
     """
+    known = {name: key for key, name in (earlier or {}).items()}
     found: dict[tuple[int, int], list[str]] = {}
     for folder in Path("/sys/block").glob("loop*"):
         with contextlib.suppress(OSError):
-            found.setdefault(_backing(folder), []).append(folder.name)
+            try:
+                key = _backing(folder)
+            except PermissionError:
+                key = known.get(folder.name) or _seeming_backing(folder)
+                if folder.name not in known:
+                    found.setdefault(key, []).append("")
+            found.setdefault(key, []).append(folder.name)
     return {key: names[0] for key, names in found.items() if len(names) == 1}
 
 
@@ -53,6 +60,14 @@ def _backing(folder: Path) -> tuple[int, int]:
     path = _backing_path(folder)
     if not _is_path_right(folder.name, path):
         raise FileNotFoundError(path)
+    return _file_key(path)
+
+
+def _seeming_backing(folder: Path) -> tuple[int, int]:
+    return _file_key(_backing_path(folder))
+
+
+def _file_key(path: Path) -> tuple[int, int]:
     info = path.stat()
     if stat.S_ISBLK(info.st_mode):
         return dev_of_user(info.st_rdev), 0

@@ -145,18 +145,27 @@ def _path_at(mount: _OpenMount, inode: int, generation: int) -> bytes | None:
         fd = _libc.open_by_handle_at(mount.fd, content, os.O_PATH | os.O_CLOEXEC)
         if fd >= 0:
             try:
-                path = os.fsencode(Path(f"/proc/self/fd/{fd}").readlink())
-                return path if mount.is_whole or _leads_to(path, fd) else None
+                return _path_of(mount, fd)
             finally:
                 os.close(fd)
     return None
 
 
+def _path_of(mount: _OpenMount, fd: int) -> bytes | None:
+    """Tries again, as the file may be renamed just then."""
+    for _ in range(2):
+        path = os.fsencode(Path(f"/proc/self/fd/{fd}").readlink())
+        if _leads_to(path, fd):
+            return path
+    return path if mount.is_whole and path.endswith(_DELETED) else None
+
+
 def _leads_to(path: bytes, fd: int) -> bool:
-    """Not so for a file outside of the folder that is mounted: its path begins somewhere else."""
-    if path.endswith(_DELETED):
+    """Not so below another mount, nor for a file outside of the folder that is mounted."""
+    try:
+        found, wanted = Path(os.fsdecode(path)).lstat(), os.fstat(fd)
+    except OSError:
         return False
-    found, wanted = Path(os.fsdecode(path)).lstat(), os.fstat(fd)
     return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 

@@ -65,8 +65,9 @@ class Loading:
 
     def begin(self, plan: Plan) -> None:
         """Says what to load."""
-        self._channel.sendall(json.dumps(asdict(plan)).encode())
-        self._channel.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as finish() will say
+            self._channel.sendall(json.dumps(asdict(plan)).encode())
+            self._channel.shutdown(socket.SHUT_WR)
 
     def finish(self, wait_for: Callable[[int], None]) -> Loaded:
         """Has `wait_for` wait until there is an answer to read on the given file descriptor.
@@ -74,7 +75,9 @@ class Loading:
         Raises IorecError for whatever kept the process from loading.
         """
         wait_for(self._channel.fileno())
-        message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
+        message, fds = b"", list[int]()
+        with contextlib.suppress(ConnectionResetError):  # it ended before it read the plan
+            message, fds, _, _ = socket.recv_fds(self._channel, 1 << 20, _MOST_FDS)
         if not message:
             raise IorecError(
                 f"the process that loads the kernel programs ended with {self._process.wait()}",

@@ -3,6 +3,7 @@
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,9 +41,11 @@ class DeviceWatch:
         self._listed: dict[str, Device] = {}
         self._changed: dict[str, int] = {}
         self._looked_s = time.monotonic()
-        self._loop_files: LoopFiles = {}
+        self._loops: LoopFiles = {}
         with notes.guard(_PART):
-            self._loop_files = loop_backing()
+            self._loops = loop_backing()
+        self._loop_files = self._loops
+        self._latest_loops = deque([self._loops], maxlen=_UNSURE_REFRESHES + 1)
         with notes.guard(_PART):
             for device in describe_devices():
                 self._listed[device.name] = device
@@ -57,7 +60,10 @@ class DeviceWatch:
                 events, has_missed = self._events.read()
                 self.take(events)
                 if events:
-                    self._loop_files = loop_backing()
+                    changed = {event.name for event in events}
+                    kept = {key: name for key, name in self._loops.items() if name not in changed}
+                    self._loops = loop_backing({} if has_missed else kept)
+        self._name_loops()
         if has_missed:
             self._checked.clear()
             with self._notes.guard(_PART):
@@ -96,6 +102,18 @@ class DeviceWatch:
         """The loop device that stands on a file, or with inode 0 on a block device."""
         return self._loop_files.get((dev, inode))
 
+    def _name_loops(self) -> None:
+        """Believes what has been so for a while: rows may be older than the last event."""
+        self._latest_loops.append(self._loops)
+        first, *others = self._latest_loops
+        if any(other is not first for other in others):
+            first = {
+                key: name
+                for key, name in first.items()
+                if all(other.get(key) == name for other in others)
+            }
+        self._loop_files = first
+
     def account_name(self, dev: int) -> str | None:
         """The name for what was counted over the whole time: numbers if that were several disks."""
         return numbers_of_dev(dev) if dev in self._renamed else self.resolve(dev, 0)[0]
@@ -128,7 +146,7 @@ class DeviceWatch:
         for name in list(self._changed)[:_MOST_DESCRIBED]:
             dev = self._changed.pop(name)
             folder = Path(f"/sys/dev/block/{numbers_of_dev(dev)}").resolve()
-            now = describe_device(folder, may_open=False)
+            now = describe_device(folder)
             if now is not None:
                 self._list(now)
             if name not in self._listed:

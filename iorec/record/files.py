@@ -72,13 +72,14 @@ class Files:
     def name(self, number: int) -> str | None:
         """The name of a file; MAJOR:MINOR:INODE of one whose path is not known (yet)."""
         place = number - self._first
-        if not 0 <= place < len(self._devs):
-            return None
-        dev, inode = self._devs[place], self._inodes[place]
         path = None
         if number in self._known:
             self._known.move_to_end(number)
-            path = self._known[number][1]
+            (dev, inode, _), path = self._known[number]
+        elif 0 <= place < len(self._devs):
+            dev, inode = self._devs[place], self._inodes[place]
+        else:
+            return None
         if not inode:
             return _block_device(dev, path)
         return f"{numbers_of_dev(dev)}:{inode}" if path is None else escape_name(path)

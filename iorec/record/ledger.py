@@ -14,7 +14,7 @@ from iorec.kernel.layers import EVENT_COUNTERS, LAYER_NAMES, Layer, layers_of
 from iorec.kernel.names import KernelNames
 from iorec.kernel.probes import Probes
 from iorec.record.device_watch import DeviceWatch
-from iorec.record.gaps import Gaps
+from iorec.record.gaps import Gaps, Newest, read_newest
 from iorec.store.arrow import distinct
 
 _Place = tuple[str, int, int]  # layer, device number, op
@@ -55,6 +55,7 @@ class Snapshot:
     lanes: NDArray[np.void]
     tallies: NDArray[np.void]
     missed: dict[str, int]
+    newest_gaps: Newest
 
 
 def take_snapshot(probes: Probes) -> Snapshot:
@@ -63,6 +64,7 @@ def take_snapshot(probes: Probes) -> Snapshot:
         probes.lanes.copy(),
         probes.tallies.copy(),
         probes.missed_runs(),
+        read_newest(probes),
     )
 
 
@@ -151,7 +153,7 @@ class Ledger:
             in_flight_at_start=self._in_flight_at_start,
             devices=tuple(row.counts for row in rows if row.counts is not None),
             events=tuple(row.events for row in rows if row.events is not None),
-            gaps=self._gaps.read(),
+            gaps=self._gaps.read(now.newest_gaps),
         )
 
     def _layer_counts(self, layer: Layer, now: Snapshot, in_flight_at_stop: int) -> LayerCounts:

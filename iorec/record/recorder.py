@@ -59,6 +59,8 @@ class Recorder:
         self._exit_status: int | None = None
         self._progress = prepared.progress
         self._limits = prepared.settings.limits
+        # What is in flight at the end is not wanted either before it has taken as long.
+        self._least_ns = prepared.settings.filters.min_latency_ns or 0
         self._next_sink = next_sink
         self._files = Files(prepared.paths)
         self._identities = Identities(self._files, CgroupNames(self._notes))
@@ -99,6 +101,7 @@ class Recorder:
         self._write_pending()
         hung, over = split_in_flight(self._probes, idle, idle_at_ns)
         self._segment.ledger.add("missed_completion", over)
+        hung = hung[time.monotonic_ns() - hung["start_ns"].view(np.int64) >= self._least_ns]
         return self._segment.end(
             self._namer.name(hung, is_in_flight=True), stats, self._exit_status
         )

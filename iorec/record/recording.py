@@ -14,6 +14,7 @@ import pyarrow as pa
 from analyze.capture_name import CaptureName
 from analyze.completeness import make_completeness_of
 from analyze.errors import IorecError
+from analyze.escape import shell_word
 from analyze.metadata import Metadata
 from analyze.typed_json import SignedInt
 from analyze.verdict import format_completeness
@@ -115,7 +116,7 @@ def _finish(
         failures += _troubles(result, rotation)
     left = rotation.finish()
     if left:
-        failures.append(_left(left))
+        failures.append(_left(left, is_forced=settings.is_forced))
     if result is None:
         raise _joined(failures)
     return replace(result, failure=_joined(failures) if failures else None)
@@ -151,7 +152,7 @@ def _save(
             return Result(folder.path / capture.name, size, metadata, None)
         except (IorecError, OSError, pa.ArrowException) as error:
             cause = error
-    raise _unsaved(rotation, capture, cause) from cause
+    raise _unsaved(rotation, capture, cause, is_forced=settings.is_forced) from cause
 
 
 def _places(folder: Folder) -> Iterator[Folder]:
@@ -163,7 +164,9 @@ def _places(folder: Folder) -> Iterator[Folder]:
             other.discard()
 
 
-def _unsaved(rotation: Rotation, capture: CaptureName, cause: Exception) -> IorecError:
+def _unsaved(
+    rotation: Rotation, capture: CaptureName, cause: Exception, *, is_forced: bool
+) -> IorecError:
     """Says where the spool is; one whose name was deleted gets a new one, if there is room."""
     folder = rotation.folder
     message = f"cannot write {folder.path / capture.name}: {cause}"
@@ -179,8 +182,20 @@ def _unsaved(rotation: Rotation, capture: CaptureName, cause: Exception) -> Iore
         return IorecError(f"{message}; its spool was deleted, too", "nothing of it is left")
     return IorecError(
         f"{message}; what was recorded is kept in {spool}",
-        f"{advice(str(cause))}, then: iorec recover {spool}",
+        f"{advice(str(cause))}, then: {_recovery(spool, capture, is_forced=is_forced)}",
     )
+
+
+def _recovery(spool: Path, capture: CaptureName, *, is_forced: bool) -> str:
+    """The command that makes a capture of a spool; under another name where its own is taken."""
+    command = f"iorec recover {shell_word(spool)}"
+    is_taken = any((spool.parent / name).exists() for name in capture.files)
+    if is_taken and is_forced:
+        return f"{command} -f"
+    if is_taken or spool.name != capture.spool:
+        other = spool.with_name(f"{capture.stem}-recovered{capture.suffix}")
+        return f"{command} -o {shell_word(other)}"
+    return command
 
 
 def _copies(part: BinaryIO, folder: Folder, name: str) -> Iterator[Path]:
@@ -215,9 +230,11 @@ def _troubles(result: Result, rotation: Rotation) -> list[IorecError]:
     return troubles
 
 
-def _left(spools: dict[Path, str]) -> IorecError:
+def _left(spools: dict[Path, str], *, is_forced: bool) -> IorecError:
     causes = "; ".join(dict.fromkeys(spools.values()))
-    commands = "; ".join(f"iorec recover {spool}" for spool in spools)
+    commands = "; ".join(
+        _recovery(spool, CaptureName.of_spool(spool), is_forced=is_forced) for spool in spools
+    )
     return IorecError(
         f"cannot make captures of {', '.join(map(str, spools))}: {causes}",
         f"{advice(causes)}, then: {commands}",

@@ -2,12 +2,14 @@
 """Goes on in a new file when one is full, and keeps the newest ones."""
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import BinaryIO
 
 from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
+from iorec.host.advice import advice
 from iorec.store.conversions import Conversions
 from iorec.store.folder import Folder
 
@@ -52,6 +54,7 @@ class Rotation:
         if self.folder.is_deleted:
             folder, part = self._move(following)
         else:
+            self._name_again()
             folder, part = self.folder, self.folder.create_spool(following)
         self.part.close()
         if self._is_converted:
@@ -66,6 +69,19 @@ class Rotation:
         self._conversions.wait()
         self._remove_old()
         return self._conversions.failures()
+
+    def _name_again(self) -> None:
+        """Gives the finished spool a name if that was deleted: nobody else could read it."""
+        if os.fstat(self.part.fileno()).st_nlink:
+            return
+        try:
+            copy_spool(self.part, self.folder, self.capture.spool)
+        except OSError as error:
+            raise IorecError(
+                f"{self.folder.path / self.capture.spool} was deleted, and there is no room for it:"
+                f" {error.strerror}",
+                advice(str(error)),
+            ) from error
 
     def _move(self, following: str) -> tuple[Folder, BinaryIO]:
         """A new folder with a copy of the finished spool, and the next one in it."""

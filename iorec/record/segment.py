@@ -78,7 +78,7 @@ class Segment:
             probes.lanes_of,
             prepared.names,
             prepared.devices,
-            Gaps(probes, start.clock),
+            Gaps(probes, start.clock, start.counters.newest_gaps),
             in_flight,
             start.carried,
         )

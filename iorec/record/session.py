@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from analyze.capture_name import SPOOL_SUFFIX, CaptureName
 from analyze.errors import IorecError
+from analyze.escape import shell_word
 from iorec.host.cgroups import is_io_controller_unified
 from iorec.host.devices import read_request_capacity
 from iorec.host.inode_paths import FilePaths
@@ -57,8 +58,9 @@ def record_session(
             else:
                 files = CaptureName(Path(taken)).files
                 check_free(folder, files, is_forced=settings.is_forced)
-        part = stack.enter_context(folder.create_spool(first.spool))
-        stack.callback(folder.remove_if_empty, first.spool)
+        part = folder.create_spool(first.spool)
+        stack.callback(_remove_unused, folder, first.spool)
+        stack.enter_context(part)  # is closed before: what is locked then is another recorder's
         workload = None
         if settings.workload:
             workload = Workload(settings.workload, user)
@@ -91,13 +93,18 @@ def record_session(
         )
 
 
-def _refuse_leftover(folder: Folder, part_name: str) -> None:
+def _remove_unused(folder: Folder, part_name: str) -> None:
+    """Removes the spool of a recorder that ended, or was killed, before it recorded."""
     if not folder.is_locked(part_name):
-        folder.remove_if_empty(part_name)  # of a recorder that was killed before it recorded
+        folder.remove_if_empty(part_name)
+
+
+def _refuse_leftover(folder: Folder, part_name: str) -> None:
+    _remove_unused(folder, part_name)
     if folder.exists(part_name):
         raise IorecError(
             f"{folder.path / part_name} exists: a recording runs or was interrupted",
-            f"finish it with: iorec recover {folder.path / part_name}",
+            f"finish it with: iorec recover {shell_word(folder.path / part_name)}",
         )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import BinaryIO
 
 import numpy as np
@@ -68,13 +69,17 @@ def convert(
     given, by rename, when everything is on disk.
     """
     rows = _SpoolRows(spool, on_rows, last)
-    with folder.writing(capture.name, is_forced=is_forced) as sink:
-        if capture.is_csv:
-            _write_csv(sink, rows, is_compressed=capture.is_compressed)
-            with folder.writing(capture.sidecar, is_forced=is_forced) as sidecar:
-                sidecar.write(_indented(rows.described))
-        else:
-            _write_parquet(sink, rows)
+    with ExitStack() as on_failure:
+        with folder.writing(capture.name, is_forced=is_forced) as sink:
+            if capture.is_csv:
+                _write_csv(sink, rows, is_compressed=capture.is_compressed)
+                os.fsync(sink.fileno())  # so that both get their names at nearly the same time
+                with folder.writing(capture.sidecar, is_forced=is_forced) as sidecar:
+                    sidecar.write(_indented(rows.described))
+                on_failure.callback(folder.remove, capture.sidecar)
+            else:
+                _write_parquet(sink, rows)
+        on_failure.pop_all()
     return rows.metadata
 
 

@@ -246,7 +246,15 @@ def _refuse_planted_links(path: Path) -> None:
 def leftover_spools(folder: Path) -> list[Path]:
     """Spools of recordings that do not run any more."""
     parts = [path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}{SPOOL_SUFFIX}")]
-    return sorted(path for path in parts if path.stat().st_size and not _is_locked(path))
+    return sorted(path for path in parts if _has_content(path) and not _is_locked(path))
+
+
+def _has_content(path: Path) -> bool:
+    """Not of a file that is gone by now, nor of a link that leads nowhere."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _is_locked(path: Path | str, folder_fd: int | None = None) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
+from analyze.escape import shell_word
 from iorec.host.privileges import drop_privileges
 from iorec.host.workload import invoking_user
 from iorec.store.folder import Folder, check_free
@@ -62,7 +63,9 @@ def _open_spool(part: Path) -> BinaryIO:
         raise IorecError(f"{part} is not a file", "iorec recover takes the .part of a recording")
     if not found.st_size:
         os.close(fd)
-        raise IorecError(f"{part} is empty: nothing was recorded into it", f"remove it: rm {part}")
+        raise IorecError(
+            f"{part} is empty: nothing was recorded into it", f"remove it: rm {shell_word(part)}"
+        )
     return os.fdopen(fd, "rb")
 
 

@@ -78,3 +78,21 @@ def test_what_was_discarded_is_not_in_the_bytes_of_the_last_words() -> None:
     rows = table(3, op=["read", "write", "discard"], bytes=[1024, 2048, 1 << 30])
     ended = format_end(Result(Path("run.parquet"), 1, described(rows), None))
     assert ended.startswith("3 I/Os, 3.0 KiB in ")
+
+
+def test_bytes_that_two_layers_saw_are_counted_once_in_the_last_words() -> None:
+    layers, devices = ["request"] * 2 + ["bio"] * 3, ["sda"] * 4 + ["zram0"]
+    rows = table(5, layer=layers, device=devices, bytes=1024)
+    ended = format_end(Result(Path("run.parquet"), 1, described(rows), None))
+    assert " 3.0 KiB in " in ended
+
+
+def test_the_next_command_can_be_typed_whatever_the_capture_is_called() -> None:
+    whole = described(table(3))
+    ended = format_end(Result(Path("my run;\x1b.parquet"), 1, whole, None)).splitlines()
+    assert ended[1:] == [
+        "my run;\\x1b.parquet (1 B)",
+        r"next: iorec report $'my\040run\073\033.parquet'",
+    ]
+    (next_line,) = format_end(Result(Path("my run.csv"), 1, whole, None)).splitlines()[2:]
+    assert next_line == "next: iorec report 'my run.csv'"

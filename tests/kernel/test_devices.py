@@ -254,6 +254,65 @@ def test_loop_devices_stand_on_the_disks_of_their_files(
     assert third_dev >> 20 == 0  # as the kernel numbers btrfs, not as stat does
 
 
+@pytest.fixture
+def file_on_disk(loop: LoopDevice, ram_folder: Path) -> Iterator[Path]:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        yield mount / "file"
+
+
+def key_of(file: Path) -> tuple[int, int]:
+    """By which the kernel programs know it."""
+    info = file.stat()
+    return os.major(info.st_dev) << 20 | os.minor(info.st_dev), info.st_ino
+
+
+def test_what_was_done_to_a_file_is_not_of_a_loop_device_that_came_then(
+    number: int, file_on_disk: Path
+) -> None:
+    watch = DeviceWatch(Notes())
+    with attached(number, file_on_disk) as device:
+        key = key_of(file_on_disk)
+        for _ in range(2):
+            watch.refresh()
+            assert watch.loop_on(*key) is None
+        watch.refresh()
+        assert watch.loop_on(*key) == device.name
+    watch.refresh()
+    assert watch.loop_on(*key) is None
+
+
+def test_a_loop_device_keeps_its_name_when_nobody_may_ask_it_any_more(
+    number: int, file_on_disk: Path, loop: LoopDevice
+) -> None:
+    with attached(number, file_on_disk) as device:
+        watch = DeviceWatch(Notes())
+        for changed, name in ((loop.name, device.name), (device.name, None)):
+            Path(f"/sys/block/{changed}/uevent").write_text("change")
+            os.seteuid(65534)
+            try:
+                watch.refresh()
+            finally:
+                os.seteuid(0)
+            assert watch.loop_on(*key_of(file_on_disk)) == name
+
+
+def test_a_loop_device_of_another_mount_namespace_does_not_stand_on_what_its_path_leads_to(
+    number: int, file_on_disk: Path
+) -> None:
+    file_on_disk.write_bytes(bytes(4096))
+    watch = DeviceWatch(Notes())
+    hide = f"mount -t tmpfs none {file_on_disk.parent} && truncate -s 1M {file_on_disk}"
+    script = f"{hide} && losetup /dev/loop{number} {file_on_disk} && echo && exec sleep 60"
+    with subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE) as hidden:
+        assert hidden.stdout is not None
+        hidden.stdout.readline()
+        watch.refresh()
+        hidden.kill()
+    (described,) = [device for device in watch.described() if device.name == f"loop{number}"]
+    assert described.size_bytes == 1 << 20
+    assert described.stands_on == ()
+
+
 def test_btrfs_on_several_disks_is_held_by_all_of_them(
     make_loop: Callable[..., LoopDevice], ram_folder: Path
 ) -> None:

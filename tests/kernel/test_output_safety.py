@@ -2,8 +2,10 @@
 """A capture is made for its owner alone and never written through what somebody else put there."""
 
 import contextlib
+import fcntl
 import itertools
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -153,16 +155,35 @@ def test_rotated_files_of_an_earlier_recording_are_kept_without_force(folder: Pa
     assert list(folder.iterdir()) == [second]
 
 
-def test_a_file_that_appears_while_recording_is_kept_without_force(folder: Path) -> None:
-    output = folder / "run.parquet"
+@pytest.mark.parametrize("name", ["run.parquet", "my run.csv"])
+def test_a_file_that_appears_while_recording_is_kept_without_force(folder: Path, name: str) -> None:
+    output = folder / name
     recording = start_recording(output)
     output.write_text(PRECIOUS)
     recording.send_signal(signal.SIGINT)
-    assert recording.wait(30) == 1
+    said = recording.communicate(timeout=30)[1]
+    assert recording.returncode == 1
     assert output.read_text() == PRECIOUS
-    assert (folder / "run.parquet.part").exists()
-    run(IOREC, "recover", folder / "run.parquet.part", "-o", folder / "other.parquet")
-    assert_is_private_capture(folder / "other.parquet")
+    assert sorted(path.name for path in folder.iterdir()) == [name, f"{name}.part"]
+    command = said.partition(", then: iorec ")[2].splitlines()[0]
+    run(IOREC, *shlex.split(command))
+    saved = folder / f"{output.stem}-recovered{output.suffix}"
+    assert saved.stat().st_size > 0
+    assert not (folder / f"{name}.part").exists()
+    assert output.read_text() == PRECIOUS
+
+
+def test_who_ends_leaves_alone_the_spool_of_who_has_just_begun(folder: Path) -> None:
+    first = start_recording(folder / "run.parquet", "--duration", "100ms", "--", "sleep", "60")
+    spool = folder / "run.parquet.part"
+    while not (folder / "run.parquet").exists() or spool.exists():
+        time.sleep(0.01)
+    (folder / "run.parquet").rename(folder / "first.parquet")
+    with spool.open("wb") as of_another:
+        fcntl.flock(of_another, fcntl.LOCK_EX)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(30) == 0
+        assert spool.exists()
 
 
 def test_a_folder_swapped_while_recording_still_gets_its_capture(

@@ -140,6 +140,28 @@ def test_a_file_system_below_another_mount_is_not_taken_for_that(
     assert {name.endswith(f":{inode}") for name in names} == {True}
 
 
+def test_a_file_that_another_mount_hides_has_not_the_path_of_what_is_there(
+    loop: LoopDevice, ram_folder: Path
+) -> None:
+    output = ram_folder / "run.parquet"
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        (mount / "inner").mkdir()
+        with (mount / "inner" / "file").open("wb") as hidden:
+            inode = os.fstat(hidden.fileno()).st_ino
+            run("mount", "-t", "tmpfs", "none", mount / "inner")
+            try:
+                (mount / "inner" / "file").write_bytes(b"another one")
+                recording = start_recording(output, *BIOS, loop.name)
+                hidden.write(b"x" * WRITTEN)
+                hidden.flush()
+                os.fsync(hidden.fileno())
+                stop_recording(recording)
+            finally:
+                run("umount", mount / "inner")
+    names = {row["file"] for row in read_capture(output).rows(inode=inode)}
+    assert {name.endswith(f":{inode}") for name in names} == {True}
+
+
 def test_a_folder_that_is_mounted_alone_gives_no_path_of_another(
     loop: LoopDevice, ram_folder: Path
 ) -> None:

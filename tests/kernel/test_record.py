@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.csv
@@ -29,6 +30,7 @@ from tests.kernel.conftest import (
     start_recording,
     stop_recording,
 )
+from tests.kernel.load import running_load
 from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
@@ -306,6 +308,27 @@ def test_partitions_are_named(record: Record, make_loop: Callable[..., LoopDevic
     assert other.rows() == []
 
 
+def test_an_output_on_what_is_recorded_is_warned_of(
+    make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    loop = make_loop(DEVICE_BYTES, "-P")
+    run("addpart", loop.path, 1, 2048, 262144)
+    run("addpart", loop.path, 2, 264192, 65536)
+    try:
+        part = replace(loop, path=f"{loop.path}p1")
+        with mounted_ext4(part, ram_folder / "mount") as mount:
+            for part_name, is_warned in (("", True), ("p1", True), ("p2", False)):
+                device = f"{loop.name}{part_name}"
+                options = ["-f", "-d", device, "--duration", "10ms"]
+                done = run(
+                    IOREC, "record", "-o", mount / "x.parquet", *options, capture_output=True
+                )
+                assert ("which is recorded" in done.stderr) == is_warned, device
+    finally:
+        run("delpart", loop.path, 1)
+        run("delpart", loop.path, 2)
+
+
 def test_filters_are_decided_by_submitter_device_and_op(
     record: Record, loop: LoopDevice, ram_folder: Path
 ) -> None:
@@ -320,6 +343,20 @@ def test_filters_are_decided_by_submitter_device_and_op(
     assert slow.counts["filtered"] >= 53 + 31
     for capture in (by_name, slow):
         assert_accounts_close(capture, loop.name)
+
+
+def test_what_is_in_flight_at_the_end_must_have_taken_as_long_as_was_asked(
+    loop: LoopDevice, ram_folder: Path
+) -> None:
+    output = ram_folder / "run.parquet"
+    recording = start_recording(output, "-d", loop.name, "--min-latency", "1h")
+    with running_load(loop, "--rw=randread", "--iodepth=64"):
+        time.sleep(0.3)
+        stop_recording(recording)
+    capture = read_capture(output)
+    assert capture.rows() == []
+    assert capture.counts["in_flight_at_stop"] == 0
+    assert capture.counts["filtered"] > 1000
 
 
 def test_a_process_is_recorded_alone(loop: LoopDevice, ram_folder: Path) -> None:

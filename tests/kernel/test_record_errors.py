@@ -137,6 +137,30 @@ def test_a_current_folder_that_is_gone_is_no_place_for_a_capture_but_no_obstacle
     assert "cannot open the folder .: No such file or directory" in here.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_loader_that_is_killed_is_said_to_be(ram_folder: Path, number: signal.Signals) -> None:
+    recording = subprocess.Popen(
+        [IOREC, "record", "-o", ram_folder / "x.parquet"], stderr=subprocess.PIPE, text=True
+    )
+    while not (loaders := children_of(recording.pid, b"iorec.kernel.loader")):
+        assert recording.poll() is None
+    os.kill(loaders[0], number)
+    said = recording.communicate(timeout=30)[1]
+    assert recording.returncode == 1
+    assert f"the process that loads the kernel programs ended with {-number}" in said
+    assert list(ram_folder.iterdir()) == []
+
+
+def children_of(pid: int, name: bytes) -> list[int]:
+    """The processes that somebody started, by what is in their command line."""
+    found = []
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if name in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
+
+
 def test_an_output_that_exists_is_kept_and_the_flag_named(ram_folder: Path) -> None:
     (ram_folder / "x.parquet").write_text("precious")
     assert "--force" in fails(ram_folder, "-o", "x.parquet")
@@ -159,6 +183,22 @@ def test_a_leftover_spool_in_the_folder_is_mentioned(ram_folder: Path) -> None:
     )
     assert done.returncode == 0
     assert "iorec recover old.parquet.part" in done.stderr
+
+
+def test_leftovers_of_any_name_and_links_that_lead_nowhere_keep_nobody_from_recording(
+    ram_folder: Path,
+) -> None:
+    (ram_folder / "gone.parquet.part").symlink_to("nowhere")
+    (ram_folder / "my \x1b[31mrun.csv.part").write_text("spool")
+    done = subprocess.run(
+        [IOREC, "record", "-o", "x.parquet", "--", "true"],
+        cwd=ram_folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "\x1b" not in done.stderr
+    assert r"iorec recover $'my\040\033\13331mrun.csv.part'" in done.stderr
 
 
 def test_an_output_folder_that_is_missing_or_read_only_is_named(ram_folder: Path) -> None:

@@ -141,6 +141,25 @@ def test_a_disk_that_is_full_names_every_spool_that_is_left(
     assert sum(rows) > 100_000
 
 
+def test_a_file_whose_spool_is_deleted_while_it_is_recorded_becomes_a_capture(
+    disk: LoopDevice, ram_folder: Path
+) -> None:
+    options = ["-d", disk.name, "--max-size", "400K", "--rotate", "1000"]
+    recording = start_recording(ram_folder / "run.parquet", *options)
+    with running_load(disk, "--rw=randread"):
+        while not (spool := ram_folder / "run-00003.parquet.part").exists():
+            time.sleep(0.005)
+        spool.unlink()
+        while not (ram_folder / "run-00005.parquet.part").exists():
+            assert recording.poll() is None
+            time.sleep(0.01)
+    stop_recording(recording)
+    names = sorted(path.name for path in ram_folder.glob("run-*"))
+    assert names == [f"run-{number:05}.parquet" for number in range(1, len(names) + 1)]
+    capture = read_capture(ram_folder / "run-00003.parquet")
+    assert len(capture.table) == capture.counts["recorded"] > 1000
+
+
 def test_what_an_earlier_file_lost_is_said_at_the_end(disk: LoopDevice, ram_folder: Path) -> None:
     options = ["-d", disk.name, "--max-size", "100K", "--rotate", "1000", "-B", "64K", "--strict"]
     recording = start_recording(ram_folder / "run.parquet", *options)

@@ -257,6 +257,13 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     assert "not a regular file" in error_of("/dev/zero").message
 
 
+def test_what_describes_a_csv_is_not_opened_unless_it_is_a_file(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.csv")
+    (tmp_path / "run.meta.json").unlink()
+    os.mkfifo(tmp_path / "run.meta.json")
+    assert "run.meta.json, which describes it, is not a regular file" in error_of(path).message
+
+
 @pytest.mark.parametrize(
     ("content", "cause"),
     [

@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def test_losses_are_said_by_cause(path: Path) -> None:
         "INCOMPLETE: 12,350 of 13,359 I/Os lost (ring buffer full: 12,345, writing failed: 5),"
         " 0 in flight; counts, IOPS and throughput are too low"
     )
+
+
+def test_what_several_layers_lost_is_not_called_a_number_of_ios(path: Path) -> None:
+    completeness = replace(
+        completeness_of(path, counts={"completions": 1010, "lost": {"ring_full": 1}}),
+        recorded_by_layer={"request": 500, "bio": 509},
+    )
+    assert "1 of 1,010 requests and bios lost" in format_completeness(completeness)
 
 
 def test_a_loss_of_an_unknown_cause_counts(path: Path) -> None:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Names that any user of the recorded machine can choose do no harm and stay distinguishable."""
 
+import os
 import re
+import subprocess
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyze.escape import escape_for_terminal, neutralise_for_csv
+from analyze.escape import escape_for_terminal, neutralise_for_csv, shell_word
 
 ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 ANY_TEXT = st.text(st.characters(exclude_categories=[]) | st.sampled_from("\\x1bu0245c"))
@@ -65,3 +67,24 @@ def test_dropping_the_first_quote_restores_every_name(name: str) -> None:
     neutral = neutralise_for_csv(name)
     assert not neutral.startswith(tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"))
     assert neutral.removeprefix("'") == name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "run.parquet",
+        "my run.parquet",
+        "-x.parquet",
+        "a;touch b;'.parquet",
+        "a\x1b]0;b\x07.parquet",
+        "a\nb\\x1b",
+        "abc\u202egnp",
+        "a\u0301",
+        os.fsdecode(b"a\xff"),
+    ],
+)
+def test_a_shell_takes_the_word_for_a_path_as_that_path(path: str) -> None:
+    word = shell_word(path)
+    assert escape_for_terminal(word) == word
+    said = subprocess.run(["bash", "-c", f"printf %s {word}"], stdout=subprocess.PIPE, check=True)
+    assert said.stdout.removeprefix(b"./") == os.fsencode(path)

@@ -45,6 +45,15 @@ def test_the_sum_of_completions_holds_whatever_was_lost(tmp_path: Path) -> None:
     text = render_info(info_of(tmp_path / "run.parquet", counts=counts), 120)
     assert "1,012 = 1,009 recorded" in text
     assert "+ 3 lost\n" in text
+    text = render_info(info_of(tmp_path / "run.parquet", complete=False, counts=counts), 120)
+    assert "+ 3 lost\n" in text
+
+
+def test_the_sum_of_completions_names_what_it_does_not_explain(tmp_path: Path) -> None:
+    for is_complete, rest in ((True, "unaccounted for"), (False, "not yet written")):
+        counts = {"completions": 1012}
+        info = info_of(tmp_path / "run.parquet", complete=is_complete, counts=counts)
+        assert f"+ 0 lost + 3 {rest}\n" in render_info(info, 140)
 
 
 def test_the_json_document_holds_the_whole_metadata(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from analyze.escape import escape_for_terminal, neutralise_for_csv
 from analyze.render.csv import render_csv
 from analyze.render.json import render_json
 from analyze.render.report import render_text
+from analyze.render.table import Column, format_columns
 from analyze.report import Report, make_report
+from analyze.summary import MAX_GROUPS
 from tests.builders import START_NS, metadata, mixed_table, rfc3339, table, write_capture
 
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred", "\u202egnp.exe", "<script>", "a\nb", "\\x1b[31mred"]
@@ -320,6 +322,26 @@ def test_what_is_shown_of_a_capture_is_said(tmp_path: Path) -> None:
 def test_groups_that_are_left_out_are_counted(tmp_path: Path) -> None:
     text = render_text(report_of(tmp_path, table(30, pid=list(range(30))), by=("pid",), top=7), 80)
     assert "\n(23 more: --top 30)\n" in text
+
+
+def test_each_cell_of_a_table_is_measured_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure(text: str) -> int:
+        measured.append(text)
+        return cell_len(text)
+
+    monkeypatch.setattr("analyze.render.table.cell_len", measure)
+    lines = format_columns([Column("NAME", [str(number) for number in range(1000)])])
+    assert len(lines) == 1001
+    assert len(measured) <= 3 * len(lines)
+
+
+def test_no_more_groups_are_offered_than_are_shown(tmp_path: Path) -> None:
+    rows = table(MAX_GROUPS + 1, pid=list(range(MAX_GROUPS + 1)))
+    few, most = (report_of(tmp_path, rows, by=("pid",), top=top) for top in (7, MAX_GROUPS))
+    assert f"\n(19,994 more: --top {MAX_GROUPS})\n" in render_text(few, 80)
+    assert "\n(1 more)\n" in render_text(most, 80)
 
 
 def test_keys_are_shown_in_words(tmp_path: Path) -> None:

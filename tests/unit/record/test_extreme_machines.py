@@ -94,7 +94,7 @@ class Machine:
                 (folder / "stat").write_text(" ".join(map(str, self._disks[name])))
             if not folder.exists() and fate < 0.8:
                 make_disk(chance, folder, number, self._disks[name])
-            described = describe_device(folder, may_open=False)
+            described = describe_device(folder)
             self._listed[name] = described or gone_device(disk_name(name), 259 << 20 | number)
         return read_diskstats(self._folder)
 

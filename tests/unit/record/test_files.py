@@ -34,12 +34,25 @@ def test_the_oldest_of_a_million_files_have_no_name(
     paths: FilePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_MOST_NUMBERS", 1000)
+    monkeypatch.setattr(files, "_MOST_BYTES", 500 * files._BYTES_PER_FILE)
     named = Files(paths)
     numbers = [named.number(DEV, inode, 0) for inode in range(1, 10_001)]
     assert named.name(numbers[0]) is None
     assert [named.name(number) for number in numbers[-500:]] == [
         f"7:3:{inode}" for inode in range(9501, 10_001)
     ]
+
+
+def test_a_file_in_use_keeps_its_name_however_many_others_come(
+    paths: FilePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_MOST_NUMBERS", 1000)
+    monkeypatch.setattr(files, "_MOST_BYTES", 500 * files._BYTES_PER_FILE)
+    named = Files(paths)
+    number = named.number(DEV, 1, 0)
+    for inode in range(2, 10_001):
+        named.number(DEV, inode, 0)
+        assert named.name(number) == "7:3:1"
 
 
 def test_a_device_without_a_name_is_a_number(paths: FilePaths) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from analyze.metadata import Counts, DeviceCounts, DeviceEvents, Gap, LayerCounts
 from analyze.schema import LOSS_CAUSES
-from iorec.kernel.layouts import LANE, RECORD, TALLY
+from iorec.kernel.layouts import GAP, LANE, RECORD, TALLY
 from iorec.kernel.names import OP_CACHE_FLUSH, KernelNames
 from iorec.kernel.plan import KernelFilter, Plan
+from iorec.record.gaps import Newest
 from iorec.record.ledger import Ledger, Snapshot, diskstats_group, without_pending
 
 PLAN = Plan(KernelFilter(), ("request", "bio"), 1 << 16, 8, is_preemptible=True)
@@ -33,7 +34,7 @@ class Disks:
 
 
 class NoGaps:
-    def read(self) -> tuple[Gap, ...]:
+    def read(self, _: Newest) -> tuple[Gap, ...]:
         return ()
 
 
@@ -52,7 +53,8 @@ def snapshot(
         row["key"] = 1 << 63 | layer << 40 | dev << 8 | op
         for name, count in counted.items():
             row[name] = count
-    return Snapshot(lanes, rows, dict(missed or {}))
+    none = Newest(lanes["gaps"], np.zeros(lanes.shape, GAP))
+    return Snapshot(lanes, rows, dict(missed or {}), none)
 
 
 def ledger(
