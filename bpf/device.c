@@ -21,6 +21,16 @@ static inline u32 dev_of_bio(struct bio *bio)
 #endif
 }
 
+/* The partition, or the disk if there is none. */
+static inline u32 partition_of_bio(struct bio *bio)
+{
+#ifdef HAVE_BI_BDEV
+	return bio->bi_bdev->bd_dev;
+#else
+	return dev_of_bio(bio);
+#endif
+}
+
 static inline u8 partno_of_bio(struct bio *bio)
 {
 #if defined(HAVE_BD_FLAGS)

@@ -115,7 +115,7 @@ static inline void set_file(struct identity *who, struct bio *bio, volatile u64 
 	}
 	sb = inode->i_sb;
 	if (sb->s_magic == BTRFS_SUPER_MAGIC && inode->i_ino == BTRFS_BTREE_INODE_OBJECTID) {
-		who->inode_dev = dev_of_bio(bio);
+		who->inode_dev = partition_of_bio(bio);
 	} else if (sb->s_type->fs_flags & FS_REQUIRES_DEV) {
 		who->inode_dev = sb->s_dev;
 		who->inode = inode->i_ino;

@@ -3,7 +3,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from analyze.metadata import ClockReading, Note
@@ -51,15 +51,21 @@ class Notes:
         except Exception as error:
             self.add(what, str(error) or type(error).__name__)
 
-    def since(self, start: ClockReading) -> tuple[Note, ...]:
-        """Those of a capture that began then."""
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How often each has happened so far, for `since`."""
+        return {key: note.count for key, note in self._notes.items()}
+
+    def since(
+        self, start: ClockReading, earlier: Mapping[tuple[str, str], int]
+    ) -> tuple[Note, ...]:
+        """Those of a capture that began then, when the `earlier` ones had happened."""
         return tuple(
             Note(
                 what,
                 message,
                 first=start.time_at(max(note.first_ns, start.monotonic_ns)),
                 last=start.time_at(note.last_ns),
-                count=note.count,
+                count=note.count - earlier.get((what, message), 0),
             )
             for (what, message), note in self._notes.items()
             if note.last_ns >= start.monotonic_ns

@@ -4,7 +4,7 @@
 import os
 import platform
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +58,7 @@ def continue_metadata(
     counts: Counts,
     devices: tuple[Device, ...],
     notes: Notes,
+    earlier_notes: Mapping[tuple[str, str], int],
     buffer_bytes: int,
     kernel_memory_bytes: int,
 ) -> Metadata:
@@ -71,7 +72,7 @@ def continue_metadata(
         devices=devices,
         counts=counts,
         recorder=_recorder(buffer_bytes, kernel_memory_bytes, notes),
-        notes=notes.since(start),
+        notes=notes.since(start, earlier_notes),
     )
 
 

@@ -72,7 +72,12 @@ def record_and_convert(prepared: Prepared) -> Result:
             prepared.announce(probes.has_trace)
             last, failure = _run(recorder, signals)
         rows = last and (RowBuilder(origin).build(last[0]), last[1])
-        result = _finish(settings, rotation, prepared.progress, rows, failure)
+        try:
+            result = _finish(settings, rotation, prepared.progress, rows, failure)
+        except IorecError:
+            if prepared.workload is not None:
+                prepared.workload.end(signals)
+            raise
         result = replace(result, earlier=tuple(incomplete))
     if prepared.workload is not None:
         result = replace(result, exit_status=prepared.workload.end(signals))

@@ -69,6 +69,7 @@ class Segment:
         self._clock_steps: tuple[ClockStep, ...] = ()
         self._first = begin_metadata(prepared.settings, start.clock)
         self._notes = prepared.paths.notes
+        self._earlier_notes = self._notes.counts()
         in_flight = 0
         with self._notes.guard(_HUNG):
             in_flight = read_in_flight()
@@ -199,6 +200,7 @@ class Segment:
             counts,
             self._prepared.devices.described(),
             self._notes,
+            self._earlier_notes,
             self._prepared.settings.buffer_bytes,
             self._probes.memory_bytes,
         )

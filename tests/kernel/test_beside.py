@@ -109,8 +109,8 @@ def test_notes_are_as_many_as_a_capture_can_hold() -> None:
             raise ValueError(f"cause {number}" + "é" * 10_000)
     with pytest.raises(KeyboardInterrupt), notes.guard("devices"):
         raise KeyboardInterrupt
-    listed = notes.since(ClockReading(0, 0))
+    listed = notes.since(ClockReading(0, 0), {})
     assert len(listed) == 101
     assert sum(note.count for note in listed) == 1000
     assert all(len(note.message) <= 400 for note in listed)
-    assert notes.since(ClockReading(time.monotonic_ns(), 0)) == ()
+    assert notes.since(ClockReading(time.monotonic_ns(), 0), {}) == ()

@@ -22,6 +22,7 @@ import pytest
 from tests.kernel.captures import assert_accounts_close, read_capture
 from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
 from tests.kernel.load import running_load
+from tests.kernel.mounts import small_tmpfs
 
 NOBODY, SOMEBODY = 65534, 12345
 PRECIOUS = "precious"
@@ -506,3 +507,17 @@ sys.exit(run(sys.argv[1:]))
     capture = read_capture(folder / "run.parquet")
     assert not capture.metadata["complete"]
     assert len(capture.table) > 10_000
+
+
+def test_a_command_is_waited_for_even_if_nothing_of_it_can_be_kept(ram_folder: Path) -> None:
+    with small_tmpfs(ram_folder / "full", "64k") as folder:
+        with contextlib.suppress(OSError):
+            (folder / "fill").write_bytes(bytes(64 << 10))
+        done = subprocess.run(
+            [IOREC, "record", "-o", folder / "run.parquet", "--", "sh", "-c", "sleep 3; echo over"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stdout) == (1, "over\n")
+    assert "No space left" in done.stderr

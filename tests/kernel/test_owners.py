@@ -131,6 +131,29 @@ def test_a_file_of_btrfs_that_several_subvolumes_may_have_has_no_path(
     assert name.endswith(f":{inode}")
 
 
+def test_files_of_btrfs_that_share_their_numbers_by_chance_have_no_path(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_new("btrfs", loop, ram_folder / "mount") as top:
+        run("btrfs", "-q", "subvolume", "create", top / "sub")
+        run("sync")
+        files = [top / "file", top / "sub" / "file"]
+        for file in files:
+            file.write_text("")
+        alone = top / "sub" / "alone"
+        alone.write_text("")
+        run("sync")
+        inode, other = files[0].stat().st_ino, alone.stat().st_ino
+        assert files[1].stat().st_ino == inode
+        script = ";".join(f"dd if=/dev/zero of={f} bs=1M count=2" for f in [*files, alone])
+        with files[0].open():  # the kernel has its name in memory
+            capture = record("-d", loop.name, "--", "sh", "-c", f"{script}; sync")
+    rows = capture.rows(inode=inode, op="write")
+    assert sum(row["bytes"] for row in rows) == 4 << 20
+    assert all(row["file"].endswith(f":{inode}") for row in rows)
+    assert {row["file"] for row in capture.rows(inode=other, op="write")} == {str(alone)}
+
+
 def test_what_btrfs_compresses_has_no_file(
     record: Record, loop: LoopDevice, ram_folder: Path
 ) -> None:

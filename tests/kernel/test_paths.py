@@ -256,7 +256,8 @@ def test_a_finder_that_hangs_is_replaced_and_that_is_noted(
     last = [row for row in capture.rows(op="write") if row["inode"] in files][-1]
     assert last["file"] == os.fsdecode(files[last["inode"]])
     (note,) = capture.metadata["notes"]
-    assert (note["what"], note["count"]) == ("paths of files", 1)
+    assert note["what"] == "paths of files"
+    assert note["count"] in (1, 2)  # on a busy machine the next one may be slow to start
     assert "did not answer" in note["message"]
     assert note["first"] < note["last"]
 

@@ -135,6 +135,7 @@ def written(chance: random.Random, folder: Path, disks: int) -> bytes:
         counts,
         machine.described(),
         random_notes(chance),
+        {},
         settings.buffer_bytes,
         chance.choice([0, 1 << 26]),
     )
