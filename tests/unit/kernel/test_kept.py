@@ -2,11 +2,13 @@
 """Compiled programs are taken from the cache only if nobody else can have written them."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from iorec.kernel import compile as compiling
 from iorec.kernel import kept
 from iorec.kernel.compiled import Compiled, Map, Program
 
@@ -52,6 +54,20 @@ def test_other_texts_are_other_programs(compiler: Compiler) -> None:
     for basis in (["a", "b"], ["ab", ""], ["ab"], ["b", "a"]):
         kept_for(basis, compiler)
     assert compiler.runs == 4
+
+
+@pytest.mark.parametrize("changed", ["records.h", "owner.c", "include/linux/types.h"])
+def test_each_source_counts_also_if_it_is_only_included(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    folder = tmp_path / "bpf"
+    shutil.copytree(compiling.BPF_FOLDER, folder)
+    monkeypatch.setattr(compiling, "BPF_FOLDER", folder)
+    kept_for(compiling.source_texts(), compiler)
+    with (folder / changed).open("a") as source:
+        source.write("#define OTHER 1\n")
+    kept_for(compiling.source_texts(), compiler)
+    assert compiler.runs == 2
 
 
 def damaged(path: Path) -> None:
