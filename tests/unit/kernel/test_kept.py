@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Compiled programs are taken from the cache only if nobody else can have written them."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -159,6 +160,17 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
     monkeypatch.setattr(kept, "FOLDER", Path("/proc/iorec"))
     assert [kept_for([], compiler) for _ in range(2)] == [MADE] * 2
     assert compiler.runs == 2
+
+
+def test_nothing_is_left_of_an_entry_for_which_there_is_no_room(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    assert kept_for([], compiler) == MADE
+    assert not list(kept.FOLDER.iterdir())
 
 
 def test_the_oldest_entries_go(compiler: Compiler) -> None:
