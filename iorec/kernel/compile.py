@@ -44,7 +44,12 @@ def import_bcc() -> Any:
     return bcc
 
 
-def source_text() -> str:
+def source_texts() -> list[str]:
+    """All files that a compiler may read, with those that are included."""
+    return [path.read_text() for path in sorted(BPF_FOLDER.rglob("*.[ch]"))]
+
+
+def _main_text() -> str:
     """All programs in one text, without the header of the running kernel."""
     # In place of each #include: BCC takes map operations in its main file only.
     return _PART.sub(_read_part, _MAIN.read_text())
@@ -63,7 +68,7 @@ def compile_programs(
     Raises IorecError if they do not compile.
     """
     bcc = import_bcc()
-    module = _compile(bcc, header + source_text(), defines)
+    module = _compile(bcc, header + _main_text(), defines)
     maps: dict[int, Map] = {}
     programs = {}
     for name, target in targets.items():

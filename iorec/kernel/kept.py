@@ -70,10 +70,15 @@ def _write(name: str, content: bytes) -> None:
         digest = hashlib.sha256(name.encode() + content).hexdigest().encode()
         unfinished = f"{name}.{os.getpid()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with os.fdopen(os.open(unfinished, flags, 0o644, dir_fd=folder), "wb") as file:
-            os.fchmod(file.fileno(), 0o644)  # whatever the umask
-            file.write(digest + b"\n" + content)
-        os.rename(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
+        try:
+            with os.fdopen(os.open(unfinished, flags, 0o644, dir_fd=folder), "wb") as file:
+                os.fchmod(file.fileno(), 0o644)  # whatever the umask
+                file.write(digest + b"\n" + content)
+            os.rename(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:  # no room: each start would leave another one
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished, dir_fd=folder)
+            raise
         _remove_oldest(folder)
     finally:
         os.close(folder)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from analyze.errors import IorecError
 from iorec.kernel.btf import KernelTypes
 from iorec.kernel.comm_glob import glob_masks
-from iorec.kernel.compile import compile_programs, source_text
+from iorec.kernel.compile import compile_programs, source_texts
 from iorec.kernel.compiled import Compiled
 from iorec.kernel.header import kernel_header
 from iorec.kernel.kept import kept
@@ -102,7 +102,7 @@ def compile_plan(plan: Plan, defines: Mapping[str, str]) -> Compiled:
 
 
 def _load_with(plan: Plan, defines: Mapping[str, str]) -> Running:
-    basis = [source_text(), *map("=".join, sorted(defines.items()))]
+    basis = [*source_texts(), *map("=".join, sorted(defines.items()))]
     compiled = kept(Compiled, basis, lambda: compile_plan(plan, defines))
     fds = [create_map(wanted) for wanted in compiled.maps]
     by_name = {wanted.name: fd for wanted, fd in zip(compiled.maps, fds, strict=True)}

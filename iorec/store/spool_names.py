@@ -120,6 +120,8 @@ class ReadNames:
         ends = place + np.cumsum(lengths, dtype=np.int64)
         if (ends[-1] if len(ends) else place) != len(data):
             raise ValueError
+        if (lengths > LONGEST_NAME_BYTES).any():  # a row of such ones would take all memory
+            raise ValueError
         names = [
             data[end - length : end].decode()
             for length, end in zip(lengths.tolist(), ends.tolist(), strict=True)

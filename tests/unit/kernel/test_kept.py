@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Compiled programs are taken from the cache only if nobody else can have written them."""
 
+import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from iorec.kernel import compile as compiling
 from iorec.kernel import kept
 from iorec.kernel.compiled import Compiled, Map, Program
 
@@ -52,6 +55,20 @@ def test_other_texts_are_other_programs(compiler: Compiler) -> None:
     for basis in (["a", "b"], ["ab", ""], ["ab"], ["b", "a"]):
         kept_for(basis, compiler)
     assert compiler.runs == 4
+
+
+@pytest.mark.parametrize("changed", ["records.h", "owner.c", "include/linux/types.h"])
+def test_each_source_counts_also_if_it_is_only_included(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    folder = tmp_path / "bpf"
+    shutil.copytree(compiling.BPF_FOLDER, folder)
+    monkeypatch.setattr(compiling, "BPF_FOLDER", folder)
+    kept_for(compiling.source_texts(), compiler)
+    with (folder / changed).open("a") as source:
+        source.write("#define OTHER 1\n")
+    kept_for(compiling.source_texts(), compiler)
+    assert compiler.runs == 2
 
 
 def damaged(path: Path) -> None:
@@ -143,6 +160,17 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
     monkeypatch.setattr(kept, "FOLDER", Path("/proc/iorec"))
     assert [kept_for([], compiler) for _ in range(2)] == [MADE] * 2
     assert compiler.runs == 2
+
+
+def test_nothing_is_left_of_an_entry_for_which_there_is_no_room(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    assert kept_for([], compiler) == MADE
+    assert not list(kept.FOLDER.iterdir())
 
 
 def test_the_oldest_entries_go(compiler: Compiler) -> None:

@@ -151,6 +151,7 @@ WRONG_NAMES = {
     "a bomb": pa.compress(bytes(1 << 30), "zstd", asbytes=True),
     "many names": names_content([b"x"] * 200_000),
     "many submitters": names_content([], [(n, 1, 1, 0, 0, 0, 0, 0, 0) for n in range(60_000)]),
+    "a longer name than any": names_content([b"x" * 65537]),
     "long names": names_content([b"x" * 65536] * 300),
     "nothing": b"",
     "not packed": b"hello",
