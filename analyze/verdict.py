@@ -99,7 +99,7 @@ def format_recorded(completeness: Completeness) -> str:
     ]
     if flushes:
         parts.append(format_counted(flushes, "cache flush"))
-    return _listed(parts)
+    return _listed(parts) if parts else NO_ACCOUNT
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -68,7 +68,7 @@ def batches_of(rows: pa.Table) -> Iterator[Named]:
 def _bounded(rows: pa.Table, *, is_in_flight: bool) -> Iterator[Named]:
     texts = [rows[name].unique().cast(pa.large_string()) for name in ("comm", "cgroup", "file")]
     size = sum(pc.sum(pc.binary_length(text)).as_py() or 0 for text in texts)
-    if len(rows) > 1 and (len(rows) > MOST_RECORDS or size > MOST_NAMES_BYTES // 4):
+    if len(rows) > 1 and (len(rows) > MOST_RECORDS or size > MOST_NAMES_BYTES // 2):
         half = len(rows) // 2
         yield from _bounded(rows[:half], is_in_flight=is_in_flight)
         yield from _bounded(rows[half:], is_in_flight=is_in_flight)

@@ -85,6 +85,8 @@ def convert(
 
 def _indented(described: bytes) -> bytes:
     """For people to read, unless that would be too much for a reader."""
+    if len(described) > MAX_METADATA_BYTES // 8:
+        return described
     indented = json.dumps(json.loads(described), indent=2).encode() + b"\n"
     return indented if len(indented) <= MAX_METADATA_BYTES else described
 

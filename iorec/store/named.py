@@ -13,7 +13,7 @@ from iorec.kernel.layouts import RECORD
 # Four times the longest path of the kernel: a byte that is not UTF-8 is escaped by four.
 LONGEST_NAME_BYTES = 64 << 10
 # What the names of one batch may take in memory, and all that a reader has to remember.
-MOST_NAMES_BYTES = 16 << 20
+MOST_NAMES_BYTES = 8 << 20
 
 # Python's objects, as measured: text, and an entry of a table.
 _TEXT_BYTES = 128

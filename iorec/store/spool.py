@@ -45,7 +45,7 @@ class Spool:
     def write(self, batch: Named, metadata: Metadata) -> None:
         """Appends records and hands them to the kernel, so that they outlive this process.
 
-        At most MOST_RECORDS, with names of at most MOSTNAMES_BYTES. Raises IorecError if they do
+        At most MOST_RECORDS, with names of at most MOST_NAMES_BYTES. Raises IorecError if they do
         not fit; nothing may be written after that.
         """
         frames = [] if self.size_bytes else [self._head]

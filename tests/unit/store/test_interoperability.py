@@ -64,7 +64,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = rows()
     with (folder_path / "run.parquet.part").open("w+b") as file:
         spool = RowSpool(file)
-        for batch in written.unify_dictionaries().to_batches(max_chunksize=40_000):
+        for batch in written.unify_dictionaries().to_batches(max_chunksize=20_000):
             spool.write_rows(batch.cast(SCHEMA), described(written))
         spool.close()
         name = CaptureName(folder_path / "run.parquet")

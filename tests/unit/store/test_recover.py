@@ -426,3 +426,11 @@ sys.exit(run(["recover", sys.argv[1]]))
     subprocess.run([sys.executable, "-c", code, path], env=environment, check=True)
     assert (tmp_path / "run.parquet").stat().st_uid == 65534
     assert not path.exists()
+
+
+def test_metadata_without_an_account_are_no_error(tmp_path: Path) -> None:
+    document = metadata(table(1)) | {"counts": None}
+    path = write_spool(tmp_path / "run.csv.part", [batch(table(1))], json.dumps(document).encode())
+    status, _, printed = recover_in_process(path)
+    assert status == 0, printed
+    assert "defect" not in printed
