@@ -33,6 +33,8 @@ _SUBMITTER = np.dtype(
     ]
 )
 _DISK = np.dtype([("key", "<u8"), ("name", "<u4"), ("partition", "<u4")])
+# Of threads (16 bytes in the kernel) and disks (32), whatever had to be escaped.
+_LONGEST_SHORT_NAME = 256
 # Whether all that came before is forgotten; how many names, submitters and disks follow.
 _HEAD = struct.Struct("<BIII")
 
@@ -148,6 +150,10 @@ class ReadNames:
         if (submitters["pid"] >> 31).any() or (submitters["tid"] >> 31).any():
             raise ValueError
         if (submitters["inode"] >> np.uint64(63)).any():
+            raise ValueError
+        of_disks = (disks["name"], disks["partition"])
+        used = np.concatenate([submitters["comm"], submitters["loop"], *of_disks])
+        if any(len(named[code] or "") > _LONGEST_SHORT_NAME for code in set(used.tolist())):
             raise ValueError
         for key, pid, tid, inode, *codes in submitters.tolist():
             self.submitters[key] = Submitter(pid, tid, inode or None, *[named[c] for c in codes])

@@ -153,6 +153,8 @@ WRONG_NAMES = {
     "many submitters": names_content([], [(n, 1, 1, 0, 0, 0, 0, 0, 0) for n in range(60_000)]),
     "a longer name than any": names_content([b"x" * 65537]),
     "long names": names_content([b"x" * 65536] * 300),
+    "a long name of a thread": names_content([b"x" * 257], [(1, 1, 1, 0, 4, 0, 0, 0, 0)]),
+    "a long name of a disk": names_content([b"x" * 257], [], [(1, 4, 0)]),
     "nothing": b"",
     "not packed": b"hello",
 }

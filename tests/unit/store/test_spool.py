@@ -83,7 +83,7 @@ def one_long_name_in_every_row() -> Iterator[pa.RecordBatch]:
 def strange_names() -> Iterator[pa.RecordBatch]:
     for _ in range(3):
         codes = [None if code == 8 else code for code in range(9)]
-        yield with_column(table(9), "comm", names(STRANGE, codes))
+        yield with_column(table(9), "file", names(STRANGE, codes))
 
 
 EXTREMES = [
@@ -152,7 +152,7 @@ def test_any_names_in_any_batches_come_back(
     batches = []
     for _ in range(data.draw(st.integers(1, 5))):
         rows = batch(table(data.draw(st.integers(1, 40))))
-        for column in ("comm", "cgroup", "file"):
+        for column in ("charged_cgroup", "cgroup", "file"):
             used = data.draw(st.lists(text, min_size=1, max_size=12))
             code = st.one_of(st.none(), st.integers(0, len(used) - 1))
             codes = data.draw(st.lists(code, min_size=len(rows), max_size=len(rows)))
@@ -168,10 +168,10 @@ def test_any_names_in_any_batches_come_back(
 
 def test_a_name_longer_than_the_kernel_has_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "run.parquet.part"
-    write(path, [batch(table(1, comm="é" * (16 * MIB)))])
+    write(path, [batch(table(1, file="é" * (16 * MIB)))])
     with path.open("rb") as file:
         [(rows, _)] = read_spool(file)
-    assert rows["comm"].to_pylist() == ["é" * (LONGEST_NAME_BYTES // 2)]
+    assert rows["file"].to_pylist() == ["é" * (LONGEST_NAME_BYTES // 2)]
 
 
 def test_names_are_written_once_and_not_with_each_batch(tmp_path: Path) -> None:
