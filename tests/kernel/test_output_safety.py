@@ -433,7 +433,8 @@ def test_a_spool_that_is_left_for_later_is_named_and_becomes_the_capture(
     folder: Path, loop: LoopDevice
 ) -> None:
     load = ["dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "count=500", "iflag=direct"]
-    status, said = record(folder, "--convert-later", "-d", loop.name, "--", *load)
+    options = ["--duration", "60s", "--convert-later", "-d", loop.name]
+    status, said = record(folder, *options, "--", *load)
     assert status == 0
     assert [path.name for path in folder.iterdir()] == ["run.parquet.part"]
     assert said.endswith("next: iorec recover run.parquet.part\n")
