@@ -96,17 +96,6 @@ static inline bool is_wanted_comm(const char *comm)
 #define IS_UNKNOWN_SUBMITTER_WANTED true
 #endif
 
-#ifdef EXCLUDES_PID
-/* The loader puts the number in place of the mark: compiled programs are kept for other recorders. */
-static inline u32 excluded_pid(void)
-{
-	u64 answer;
-
-	asm volatile("%0 = %1" : "=r"(answer) : "i"(PID_MARK));
-	return answer;
-}
-#endif
-
 /* The recorder itself. In a pid namespace of its own it does not know by which number it goes here. */
 static inline bool is_excluded(const struct identity *who)
 {
@@ -115,9 +104,9 @@ static inline bool is_excluded(const struct identity *who)
 
 	return !bpf_get_ns_current_pid_tgid(PID_NAMESPACE_DEV, PID_NAMESPACE_INODE, &own,
 					    sizeof(own)) &&
-	       own.tgid == excluded_pid();
+	       own.tgid == NUMBER_AT(PID_MARK);
 #elif defined(EXCLUDES_PID)
-	return who->pid == excluded_pid();
+	return who->pid == NUMBER_AT(PID_MARK);
 #else
 	return false;
 #endif

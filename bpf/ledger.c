@@ -40,13 +40,18 @@ static inline bool recording(void)
 	return settings && settings->is_recording;
 }
 
-/* Which copy of its program this is, from 0; the loader puts the number in place of the mark. */
+/* The number that the loader puts in place of a mark, so that what is compiled serves for several. */
+#define NUMBER_AT(mark)                                                                            \
+	({                                                                                         \
+		u64 number;                                                                        \
+		asm volatile("%0 = %1" : "=r"(number) : "i"(mark));                                \
+		number;                                                                            \
+	})
+
+/* Which copy of its program this is, from 0. */
 static inline u32 copy_number(void)
 {
-	u64 answer;
-
-	asm volatile("%0 = %1" : "=r"(answer) : "i"(COPY_MARK));
-	return answer;
+	return NUMBER_AT(COPY_MARK);
 }
 
 /* The lane of this copy of a program; NULL if there is nothing to do. */

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from analyze.typed_json import FieldError, dump_object, parse_object
+from analyze.typed_json import dump_object, parse_object
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def kept(kind: type[T], basis: Iterable[str], make: Callable[[], T]) -> T:
     for text in (kind.__name__, platform.version(), *sources, *basis):
         key.update(len(text).to_bytes(8, "little") + text.encode())
     name = key.hexdigest()
-    with contextlib.suppress(OSError, ValueError, FieldError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         return parse_object(kind, json.loads(_read(name)))
     made = make()
     with contextlib.suppress(OSError):

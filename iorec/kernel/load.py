@@ -31,7 +31,7 @@ MAPS = ("records", "control", "lanes", "in_flight", "tallies", "gaps")
 
 # By the table of tail calls.
 _CALLS_ITSELF, _NEXT_CALL = "bios_complete", "more_bios"
-# No other numbers in the programs: copy_number() of bpf/ledger.c, excluded_pid() of bpf/filter.c.
+# No other numbers in the programs, see NUMBER_AT() in bpf/ledger.c.
 _COPY_MARK, _PID_MARK = 0x2EC0_17D5, 0x2EC0_17D6
 _ALL_PARTITIONS = 0xFFFFFFFF  # WHOLE_DISK of bpf/filter.c
 _U32 = struct.Struct("=I")

@@ -61,10 +61,10 @@ class Namer:
             yield from self._bounded(records[half:], is_in_flight)
             return
         lost: Counter[str] = Counter()
-        for place, key in enumerate(keys):
-            if key not in known and key & 0xFFFFFFFF != NO_IDENTITY:
-                layer = LAYER_NAMES[(key >> 32) // self._cpus]
-                lost[layer] += int(np.count_nonzero(places == place))
+        if len(known) < len(keys):
+            for key, count in zip(keys, np.bincount(places).tolist(), strict=True):
+                if key not in known and key & 0xFFFFFFFF != NO_IDENTITY:
+                    lost[LAYER_NAMES[(key >> 32) // self._cpus]] += count
         yield batch, lost
 
     def _submitter(self, who: Identity) -> Submitter:

@@ -5,6 +5,8 @@ import struct
 import zlib
 from typing import BinaryIO
 
+import pyarrow as pa
+
 # A spool is its head, which says its origin, and batches: names if there are new ones, records if
 # there are any, and the metadata, which make a batch of what came before them.
 HEAD, NAMES, FINISHED, IN_FLIGHT, METADATA = b"iorc", b"name", b"reco", b"hung", b"meta"
@@ -34,6 +36,15 @@ def read_frame(file: BinaryIO, most_bytes: int) -> tuple[bytes, bytes]:
     if content_check != zlib.crc32(content):
         raise ValueError
     return kind, content
+
+
+def decompress(packed: bytes, most_bytes: int) -> bytes:
+    """What was packed with zstd; ValueError if that is more than `most_bytes`."""
+    stream = pa.CompressedInputStream(pa.BufferReader(packed), "zstd")
+    data: bytes = stream.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ValueError
+    return data
 
 
 def _read(file: BinaryIO, size: int) -> bytes:

@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar
 
-import pyarrow as pa
-
 from analyze.errors import IorecError
 from analyze.ledgers import all_ledgers
 from analyze.metadata import (
@@ -19,6 +17,7 @@ from analyze.metadata import (
     parse_metadata,
 )
 from analyze.typed_json import EpochNs, SignedInt, dump_object
+from iorec.store.frames import decompress
 
 _T = TypeVar("_T")
 _Row = TypeVar("_Row", DeviceCounts, DeviceEvents)
@@ -31,8 +30,7 @@ _MOST = 2**62  # in the range of a float, too
 
 def unpack_json(packed: bytes) -> bytes:
     """What was packed with zstd, as `checked_json` gives it."""
-    stream = pa.CompressedInputStream(pa.BufferReader(packed), "zstd")
-    return checked_json(stream.read(MAX_METADATA_BYTES + 1))
+    return checked_json(decompress(packed, MAX_METADATA_BYTES))
 
 
 def checked_json(text: bytes) -> bytes:

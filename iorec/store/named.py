@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Records with the names that they use, as they go from the recorder through the spool to rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ MOST_NAMES_BYTES = 8 << 20
 
 # Python's objects, as measured: text, and an entry of a table.
 _TEXT_BYTES = 128
-ENTRY_BYTES = 320
+_ENTRY_BYTES = 320
 
 
 class Submitter(NamedTuple):
@@ -53,18 +53,24 @@ class Named:
     @property
     def names_bytes(self) -> int:
         """What the names take in memory, each once, at the most."""
-        names = {name for submitter in self.submitters.values() for name in submitter[3:]}
-        names.update(name for disk in self.disks.values() for name in disk)
-        entries = len(self.submitters) + len(self.disks)
-        return entries * ENTRY_BYTES + sum(text_bytes(name) for name in names if name is not None)
+        names = names_of(self.submitters, self.disks)
+        return memory_bytes(names, len(self.submitters) + len(self.disks))
 
 
 NOTHING = Named(np.empty(0, RECORD), {}, {})
 
 
-def text_bytes(name: str) -> int:
-    """What a name takes in memory, at the most."""
-    return _TEXT_BYTES + (len(name) if name.isascii() else 4 * len(name))
+def names_of(submitters: Mapping[int, Submitter], disks: Mapping[int, Disk]) -> list[str]:
+    """All of their names, each once, in their order."""
+    names = [name for submitter in submitters.values() for name in submitter[3:]]
+    names += [name for disk in disks.values() for name in disk]
+    return [name for name in dict.fromkeys(names) if name is not None]
+
+
+def memory_bytes(names: Iterable[str], entries: int) -> int:
+    """What names take in memory, and the submitters and disks that have them, at the most."""
+    texts = [len(name) if name.isascii() else 4 * len(name) for name in names]
+    return sum(texts) + len(texts) * _TEXT_BYTES + entries * _ENTRY_BYTES
 
 
 def identity_keys(sources: NDArray[np.uint16], numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:

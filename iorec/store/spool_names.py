@@ -8,14 +8,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from iorec.store.frames import decompress
 from iorec.store.named import (
-    ENTRY_BYTES,
     LONGEST_NAME_BYTES,
     MOST_NAMES_BYTES,
     Disk,
     Named,
     Submitter,
-    text_bytes,
+    memory_bytes,
+    names_of,
 )
 
 # Names are numbers here, in the order in which they came, from 1 on; 0 is none.
@@ -49,14 +50,14 @@ class WrittenNames:
         """What of the batch is new; empty if nothing is. Its names must fit by themselves."""
         is_reset = False
         new = self._new(batch)
-        if self._held_bytes + _cost_bytes(*new) > MOST_NAMES_BYTES:
+        if self._held_bytes + _new_bytes(*new) > MOST_NAMES_BYTES:
             self._forget()
             is_reset = True
             new = self._new(batch)
         names, submitters, disks = new
         if not (submitters or disks or is_reset):
             return b""
-        self._held_bytes += _cost_bytes(*new)
+        self._held_bytes += _new_bytes(*new)
         self._submitters |= submitters
         self._disks |= disks
         code_of = self._codes
@@ -93,10 +94,8 @@ class WrittenNames:
         known, known_disks = self._submitters, self._disks
         submitters = {k: who for k, who in batch.submitters.items() if known.get(k) != who}
         disks = {k: disk for k, disk in batch.disks.items() if known_disks.get(k) != disk}
-        used = [name for who in submitters.values() for name in who[3:]]
-        used += [name for disk in disks.values() for name in disk]
-        names = [name for name in dict.fromkeys(used) if name not in self._codes]
-        return [name for name in names if name is not None], submitters, disks
+        names = [name for name in names_of(submitters, disks) if name not in self._codes]
+        return names, submitters, disks
 
 
 class ReadNames:
@@ -107,10 +106,8 @@ class ReadNames:
 
     def take(self, content: bytes) -> None:
         """Takes in what is new; ValueError if it is not what `WrittenNames` writes."""
-        data = pa.CompressedInputStream(pa.BufferReader(content), "zstd").read(
-            2 * MOST_NAMES_BYTES + 1
-        )
-        if not _HEAD.size <= len(data) <= 2 * MOST_NAMES_BYTES:
+        data = decompress(content, 2 * MOST_NAMES_BYTES)
+        if len(data) < _HEAD.size:
             raise ValueError
         is_reset, name_count, submitter_count, disk_count = _HEAD.unpack_from(data)
         if is_reset:
@@ -128,8 +125,7 @@ class ReadNames:
             data[end - length : end].decode()
             for length, end in zip(lengths.tolist(), ends.tolist(), strict=True)
         ]
-        self._held_bytes += (submitter_count + disk_count) * ENTRY_BYTES
-        self._held_bytes += sum(map(text_bytes, names))
+        self._held_bytes += memory_bytes(names, submitter_count + disk_count)
         if self._held_bytes > MOST_NAMES_BYTES:
             raise ValueError
         self._names += names
@@ -166,8 +162,8 @@ def _rows(data: bytes, place: int, kind: np.dtype[Any], count: int) -> tuple[NDA
     return np.frombuffer(data, kind, count, place), place + count * kind.itemsize
 
 
-def _cost_bytes(names: list[str], submitters: dict[int, Submitter], disks: dict[int, Disk]) -> int:
-    return sum(map(text_bytes, names)) + ENTRY_BYTES * (len(submitters) + len(disks))
+def _new_bytes(names: list[str], submitters: dict[int, Submitter], disks: dict[int, Disk]) -> int:
+    return memory_bytes(names, len(submitters) + len(disks))
 
 
 def _cut(name: bytes) -> bytes:

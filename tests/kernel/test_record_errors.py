@@ -173,16 +173,22 @@ def test_a_leftover_spool_is_kept_and_the_remedy_named(ram_folder: Path) -> None
     assert (ram_folder / "x.parquet.part").read_text() == "precious"
 
 
-def test_a_leftover_spool_in_the_folder_is_mentioned(ram_folder: Path) -> None:
-    (ram_folder / "old.parquet.part").write_text("spool")
+def records(folder: Path) -> str:
+    """Makes a short recording there; returns what it says."""
     done = subprocess.run(
         [IOREC, "record", "-o", "x.parquet", "--", "true"],
-        cwd=ram_folder,
+        cwd=folder,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0
-    assert "iorec recover old.parquet.part" in done.stderr
+    return done.stderr
+
+
+def test_a_leftover_spool_in_the_folder_is_mentioned(ram_folder: Path) -> None:
+    (ram_folder / "old.parquet.part").write_text("spool")
+    said = records(ram_folder)
+    assert "iorec recover old.parquet.part" in said
 
 
 def test_leftovers_of_any_name_and_links_that_lead_nowhere_keep_nobody_from_recording(
@@ -190,15 +196,9 @@ def test_leftovers_of_any_name_and_links_that_lead_nowhere_keep_nobody_from_reco
 ) -> None:
     (ram_folder / "gone.parquet.part").symlink_to("nowhere")
     (ram_folder / "my \x1b[31mrun.csv.part").write_text("spool")
-    done = subprocess.run(
-        [IOREC, "record", "-o", "x.parquet", "--", "true"],
-        cwd=ram_folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0
-    assert "\x1b" not in done.stderr
-    assert r"iorec recover $'my\040\033\13331mrun.csv.part'" in done.stderr
+    said = records(ram_folder)
+    assert "\x1b" not in said
+    assert r"iorec recover $'my\040\033\13331mrun.csv.part'" in said
 
 
 def test_an_output_folder_that_is_missing_or_read_only_is_named(ram_folder: Path) -> None:
