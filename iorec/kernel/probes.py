@@ -43,6 +43,10 @@ class Probes:
     _programs: dict[str, int]
     _links: dict[str, int]
 
+    def __post_init__(self) -> None:
+        # Field by field: numpy makes an object of a row before it sets one of its fields.
+        self._alarm = {name: self.control[name] for name in CONTROL.names or ()}
+
     def __enter__(self) -> "Probes":
         return self
 
@@ -68,16 +72,16 @@ class Probes:
 
         It is woken when so much is in the ring or, if asked, for new identities.
         """
-        control = self.control[0]
-        control["wakes_for_identities"] = for_identities
-        control["wake_bytes"] = wake_bytes
+        alarm = self._alarm
+        alarm["wakes_for_identities"][0] = for_identities
+        alarm["wake_bytes"][0] = wake_bytes
         is_due = self.ring.backlog_bytes() >= wake_bytes
-        return is_due or (for_identities and bool(control["has_identities"]))
+        return is_due or (for_identities and bool(alarm["has_identities"][0]))
 
     def clear_alarm(self) -> None:
         """Ends what set_alarm() began; from now on identities are new."""
-        self.control[0]["wake_bytes"] = IS_AWAKE
-        self.control[0]["has_identities"] = False
+        self._alarm["wake_bytes"][0] = IS_AWAKE
+        self._alarm["has_identities"][0] = False
 
     def missed_runs(self) -> dict[str, int]:
         """How often the kernel skipped each program, and each copy of one, as it was running.

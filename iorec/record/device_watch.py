@@ -39,6 +39,7 @@ class DeviceWatch:
         self._unsure: dict[int, int] = {}
         self._renamed: set[int] = set()
         self._listed: dict[str, Device] = {}
+        self._described: tuple[Device, ...] | None = None
         self._changed: dict[str, int] = {}
         self._looked_s = time.monotonic()
         self._loops: LoopFiles = {}
@@ -120,7 +121,9 @@ class DeviceWatch:
 
     def described(self) -> tuple[Device, ...]:
         """Every disk there was, as it was last."""
-        return tuple(self._listed.values())
+        if self._described is None:
+            self._described = tuple(self._listed.values())
+        return self._described
 
     def _learn(self, dev: int, name: str) -> None:
         before = self._names.get(dev)
@@ -158,6 +161,7 @@ class DeviceWatch:
             self._notes.add(_PART, "more than the capture lists")
         elif device.size_bytes or device.name not in self._listed:
             self._listed[device.name] = device
+            self._described = None
 
 
 def _partition_name(disk: str, partno: int) -> str:

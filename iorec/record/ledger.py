@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analyze.metadata import Counts, DeviceCounts, DeviceEvents, LayerCounts
 from iorec.kernel.layers import EVENT_COUNTERS, LAYER_NAMES, Layer, layers_of
+from iorec.kernel.layouts import LANE, TALLY
 from iorec.kernel.names import KernelNames
 from iorec.kernel.probes import Probes
 from iorec.record.device_watch import DeviceWatch
@@ -20,6 +21,9 @@ from iorec.store.arrow import distinct
 _Place = tuple[str, int, int]  # layer, device number, op
 _NamedPlace = tuple[str, str, str]  # layer, device, diskstats group
 
+_TALLY_WORDS = TALLY.itemsize // 8
+_NOTHING_COUNTED = [0] * _TALLY_WORDS
+_LANE_PLACES = {name: place for place, name in enumerate(LANE.names or ())}
 _EVENTS = ("merges", "splits", "requeues", "refused")
 # The kernel's name of a tally and the ledger's.
 _TALLY_KINDS = {
@@ -28,6 +32,14 @@ _TALLY_KINDS = {
     "stale": ("lost", "missed"),
     "unmatched": ("began_before",),
 }
+# The place of a counter in a tally, and what the ledger counts it as.
+_COUNTED_BY_TALLY = tuple(
+    ((TALLY.names or ()).index(f"{theirs}{unit}"), f"{ours}{unit}")
+    for theirs, kinds in (_TALLY_KINDS | {event: (event,) for event in _EVENTS}).items()
+    for ours in kinds
+    for unit in ("", "_bytes")
+    if f"{theirs}{unit}" in (TALLY.names or ())
+)
 _COUNTED = tuple(
     f"{kind}{unit}"
     for kind in ("recorded", "filtered", "lost", "missed", "began_before")
@@ -50,22 +62,36 @@ def diskstats_group(op: str) -> str:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where the kernel's counters stood at one moment."""
+    """Where the kernel's counters stood at one moment.
 
-    lanes: NDArray[np.void]
-    tallies: NDArray[np.void]
+    `lanes` has for each lane the sums over all CPUs, in the order of LANE; `tallies` the same for
+    each key, in the order of TALLY.
+    """
+
+    cpu_count: int
+    lanes: list[list[int]]
+    tallies: dict[int, list[int]]
     missed: dict[str, int]
     newest_gaps: Newest
 
 
 def take_snapshot(probes: Probes) -> Snapshot:
-    """Copies the kernel's counters."""
+    """Sums up the kernel's counters."""
     return Snapshot(
-        probes.lanes.copy(),
-        probes.tallies.copy(),
+        probes.cpu_count,
+        probes.lanes.view(np.uint64).reshape(*probes.lanes.shape, -1).sum(axis=1).tolist(),
+        _sum_tallies(probes.tallies),
         probes.missed_runs(),
         read_newest(probes),
     )
+
+
+def _sum_tallies(tallies: NDArray[np.void]) -> dict[int, list[int]]:
+    sums: dict[int, list[int]] = {}
+    for row in tallies[tallies["key"] != 0].view(np.uint64).reshape(-1, _TALLY_WORDS).tolist():
+        before = sums.get(row[0])
+        sums[row[0]] = row if before is None else [a + b for a, b in zip(before, row, strict=True)]
+    return sums
 
 
 class _Rows(NamedTuple):
@@ -114,7 +140,7 @@ class Ledger:
         `sign` of -1 takes a booking back.
         """
         columns = {"spool_failed": ("lost",), "missed_completion": ("lost", "missed")}
-        layers = records["source"] // self._start.lanes.shape[1]
+        layers = records["source"] // self._start.cpu_count
         keys = layers.astype(np.uint64) << np.uint64(40) | records["cmd_flags"] & np.uint64(0xFF)
         keys |= records["dev"].astype(np.uint64) << np.uint64(8)
         values, places = distinct(keys)
@@ -195,7 +221,8 @@ class Ledger:
     def _grown(self, now: Snapshot, programs: Sequence[str], name: str) -> int:
         """By how much a counter of some programs has grown, on all CPUs."""
         lanes = [lane for program in programs for lane in self._lanes_of.get(program, ())]
-        return int((now.lanes[lanes][name] - self._start.lanes[lanes][name]).sum())
+        place = _LANE_PLACES[name]
+        return sum(now.lanes[lane][place] - self._start.lanes[lane][place] for lane in lanes)
 
     def _sums_by_place(self, now: Snapshot) -> dict[_NamedPlace, dict[str, int]]:
         sums: dict[_NamedPlace, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -214,18 +241,12 @@ class Ledger:
         return made
 
     def _kernel_tallies(self, now: Snapshot) -> Iterator[tuple[_Place, dict[str, int]]]:
-        is_used = now.tallies["key"] != 0
-        rows, starts = now.tallies[is_used], self._start.tallies[is_used]
-        for row, before in zip(rows, starts, strict=True):
+        for key, row in now.tallies.items():
+            before = self._start.tallies.get(key, _NOTHING_COUNTED)
             counted: dict[str, int] = defaultdict(int)
-            for theirs, kinds in _TALLY_KINDS.items():
-                for unit in ("", "_bytes"):
-                    grown = int(row[f"{theirs}{unit}"]) - int(before[f"{theirs}{unit}"])
-                    for ours in kinds:
-                        counted[f"{ours}{unit}"] += grown
-            for event in _EVENTS:
-                counted[event] += int(row[event]) - int(before[event])
-            yield _place(int(row["key"]) & ~(1 << 63)), counted
+            for theirs, ours in _COUNTED_BY_TALLY:
+                counted[ours] += row[theirs] - before[theirs]
+            yield _place(key & ~(1 << 63)), counted
 
 
 def _place(key: int) -> _Place:

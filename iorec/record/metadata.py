@@ -112,8 +112,9 @@ def _recorder(buffer_bytes: int, kernel_memory_bytes: int, notes: Notes) -> Reco
     # Not ru_maxrss: that includes what the process was before its exec.
     peak_kib = 0
     with notes.guard("memory of the recorder"):
-        status = Path("/proc/self/status").read_text()
-        peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+        with Path("/proc/self/status").open("rb", buffering=0) as file:
+            status = file.read(1 << 14)
+        peak_kib = int(status.partition(b"VmHWM:")[2].split(None, 1)[0])
     return Recorder(
         usage.ru_utime, usage.ru_stime, peak_kib * 1024, buffer_bytes, kernel_memory_bytes
     )

@@ -127,7 +127,7 @@ class Recorder:
         signals.watch(self._probes.ring_fd)
         next_checkpoint = time.monotonic() + _CHECKPOINT_S
         while True:
-            has_drained = self._drain()
+            has_new_identities = self._drain()
             now = time.monotonic()
             if now >= next_checkpoint:
                 next_checkpoint = now + _CHECKPOINT_S
@@ -136,12 +136,12 @@ class Recorder:
                 return
             if self._is_full():
                 self._rotate()
-            self._sleep(signals, next_checkpoint, has_drained)
+            self._sleep(signals, next_checkpoint, has_new_identities)
             if signals.asks_to_stop:
                 return
 
     def _drain(self) -> bool:
-        """Takes what is in the ring; returns whether there was anything."""
+        """Takes what is in the ring; returns whether there were new identities."""
         self._probes.clear_alarm()
         records, announcements = self._probes.ring.drain()
         self._identities.read(announcements)
@@ -153,16 +153,16 @@ class Recorder:
         self._pending.append(records)
         if sum(map(len, self._pending)) >= _RECORDS_PER_BATCH:
             self._write_pending()
-        return len(records) > 0 or len(announcements) > 0
+        return len(announcements) > 0
 
-    def _sleep(self, signals: SignalWaiter, end_s: float, has_drained: bool) -> None:
+    def _sleep(self, signals: SignalWaiter, end_s: float, has_new_identities: bool) -> None:
         """Waits until `end_s` at most, for a signal or for what the kernel has to say."""
         if self._limits.duration_ns is not None:
             end_s = min(end_s, self._end_ns / 1e9)
         pause_end_s = min(end_s, time.monotonic() + _PAUSE_S)
         if self._limits.count is not None:
             end_s = pause_end_s
-        if has_drained and self._wait(signals, pause_end_s, for_identities=False):
+        if has_new_identities and self._wait(signals, pause_end_s, for_identities=False):
             return
         self._wait(signals, end_s, for_identities=True)
 

@@ -20,6 +20,7 @@ from analyze.typed_json import SignedInt
 from analyze.verdict import format_completeness
 from iorec.host.advice import advice
 from iorec.host.clock import read_clocks
+from iorec.host.memory import keep_freed_memory
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.probes import open_probes
 from iorec.record.prepared import Prepared
@@ -43,6 +44,7 @@ def record_and_convert(prepared: Prepared) -> Result:
     """Record into the spool, write the capture into its folder and remove the spool."""
     # Arrow's own allocator keeps what it once had: 330 MiB at the end, against 250.
     pa.set_memory_pool(pa.system_memory_pool())
+    keep_freed_memory()
     settings, signals = prepared.settings, prepared.signals
     rotation = Rotation(
         settings.output,

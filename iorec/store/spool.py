@@ -4,7 +4,7 @@
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -22,7 +22,7 @@ from iorec.store.spool_names import WrittenNames
 Batch = tuple[Named, Metadata]
 
 # To read metadata as a reader does takes longer than all else that a second of little I/O costs.
-_MAY_BE_OUT_OF_RANGE = re.compile(rb":-|\d{19}|NaN|Infinity")
+_MAY_BE_OUT_OF_RANGE = re.compile(rb":-|[5-9]\d{18}|\d{20}|NaN|Infinity")
 
 
 class Spool:
@@ -41,6 +41,7 @@ class Spool:
         self._sync = self._syncer.submit(lambda: None)
         self._synced_bytes = self.size_bytes = 0
         self._was_read = False
+        self._kept: dict[str, tuple[Any, str]] = {}
 
     def write(self, batch: Named, metadata: Metadata) -> None:
         """Appends records and hands them to the kernel, so that they outlive this process.
@@ -81,7 +82,7 @@ class Spool:
         """Passes the reader's parser: the first, the last, and those with a number that it may not
         take. What is no number is right for good if it was once.
         """
-        text = dump_object(metadata)
+        text = dump_object(metadata, self._kept)
         is_fine = len(text) <= MAX_METADATA_BYTES and not _MAY_BE_OUT_OF_RANGE.search(text)
         if self._was_read and is_fine and not metadata.complete:
             return text

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from iorec.kernel.layouts import GAP, LANE, RECORD, TALLY
 from iorec.kernel.names import OP_CACHE_FLUSH, KernelNames
 from iorec.kernel.plan import KernelFilter, Plan
 from iorec.record.gaps import Newest
-from iorec.record.ledger import Ledger, Snapshot, diskstats_group, without_pending
+from iorec.record.ledger import Ledger, Snapshot, diskstats_group, take_snapshot, without_pending
 
 PLAN = Plan(KernelFilter(), ("request", "bio"), 1 << 16, 8, is_preemptible=True)
 CPUS = 3
@@ -53,8 +54,14 @@ def snapshot(
         row["key"] = 1 << 63 | layer << 40 | dev << 8 | op
         for name, count in counted.items():
             row[name] = count
-    none = Newest(lanes["gaps"], np.zeros(lanes.shape, GAP))
-    return Snapshot(lanes, rows, dict(missed or {}), none)
+    probes = SimpleNamespace(
+        cpu_count=CPUS,
+        lanes=lanes,
+        tallies=rows,
+        gaps=np.zeros((*lanes.shape, 1), GAP),
+        missed_runs=lambda: dict(missed or {}),
+    )
+    return take_snapshot(probes)  # type: ignore[arg-type]
 
 
 def ledger(

@@ -28,6 +28,7 @@ from analyze.metadata import (
     parse_metadata,
 )
 from analyze.typed_json import EpochNs, SignedInt, dump_object
+from iorec.store import spool as store_spool
 from iorec.store.convert import convert
 from iorec.store.folder import Folder
 from iorec.store.metadata_json import to_json
@@ -329,6 +330,24 @@ def test_a_number_that_goes_wrong_later_is_mended_too(tmp_path: Path, number: in
         *_, last = (parse_metadata(text) for _, text in read_spool(file))
     assert "loop0" not in last.diskstats or not last.diskstats["loop0"]
     assert last.notes
+
+
+def test_only_the_first_and_the_last_metadata_of_a_plain_recording_are_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Metadata] = []
+
+    def noted(metadata: Metadata) -> bytes:
+        read.append(metadata)
+        return to_json(metadata)
+
+    monkeypatch.setattr(store_spool, "to_json", noted)
+    given = described(table(3))
+    with (tmp_path / "run.parquet.part").open("wb") as file:
+        written = RowSpool(file)
+        for is_last in (False, False, False, True):
+            written.write_rows(batch(table(3)), replace(given, complete=is_last))
+    assert [metadata.complete for metadata in read] == [False, True]
 
 
 def test_metadata_that_a_reader_takes_are_not_touched() -> None:
