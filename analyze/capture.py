@@ -97,9 +97,10 @@ class Capture(OpenedRows):
         sort: str = "time",
         top: int | None = None,
         histogram: bool = False,
+        interval_ns: int | None = None,
     ) -> Summary:
         """The I/Os by group, as `iorec report` shows them; see analyze.summary.summarize."""
-        return summarize(self, by, sort=sort, top=top, histogram=histogram)
+        return summarize(self, by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns)
 
     def duckdb(self) -> DuckDBPyRelation:
         """The rows as a DuckDB relation, which reads them when asked.

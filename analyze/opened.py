@@ -39,11 +39,15 @@ class OpenedRows:
     @property
     def covered_ns(self) -> int:
         """The time in the window during which at least one recording ran."""
-        covered, reached = 0, self.window.begin_ns
+        return self.covered_within_ns(self.window)
+
+    def covered_within_ns(self, window: Window) -> int:
+        """The same of any span of time."""
+        covered, reached = 0, window.begin_ns
         for started_at, stopped_at in sorted(
             (file.metadata.started_at, file.metadata.stopped_at) for file in self.files
         ):
-            end_ns = min(stopped_at, self.window.end_ns)
+            end_ns = min(stopped_at, window.end_ns)
             covered += max(end_ns - max(started_at, reached), 0)
             reached = max(reached, end_ns)
         return covered

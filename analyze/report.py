@@ -7,11 +7,12 @@ from pathlib import Path
 
 from analyze.capture import Capture
 from analyze.completeness import Completeness, make_completeness
+from analyze.groups import Group
 from analyze.hung_and_failed import Troubles, load_failed, load_in_flight
 from analyze.ledgers import shown_ledgers
 from analyze.selection import Selection
 from analyze.stacks import Level, Stack, find_levels, load_stacks
-from analyze.summary import Group, Summary
+from analyze.summary import Summary
 from analyze.typed_json import EpochNs
 
 
@@ -49,9 +50,10 @@ def make_report(
     sort: str = "time",
     top: int | None = None,
     histogram: bool = False,
+    interval_ns: int | None = None,
 ) -> Report:
     """Reads the capture; the options are those of analyze.summary.summarize."""
-    summary = capture.summary(by, sort=sort, top=top, histogram=histogram)
+    summary = capture.summary(by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns)
     return Report(
         sources=tuple(
             Source(

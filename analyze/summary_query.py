@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
 
+# A column of `fine`: in which slice of time the I/O was submitted.
+INTERVAL = "interval_number"
 # What rows can be grouped by, and the columns of the key that it makes.
 GROUPINGS = {
     "process": ("pid", "comm"),
@@ -104,9 +106,13 @@ _GROUP_SUMS = f"""
 """
 
 
-def fine_query(keys: Sequence[str]) -> str:
-    """Sums of the rows of `io` by key, op and latency bucket, null for I/Os in flight."""
+def fine_query(keys: Sequence[str], interval_sql: str | None = None) -> str:
+    """Sums of the rows of `io` by key, op and latency bucket, null for I/Os in flight.
+
+    With SQL for the number of an interval also by that, as INTERVAL.
+    """
     columns = [f"{_KEY_VALUES.get(key, key)} AS {key}" for key in keys if key != "op"]
+    columns += [f"{interval_sql} AS {INTERVAL}"] * (interval_sql is not None)
     columns += ["op", f"{_BUCKET} AS bucket"]
     return f"SELECT {', '.join([*columns, _FINE_SUMS])} FROM io GROUP BY ALL"
 
@@ -119,13 +125,18 @@ def part_query(*, cache_flushes: bool) -> str:
 def groups_query(part: str, keys: Sequence[str], sort: str, limit: int, *, histogram: bool) -> str:
     """The largest groups of a part of `fine`, in order; without keys the one row of all of it.
 
-    `good` counts the I/Os that succeeded, and `histogram` lists them by doubling of their latency:
-    below 2 us, below 4 us and so on.
+    With INTERVAL among the keys the largest of each interval, one interval after the other. `good`
+    counts the I/Os that succeeded, and `histogram` lists them by doubling of their latency: below
+    2 us, below 4 us and so on.
     """
     key_list = "".join(f"{key}, " for key in keys)
     order = ", ".join([f"{SORTS[sort]} DESC NULLS LAST", *keys])
+    largest = f"ORDER BY {order} LIMIT {limit}"
+    if INTERVAL in keys:
+        rank = f"row_number() OVER (PARTITION BY {INTERVAL} ORDER BY {order})"
+        largest = f"QUALIFY {rank} <= {limit} ORDER BY {INTERVAL}, {order}"
     # Percentiles are dear, so they are computed of the largest groups only, if those are known.
-    choice = "" if SORTS[sort] in _PERCENTILES else f"ORDER BY {order} LIMIT {limit}"
+    choice = "" if SORTS[sort] in _PERCENTILES else largest
     same_key = " AND ".join(
         ["true", *(f"top.{key} IS NOT DISTINCT FROM part.{key}" for key in keys)]
     )
@@ -134,7 +145,7 @@ def groups_query(part: str, keys: Sequence[str], sort: str, limit: int, *, histo
     )
     return f"""
         WITH part AS ({part}), top AS (
-            SELECT {key_list} {_GROUP_SUMS} FROM part GROUP BY ALL {choice}
+            FROM (SELECT {key_list} {_GROUP_SUMS} FROM part GROUP BY ALL) {choice}
         ), buckets AS (
             SELECT {key_list} bucket, sum(ios) AS bucket_ios, min(min_ns) AS low_ns,
                 max(max_ns) AS high_ns
@@ -145,7 +156,9 @@ def groups_query(part: str, keys: Sequence[str], sort: str, limit: int, *, histo
             )::BIGINT AS stop_rank, stop_rank - bucket_ios AS start_rank
             FROM buckets
         )
-        SELECT top.*, {percentiles}, {histogram_sql() if histogram else "NULL"} AS histogram
-        FROM top LEFT JOIN ranked AS part ON {same_key}
-        GROUP BY ALL ORDER BY {order} LIMIT {limit}
+        FROM (
+            SELECT top.*, {percentiles}, {histogram_sql() if histogram else "NULL"} AS histogram
+            FROM top LEFT JOIN ranked AS part ON {same_key}
+            GROUP BY ALL
+        ) {largest}
     """

@@ -3,30 +3,46 @@
 
 import csv
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from analyze.escape import escape_for_terminal, neutralise_for_csv
+from analyze.groups import Group
+from analyze.intervals import Interval
 from analyze.report import Report
-from analyze.summary import Group
+from analyze.summary import Summary
+from analyze.units import format_rfc3339
 
 
 def render_csv(report: Report) -> str:
-    """A header and a line for each group.
+    """A header and a line for each group; of intervals one for each group of each.
 
-    Names are escaped as on a terminal, and one that a spreadsheet would run gets a `'` in front.
-    The column `kind` tells the groups of cache flushes, `cache_flush`, from those of I/Os, `io`.
+    An interval without I/Os is a line without a key. Names are escaped as on a terminal, and one
+    that a spreadsheet would run gets a `'` in front. The column `kind` tells the groups of cache
+    flushes, `cache_flush`, from those of I/Os, `io`.
     """
     text = io.StringIO(newline="")
-    columns = [*report.summary.key_columns, "kind", *_numbers(report.summary.total)]
+    summary = report.summary
+    columns = [*summary.key_columns, "kind", *_numbers(summary.total)]
+    if summary.intervals:
+        columns.insert(0, "start")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    parts = {"io": report.summary.groups, "cache_flush": report.summary.cache_flushes}
-    for kind, groups in parts.items():
-        for group in groups:
-            row = group.key | {"kind": kind} | _numbers(group)
-            writer.writerow({name: _cell(value) for name, value in row.items()})
+    for row in _rows(summary):
+        writer.writerow({name: _cell(value) for name, value in row.items()})
     return text.getvalue()
+
+
+def _rows(summary: Summary) -> Iterator[dict[str, Any]]:
+    parts: Sequence[Summary | Interval] = summary.intervals or (summary,)
+    for part in parts:
+        start, groups = {}, part.groups
+        if isinstance(part, Interval):
+            start, groups = {"start": format_rfc3339(part.start)}, part.groups or (part.total,)
+        for kind, found in (("io", groups), ("cache_flush", part.cache_flushes)):
+            for group in found:
+                yield start | group.key | {"kind": kind} | _numbers(group)
 
 
 def _numbers(group: Group) -> dict[str, Any]:

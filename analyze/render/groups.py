@@ -7,13 +7,16 @@ from dataclasses import replace
 
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
+from analyze.groups import MAX_GROUPS, Group
+from analyze.intervals import Interval
 from analyze.render.table import Column, fit_columns, format_columns, wrap_units
-from analyze.summary import MAX_GROUPS, Group, Summary
+from analyze.summary import Summary
 from analyze.units import (
     format_bytes,
     format_count,
     format_counted,
     format_duration,
+    format_elapsed,
     format_percent,
     format_rate,
     format_throughput,
@@ -62,23 +65,35 @@ _COUNTED = frozenset(
 )
 
 
-def group_lines(summary: Summary, width: int, *, is_too_low: bool) -> list[str]:
+def group_lines(summary: Summary, origin_ns: int, width: int, *, is_too_low: bool) -> list[str]:
     """A line for each group and one for all, with as many columns as there is room for.
 
-    If counts are too low, their titles say so with a `≥`.
+    If intervals were asked for, a line for each group of each, and one for an interval without
+    I/Os; times count from `origin_ns`. If counts are too low, their titles say so with a `≥`.
     """
     if not summary.total.ios:
         return [] if summary.cache_flushes else ["no I/Os were recorded"]
-    groups = (*summary.groups, summary.total)
-    keys = _key_columns(summary.key_columns, summary.groups, has_total=True)
+    parts: Sequence[Summary | Interval] = summary.intervals or (summary,)
+    rows = [(part, group) for part in parts for group in part.groups or (part.total,)]
+    groups = [group for _, group in rows]
+    starts = [
+        format_elapsed(part.start, origin_ns) for part, _ in rows if isinstance(part, Interval)
+    ]
+    keys = _key_columns(summary.key_columns, groups)
+    if starts:
+        keys.insert(0, Column("START", starts))
+    keys = [
+        replace(column, cells=[*column.cells, "" if place else "total"])
+        for place, column in enumerate(keys)
+    ]
     titles = [title for title, *_ in _COLUMNS if title not in _RARE or _RARE[title](summary.total)]
-    columns = [*keys, *_value_columns(titles, groups, is_too_low=is_too_low)]
+    columns = [*keys, *_value_columns(titles, [*groups, summary.total], is_too_low=is_too_low)]
     shown = fit_columns(columns, width)
     *lines, total_line = format_columns(shown)
-    left_out = summary.group_count - len(summary.groups)
+    left_out = sum(part.group_count - len(part.groups) for part in parts)
     if left_out:
-        most = min(summary.group_count, MAX_GROUPS)
-        option = f": --top {most}" * (most > len(summary.groups))
+        most = min(max(part.group_count for part in parts), MAX_GROUPS)
+        option = f": --top {most}" * (most > max(len(part.groups) for part in parts))
         lines.append(f"({format_count(left_out)} more{option})")
     lines.append(total_line)
     if len(shown) < len(columns):
@@ -102,7 +117,7 @@ def cache_flush_lines(summary: Summary, width: int) -> list[str]:
     lines = wrap_units(line, width, subsequent_indent="  ")
     if len(groups) == 1:
         return lines
-    keys = _key_columns(summary.key_columns, groups, has_total=False)
+    keys = _key_columns(summary.key_columns, groups)
     titles = [title for title in _FLUSH_COLUMNS if title not in _RARE or _RARE[title](total)]
     columns = [*keys, *_value_columns(titles, groups, is_too_low=False)]
     columns = [replace(c, title="FLUSHED") if c.title == "I/OS" else c for c in columns]
@@ -118,7 +133,7 @@ def histogram_lines(group: Group, kind: str = "") -> list[str]:
     peak = max((bin_.ios for bin_ in bins), default=0)
     title = ", ".join(f"{_key_title(key)} {format_key(key, v)}" for key, v in group.key.items())
     return [
-        kind + title,
+        kind + (title or "all I/Os"),
         f"     {'usecs':<19} : count     distribution",
         *(
             f"{bin_.low_ns // 1000:>10} -> {bin_.high_ns // 1000 - 1:<10} : {bin_.ios:<8}"
@@ -143,14 +158,16 @@ def _key_title(key: str) -> str:
     return _KEY_TITLES.get(key, key.upper())
 
 
-def _key_columns(keys: Sequence[str], groups: Sequence[Group], *, has_total: bool) -> list[Column]:
-    """The values of each key; in the first one the line of the total is named."""
-    columns = []
-    for place, key in enumerate(keys):
-        cells = [format_key(key, group.key[key]) for group in groups]
-        cells += ["" if place else "total"] * has_total
-        columns.append(Column(_key_title(key), cells, is_text=key not in _NUMERIC_KEYS))
-    return columns
+def _key_columns(keys: Sequence[str], groups: Sequence[Group]) -> list[Column]:
+    """The values of each key; that of no group in particular has none."""
+    return [
+        Column(
+            _key_title(key),
+            [format_key(key, group.key[key]) if group.key else "" for group in groups],
+            is_text=key not in _NUMERIC_KEYS,
+        )
+        for key in keys
+    ]
 
 
 def _value_columns(

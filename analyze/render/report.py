@@ -45,7 +45,7 @@ def render_text(report: Report, width: int) -> str:
         + level_lines(report.levels, width),
         device_lines(report.completeness, width),
         _selection_lines(report),
-        group_lines(report.summary, width, is_too_low=report.completeness.lost > 0),
+        group_lines(report.summary, report.origin, width, is_too_low=report.completeness.lost > 0),
         cache_flush_lines(report.summary, width),
         *_histograms(report.summary),
         _stack_lines(report, width),

@@ -8,13 +8,14 @@ import typer
 
 from analyze.errors import IorecError
 from iorec.host.signals import interruptible, raising_interrupts
-from iorec.options import COUNT, Begin, Captures, End, Json, Layer, Verbose, Where
+from iorec.options import COUNT, DURATION, Begin, Captures, End, Json, Layer, Verbose, Where
 
 EPILOG = """\b
 Examples:
   iorec report run.parquet
   iorec report run.parquet --by device,op --histogram
   iorec report run.parquet --by owner     who wrote, also for kworkers
+  iorec report run.parquet --interval 1s --by comm
   iorec report run.parquet -b 10 -e 20 --where "latency_ns > 10000000" --json
 """
 
@@ -41,12 +42,22 @@ def report(
             " p95, p99, p999 or max.",
         ),
     ] = "time",
+    interval: Annotated[
+        int | None,
+        typer.Option(
+            parser=DURATION,
+            metavar="TIME",
+            help="Show each interval of this length, without I/Os too: all I/Os of it, or those of"
+            " --by.",
+        ),
+    ] = None,
     top: Annotated[
         int | None,
         typer.Option(
             parser=COUNT,
             metavar="N",
-            help=f"Show this many groups; by default {_MAX_GROUPS_OF_TEXT} in text and else all.",
+            help="Show this many groups, or of each interval so many; by default"
+            f" {_MAX_GROUPS_OF_TEXT} in text and else all.",
             show_default=False,
         ),
     ] = None,
@@ -71,7 +82,8 @@ def report(
 
     if csv and (json or histogram):
         raise IorecError("--csv goes with neither --json nor --histogram", "use --json", 2)
-    keys = [key for keys in by or ["process"] for key in keys.split(",")]
+    default = ["process"] if interval is None else []
+    keys = [key for keys in by or default for key in keys.split(",")]
     if top is None and not (json or csv):
         top = _MAX_GROUPS_OF_TEXT
     with (
@@ -79,7 +91,9 @@ def report(
         open_captures(captures, begin=begin, end=end, where=where, layer=layer) as capture,
         interruptible(capture.connection.interrupt),
     ):
-        made = make_report(capture, keys, sort=sort, top=top, histogram=histogram)
+        made = make_report(
+            capture, keys, sort=sort, top=top, histogram=histogram, interval_ns=interval
+        )
     if json:
         return render_json(made)
     if not csv:

@@ -95,6 +95,20 @@ def test_report_takes_every_option_of_a_reader(iorec: Run, path: Path) -> None:
     }
 
 
+def test_an_interval_alone_has_one_row_and_with_by_one_for_each_group(
+    iorec: Run, path: Path
+) -> None:
+    alone, by_op = (
+        list(csv.DictReader(io.StringIO(iorec("report", path, "--csv", *options).stdout)))
+        for options in (["--interval", "5s"], ["--interval", "5s", "--by", "op"])
+    )
+    assert [list(line)[:2] for line in (alone[0], by_op[0])] == [["start", "kind"], ["start", "op"]]
+    assert len(alone) == 2
+    assert len(by_op) == 6
+    for lines in (alone, by_op):
+        assert sum(int(line["ios"]) for line in lines) == 1009
+
+
 def test_text_shows_twenty_groups_and_json_all(iorec: Run, tmp_path: Path) -> None:
     path = write_capture(tmp_path / "run.parquet", table(50, pid=list(range(50))))
     assert "(30 more: --top 50)" in iorec("report", path, "--by", "pid").stdout
@@ -129,6 +143,8 @@ def test_lost_ios_are_said_on_stderr_where_stdout_has_no_room(iorec: Run, tmp_pa
         (["report", "{path}", "-b", "soon"], "'soon' is not a time"),
         (["plot", "{path}", "-e", "nan"], "'nan' is not a time"),
         (["report", "{path}", "-b", "5", "-e", "5"], "not after"),
+        (["report", "{path}", "--interval", "soon"], "'--interval': 'soon' is not a duration"),
+        (["report", "{path}", "--interval", "1us"], "intervals of 1.00 µs"),
         (["report", "{path}", "--by", "colour"], "cannot group by 'colour'"),
         (["report", "{path}", "--by", ""], "cannot group by ''"),
         (["plot", "{path}", "--kind", "map"], "invalid value for '--kind': 'map' is not one of"),

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import analyze
 from analyze.errors import IorecError
-from analyze.summary import Group, Summary
+from analyze.groups import Group
+from analyze.summary import Summary
 from analyze.summary_query import GROUPINGS, SORTS
 from tests.builders import SECOND_NS, START_NS, mixed_table, rfc3339, table, write_capture
 
