@@ -8,8 +8,8 @@ from pathlib import Path
 from analyze.capture import Capture
 from analyze.completeness import Completeness, make_completeness
 from analyze.groups import Group
-from analyze.hung_and_failed import Troubles, load_failed, load_in_flight
 from analyze.ledgers import shown_ledgers
+from analyze.listed_ios import ListedIo, Listing, load_failed, load_in_flight, load_slowest
 from analyze.selection import Selection
 from analyze.stacks import Level, Stack, find_levels, load_stacks
 from analyze.summary import Summary
@@ -39,8 +39,9 @@ class Report:
     summary: Summary
     levels: tuple[Level, ...]
     stacks: tuple[Stack, ...]
-    in_flight: Troubles
-    failed: Troubles
+    slowest: tuple[ListedIo, ...] | None  # if they were asked for
+    in_flight: Listing
+    failed: Listing
 
 
 def make_report(
@@ -51,8 +52,9 @@ def make_report(
     top: int | None = None,
     histogram: bool = False,
     interval_ns: int | None = None,
+    slowest: int | None = None,
 ) -> Report:
-    """Reads the capture; the options are those of analyze.summary.summarize."""
+    """Reads the capture; the options are those of summarize, and how many I/Os to list."""
     summary = capture.summary(by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns)
     return Report(
         sources=tuple(
@@ -72,6 +74,7 @@ def make_report(
         summary=summary,
         levels=find_levels(capture.files, capture.selection.layer),
         stacks=load_stacks(capture) if _has_bios(capture) else (),
+        slowest=load_slowest(capture, slowest) if slowest else None,
         in_flight=load_in_flight(capture, sum(part.in_flight for part in _parts(summary))),
         failed=load_failed(capture, sum(part.errors for part in _parts(summary))),
     )

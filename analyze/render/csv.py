@@ -4,19 +4,20 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from analyze.escape import escape_for_terminal, neutralise_for_csv
 from analyze.groups import Group
 from analyze.intervals import Interval
+from analyze.listed_ios import ListedIo
 from analyze.report import Report
 from analyze.summary import Summary
 from analyze.units import format_rfc3339
 
 
 def render_csv(report: Report) -> str:
-    """A header and a line for each group; of intervals one for each group of each.
+    """A header and a line for each group; of intervals for each group of each, of I/Os for each.
 
     An interval without I/Os is a line without a key. Names are escaped as on a terminal, and one
     that a spreadsheet would run gets a `'` in front. The column `kind` tells the groups of cache
@@ -27,11 +28,18 @@ def render_csv(report: Report) -> str:
     columns = [*summary.key_columns, "kind", *_numbers(summary.total)]
     if summary.intervals:
         columns.insert(0, "start")
+    if report.slowest is not None:
+        columns = [field.name for field in fields(ListedIo) if field.name != "age_ns"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for row in _rows(summary):
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+    rows = _rows(summary) if report.slowest is None else map(_io, report.slowest)
+    for row in rows:
+        writer.writerow({name: _cell(row.get(name)) for name in columns})
     return text.getvalue()
+
+
+def _io(row: ListedIo) -> dict[str, Any]:
+    return asdict(row) | {"time": None if row.time is None else format_rfc3339(row.time)}
 
 
 def _rows(summary: Summary) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Renders groups of I/Os as a table and as latency histograms."""
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
 from analyze.groups import MAX_GROUPS, Group
 from analyze.intervals import Interval
-from analyze.render.table import Column, fit_columns, format_columns, wrap_units
+from analyze.render.table import Column, fit_columns, format_columns, missing_lines, wrap_units
 from analyze.summary import Summary
 from analyze.units import (
     format_bytes,
@@ -96,11 +95,7 @@ def group_lines(summary: Summary, origin_ns: int, width: int, *, is_too_low: boo
         option = f": --top {most}" * (most > max(len(part.groups) for part in parts))
         lines.append(f"({format_count(left_out)} more{option})")
     lines.append(total_line)
-    if len(shown) < len(columns):
-        titles = [column.title for column in shown]
-        missing = [column.title.lstrip("≥") for column in columns if column.title not in titles]
-        lines += textwrap.wrap(f"(no room for {', '.join(missing)}: see --json or --csv)", width)
-    return lines
+    return [*lines, *missing_lines(columns, shown, width)]
 
 
 def cache_flush_lines(summary: Summary, width: int) -> list[str]:

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 
 from analyze.agreement import Agreement
 from analyze.completeness import Completeness
-from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
-from analyze.hung_and_failed import Troubles
 from analyze.metadata import DeviceEvents
 from analyze.render.groups import cache_flush_lines, group_lines, histogram_lines
+from analyze.render.listed_ios import failed_lines, in_flight_lines, slowest_lines
 from analyze.render.table import Column, fit_columns, format_columns, wrap_units
 from analyze.report import Report, Source
 from analyze.stacks import Leg, Level, Stack
@@ -45,14 +44,21 @@ def render_text(report: Report, width: int) -> str:
         + level_lines(report.levels, width),
         device_lines(report.completeness, width),
         _selection_lines(report),
-        group_lines(report.summary, report.origin, width, is_too_low=report.completeness.lost > 0),
-        cache_flush_lines(report.summary, width),
-        *_histograms(report.summary),
-        _stack_lines(report, width),
-        _in_flight_lines(report, width),
-        _failed_lines(report, width),
+        *(_sums(report, width) if report.slowest is None else [slowest_lines(report, width)]),
+        in_flight_lines(report, width),
+        failed_lines(report, width),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _sums(report: Report, width: int) -> list[list[str]]:
+    summary, is_too_low = report.summary, report.completeness.lost > 0
+    return [
+        group_lines(summary, report.origin, width, is_too_low=is_too_low),
+        cache_flush_lines(summary, width),
+        *_histograms(summary),
+        _stack_lines(report, width),
+    ]
 
 
 def completeness_lines(completeness: Completeness, origin_ns: int, width: int) -> list[str]:
@@ -234,44 +240,5 @@ def _slowest(row: Stack | Leg) -> str:
     return "slowest" if isinstance(row, Leg) and row.is_slowest else ""
 
 
-def _in_flight_lines(report: Report, width: int) -> list[str]:
-    ages = Column("AGE", [format_duration(row.age_ns) for row in report.in_flight.shown])
-    title = "in flight when recording stopped"
-    return _trouble_lines(title, report.in_flight, report.origin, [ages], width)
-
-
-def _failed_lines(report: Report, width: int) -> list[str]:
-    rows = report.failed.shown
-    latencies = Column("LATENCY", [format_duration(row.latency_ns) for row in rows], 3)
-    errors = Column("ERROR", [errno_name(row.errno or 0) for row in rows], is_text=True)
-    return _trouble_lines("failed", report.failed, report.origin, [latencies, errors], width)
-
-
-def _trouble_lines(
-    title: str, troubles: Troubles, origin_ns: int, last_columns: list[Column], width: int
-) -> list[str]:
-    if not troubles.count:
-        return []
-    rows = troubles.shown
-    columns = [
-        Column("START", [format_elapsed(row.time, origin_ns) for row in rows]),
-        Column("PID", [_text(row.pid) for row in rows]),
-        Column("COMM", [_text(row.comm) for row in rows], is_text=True),
-        Column("OP", [_text(row.op) for row in rows], is_text=True),
-        Column("DEVICE", [_text(row.device) for row in rows], is_text=True),
-        Column("OFFSET", [_text(row.offset) for row in rows], 1),
-        Column("SIZE", [format_bytes(row.bytes) for row in rows], 2),
-        *last_columns,
-    ]
-    lines = format_columns(fit_columns(columns, width))
-    left_out = troubles.count - len(rows)
-    more = [f"({format_count(left_out)} more)"] if left_out > 0 else []
-    return [f"{format_count(troubles.count)} {title}:", *lines, *more]
-
-
 def _wrapped(text: str, width: int) -> list[str]:
     return wrap_units(text, width, subsequent_indent="  ")
-
-
-def _text(value: str | int | None) -> str:
-    return "-" if value is None else escape_for_terminal(str(value))

@@ -36,6 +36,14 @@ def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
     return fitting
 
 
+def missing_lines(columns: Sequence[Column], shown: Sequence[Column], width: int) -> list[str]:
+    """Which columns are not among those shown, if any."""
+    titles = [column.title for column in shown]
+    missing = [column.title.lstrip("≥") for column in columns if column.title not in titles]
+    text = f"(no room for {', '.join(missing)}: see --json or --csv)"
+    return textwrap.wrap(text, width) if missing else []
+
+
 def format_columns(columns: Sequence[Column]) -> list[str]:
     """A line with the titles and one for each row."""
     padded = [

@@ -16,6 +16,7 @@ Examples:
   iorec report run.parquet --by device,op --histogram
   iorec report run.parquet --by owner     who wrote, also for kworkers
   iorec report run.parquet --interval 1s --by comm
+  iorec report run.parquet --slowest 10 --where "op = 'flush'"
   iorec report run.parquet -b 10 -e 20 --where "latency_ns > 10000000" --json
 """
 
@@ -61,6 +62,14 @@ def report(
             show_default=False,
         ),
     ] = None,
+    slowest: Annotated[
+        int | None,
+        typer.Option(
+            parser=COUNT,
+            metavar="N",
+            help="List the N I/Os that took longest instead of groups of I/Os.",
+        ),
+    ] = None,
     histogram: Annotated[
         bool, typer.Option("--histogram", help="Show the latency distribution of each group.")
     ] = False,
@@ -69,7 +78,9 @@ def report(
     end: End = None,
     where: Where = None,
     json: Json = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print the groups as CSV.")] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print the groups, or the slowest I/Os, as CSV.")
+    ] = False,
     verbose: Verbose = False,
 ) -> str:
     """Sum up who did which I/O, and how long it took."""
@@ -82,6 +93,12 @@ def report(
 
     if csv and (json or histogram):
         raise IorecError("--csv goes with neither --json nor --histogram", "use --json", 2)
+    if slowest and (by or interval or top or histogram or sort != "time"):
+        raise IorecError(
+            "--slowest lists I/Os and goes with no option for groups",
+            "leave out --by, --interval, --sort, --top and --histogram; narrow with --where",
+            exit_code=2,
+        )
     default = ["process"] if interval is None else []
     keys = [key for keys in by or default for key in keys.split(",")]
     if top is None and not (json or csv):
@@ -92,7 +109,13 @@ def report(
         interruptible(capture.connection.interrupt),
     ):
         made = make_report(
-            capture, keys, sort=sort, top=top, histogram=histogram, interval_ns=interval
+            capture,
+            keys,
+            sort=sort,
+            top=top,
+            histogram=histogram,
+            interval_ns=interval,
+            slowest=slowest,
         )
     if json:
         return render_json(made)

@@ -145,6 +145,8 @@ def test_lost_ios_are_said_on_stderr_where_stdout_has_no_room(iorec: Run, tmp_pa
         (["report", "{path}", "-b", "5", "-e", "5"], "not after"),
         (["report", "{path}", "--interval", "soon"], "'--interval': 'soon' is not a duration"),
         (["report", "{path}", "--interval", "1us"], "intervals of 1.00 µs"),
+        (["report", "{path}", "--slowest", "0"], "'--slowest': '0' is not a count"),
+        (["report", "{path}", "--slowest", "9", "--by", "pid"], "--slowest"),
         (["report", "{path}", "--by", "colour"], "cannot group by 'colour'"),
         (["report", "{path}", "--by", ""], "cannot group by ''"),
         (["plot", "{path}", "--kind", "map"], "invalid value for '--kind': 'map' is not one of"),

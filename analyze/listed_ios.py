@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Lists the I/Os that people hunt: those that never completed, those that failed, the slowest."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from analyze.errors import IorecError
+from analyze.opened import OpenedRows
+from analyze.typed_json import EpochNs
+
+_SHOWN = 10
+_MAX_SLOWEST = 20_000  # which fit into memory
+
+
+@dataclass(frozen=True)
+class ListedIo:
+    """One I/O; `age_ns` says how long it had been in flight when recording stopped, if it was.
+
+    `latency_ns` is the sum of `queue_ns`, before the I/O went to the device, and `device_ns`.
+    """
+
+    time: EpochNs | None  # of the submission
+    op: str | None
+    device: str | None
+    offset: int | None
+    bytes: int | None
+    pid: int | None
+    tid: int | None
+    comm: str | None
+    file: str | None
+    queue_ns: int | None
+    device_ns: int | None
+    latency_ns: int | None
+    age_ns: int | None
+    errno: int | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The first of `count` such I/Os, the oldest first."""
+
+    count: int
+    shown: tuple[ListedIo, ...]
+
+
+def load_in_flight(capture: OpenedRows, count: int) -> Listing:
+    """The I/Os that did not complete; `count` is how many are known to be there."""
+    return _load_listing(capture, "latency_ns IS NULL", count)
+
+
+def load_failed(capture: OpenedRows, count: int) -> Listing:
+    """The I/Os that ended with an error; `count` is how many are known to be there."""
+    return _load_listing(capture, "errno <> 0", count)
+
+
+def load_slowest(capture: OpenedRows, count: int) -> tuple[ListedIo, ...]:
+    """The `count` I/Os of the greatest latency, the slowest first; failed and cache flushes too.
+
+    Raises IorecError for more than fit into memory.
+    """
+    if count > _MAX_SLOWEST:
+        raise IorecError(
+            f"cannot list {count:,} I/Os",
+            f"list {_MAX_SLOWEST:,} at most, or query the capture with DuckDB",
+            exit_code=2,
+        )
+    return _load(capture, "latency_ns IS NOT NULL", "latency_ns DESC, time", count)
+
+
+def _load_listing(capture: OpenedRows, condition: str, count: int) -> Listing:
+    return Listing(count, _load(capture, condition, "time", _SHOWN) if count else ())
+
+
+def _load(capture: OpenedRows, condition: str, order: str, limit: int) -> tuple[ListedIo, ...]:
+    rows = capture.records(
+        f"SELECT epoch_ns(time) AS time_ns, op, {capture.named('device')} AS device,"
+        ' "offset", bytes, pid, tid, comm, file, queue_ns, latency_ns - queue_ns AS device_ns,'
+        f" latency_ns, errno FROM io WHERE {condition} ORDER BY {order} LIMIT {limit}"
+    )
+    return tuple(_make_io(capture, **row) for row in rows)
+
+
+def _make_io(capture: OpenedRows, time_ns: int | None, **fields: Any) -> ListedIo:
+    if time_ns is None:
+        return ListedIo(time=None, age_ns=None, **fields)
+    age_ns = None
+    if fields["latency_ns"] is None:
+        age_ns = max(_stop_of_recording(capture, time_ns) - time_ns, 0)
+    return ListedIo(time=EpochNs(time_ns), age_ns=age_ns, **fields)
+
+
+def _stop_of_recording(capture: OpenedRows, time_ns: int) -> int:
+    """When the first recording that was running at a time stopped, or the last one of all."""
+    spans = [(file.metadata.started_at, file.metadata.stopped_at) for file in capture.files]
+    running = [stop for start, stop in spans if start <= time_ns <= stop]
+    return min(running, default=max(stop for _, stop in spans))

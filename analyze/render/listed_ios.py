@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Renders single I/Os as tables: the slowest, those in flight and those that failed."""
+
+from collections.abc import Sequence
+
+from analyze.errnos import errno_name
+from analyze.escape import escape_for_terminal
+from analyze.listed_ios import ListedIo, Listing
+from analyze.render.table import Column, fit_columns, format_columns, missing_lines
+from analyze.report import Report
+from analyze.units import format_bytes, format_count, format_duration, format_elapsed
+
+
+def slowest_lines(report: Report, width: int) -> list[str]:
+    """A line for each, with as many columns as there is room for; errors if there are any."""
+    rows = report.slowest or ()
+    columns = [
+        *_columns(rows, report.origin),
+        Column("QUEUED", [format_duration(row.queue_ns) for row in rows], 1),
+        Column("IN DEVICE", [format_duration(row.device_ns) for row in rows], 2),
+        Column("LATENCY", [format_duration(row.latency_ns) for row in rows]),
+    ]
+    if any(row.errno for row in rows):
+        columns.append(_errors(rows))
+    if any(row.file is not None for row in rows):
+        columns.append(Column("FILE", [_text(row.file) for row in rows], 5, is_text=True))
+    if not rows:
+        return ["no I/Os have completed"]
+    shown = fit_columns(columns, width)
+    lines = [*format_columns(shown), *missing_lines(columns, shown, width)]
+    return [f"{format_count(len(rows))} slowest:", *lines]
+
+
+def in_flight_lines(report: Report, width: int) -> list[str]:
+    """The oldest of the I/Os that did not complete."""
+    ages = Column("AGE", [format_duration(row.age_ns) for row in report.in_flight.shown])
+    title = "in flight when recording stopped"
+    return _listing_lines(title, report.in_flight, report.origin, [ages], width)
+
+
+def failed_lines(report: Report, width: int) -> list[str]:
+    """The first of the I/Os that failed."""
+    rows = report.failed.shown
+    latencies = Column("LATENCY", [format_duration(row.latency_ns) for row in rows], 5)
+    return _listing_lines("failed", report.failed, report.origin, [latencies, _errors(rows)], width)
+
+
+def _listing_lines(
+    title: str, listing: Listing, origin_ns: int, last_columns: list[Column], width: int
+) -> list[str]:
+    if not listing.count:
+        return []
+    columns = [*_columns(listing.shown, origin_ns), *last_columns]
+    left_out = listing.count - len(listing.shown)
+    more = [f"({format_count(left_out)} more)"] if left_out > 0 else []
+    lines = format_columns(fit_columns(columns, width))
+    return [f"{format_count(listing.count)} {title}:", *lines, *more]
+
+
+def _columns(rows: Sequence[ListedIo], origin_ns: int) -> list[Column]:
+    """What every I/O has."""
+    return [
+        Column("START", [format_elapsed(row.time, origin_ns) for row in rows]),
+        Column("PID", [_text(row.pid) for row in rows]),
+        Column("COMM", [_text(row.comm) for row in rows], is_text=True),
+        Column("OP", [_text(row.op) for row in rows], is_text=True),
+        Column("DEVICE", [_text(row.device) for row in rows], is_text=True),
+        Column("OFFSET", [_text(row.offset) for row in rows], 3),
+        Column("SIZE", [format_bytes(row.bytes) for row in rows], 4),
+    ]
+
+
+def _errors(rows: Sequence[ListedIo]) -> Column:
+    return Column("ERROR", [errno_name(row.errno or 0) for row in rows], is_text=True)
+
+
+def _text(value: str | int | None) -> str:
+    return "-" if value is None else escape_for_terminal(str(value))
