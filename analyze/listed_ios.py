@@ -85,12 +85,5 @@ def _make_io(capture: OpenedRows, time_ns: int | None, **fields: Any) -> ListedI
         return ListedIo(time=None, age_ns=None, **fields)
     age_ns = None
     if fields["latency_ns"] is None:
-        age_ns = max(_stop_of_recording(capture, time_ns) - time_ns, 0)
+        age_ns = max(capture.recorded_until_ns(time_ns) - time_ns, 0)
     return ListedIo(time=EpochNs(time_ns), age_ns=age_ns, **fields)
-
-
-def _stop_of_recording(capture: OpenedRows, time_ns: int) -> int:
-    """When the first recording that was running at a time stopped, or the last one of all."""
-    spans = [(file.metadata.started_at, file.metadata.stopped_at) for file in capture.files]
-    running = [stop for start, stop in spans if start <= time_ns <= stop]
-    return min(running, default=max(stop for _, stop in spans))

@@ -52,6 +52,12 @@ class OpenedRows:
             reached = max(reached, end_ns)
         return covered
 
+    def recorded_until_ns(self, time_ns: int) -> int:
+        """When the first recording that was running at a time stopped, or the last one of all."""
+        spans = [(file.metadata.started_at, file.metadata.stopped_at) for file in self.files]
+        running = [stop for start, stop in spans if start <= time_ns <= stop]
+        return min(running, default=max(stop for _, stop in spans))
+
     @property
     def has_several_hosts(self) -> bool:
         """Whether the files are of several machines, or boots of one: names alone tell nothing."""

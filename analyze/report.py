@@ -10,6 +10,7 @@ from analyze.completeness import Completeness, make_completeness
 from analyze.groups import Group
 from analyze.ledgers import shown_ledgers
 from analyze.listed_ios import ListedIo, Listing, load_failed, load_in_flight, load_slowest
+from analyze.load import Loads, load_loads
 from analyze.selection import Selection
 from analyze.stacks import Level, Stack, find_levels, load_stacks
 from analyze.summary import Summary
@@ -39,7 +40,8 @@ class Report:
     summary: Summary
     levels: tuple[Level, ...]
     stacks: tuple[Stack, ...]
-    slowest: tuple[ListedIo, ...] | None  # if they were asked for
+    loads: Loads | None  # if they were asked for, as the next one
+    slowest: tuple[ListedIo, ...] | None
     in_flight: Listing
     failed: Listing
 
@@ -53,8 +55,12 @@ def make_report(
     histogram: bool = False,
     interval_ns: int | None = None,
     slowest: int | None = None,
+    busy: str | None = None,
 ) -> Report:
-    """Reads the capture; the options are those of summarize, and how many I/Os to list."""
+    """Reads the capture; the options are those of summarize.
+
+    `slowest` says how many I/Os to list, `busy` by what of LOAD_SORTS to sort devices.
+    """
     summary = capture.summary(by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns)
     return Report(
         sources=tuple(
@@ -74,6 +80,7 @@ def make_report(
         summary=summary,
         levels=find_levels(capture.files, capture.selection.layer),
         stacks=load_stacks(capture) if _has_bios(capture) else (),
+        loads=load_loads(capture, busy) if busy else None,
         slowest=load_slowest(capture, slowest) if slowest else None,
         in_flight=load_in_flight(capture, sum(part.in_flight for part in _parts(summary))),
         failed=load_failed(capture, sum(part.errors for part in _parts(summary))),

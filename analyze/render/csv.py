@@ -3,7 +3,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -11,31 +11,39 @@ from analyze.escape import escape_for_terminal, neutralise_for_csv
 from analyze.groups import Group
 from analyze.intervals import Interval
 from analyze.listed_ios import ListedIo
+from analyze.load import Load
 from analyze.report import Report
 from analyze.summary import Summary
 from analyze.units import format_rfc3339
 
 
 def render_csv(report: Report) -> str:
-    """A header and a line for each group; of intervals for each group of each, of I/Os for each.
+    """A header and a line for each group; or for each device or I/O, if they were asked for.
 
-    An interval without I/Os is a line without a key. Names are escaped as on a terminal, and one
-    that a spreadsheet would run gets a `'` in front. The column `kind` tells the groups of cache
-    flushes, `cache_flush`, from those of I/Os, `io`.
+    Of intervals there is a line for each group of each, and one without a key for an interval
+    without I/Os. Names are escaped as on a terminal, and one that a spreadsheet would run gets a
+    `'` in front. The column `kind` tells the groups of cache flushes, `cache_flush`, from those of
+    I/Os, `io`.
     """
     text = io.StringIO(newline="")
-    summary = report.summary
-    columns = [*summary.key_columns, "kind", *_numbers(summary.total)]
-    if summary.intervals:
-        columns.insert(0, "start")
-    if report.slowest is not None:
-        columns = [field.name for field in fields(ListedIo) if field.name != "age_ns"]
+    columns, rows = _table(report)
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    rows = _rows(summary) if report.slowest is None else map(_io, report.slowest)
     for row in rows:
         writer.writerow({name: _cell(row.get(name)) for name in columns})
     return text.getvalue()
+
+
+def _table(report: Report) -> tuple[list[str], Iterable[dict[str, Any]]]:
+    """The columns and the rows."""
+    if report.slowest is not None:
+        names = [field.name for field in fields(ListedIo) if field.name != "age_ns"]
+        return names, map(_io, report.slowest)
+    if report.loads is not None:
+        return [field.name for field in fields(Load)], map(asdict, report.loads.devices)
+    start = ["start"] * bool(report.summary.intervals)
+    columns = [*start, *report.summary.key_columns, "kind", *_numbers(report.summary.total)]
+    return columns, _rows(report.summary)
 
 
 def _io(row: ListedIo) -> dict[str, Any]:

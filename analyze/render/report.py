@@ -9,6 +9,7 @@ from analyze.escape import escape_for_terminal
 from analyze.metadata import DeviceEvents
 from analyze.render.groups import cache_flush_lines, group_lines, histogram_lines
 from analyze.render.listed_ios import failed_lines, in_flight_lines, slowest_lines
+from analyze.render.load import load_lines
 from analyze.render.table import Column, fit_columns, format_columns, wrap_units
 from analyze.report import Report, Source
 from analyze.stacks import Leg, Level, Stack
@@ -44,15 +45,20 @@ def render_text(report: Report, width: int) -> str:
         + level_lines(report.levels, width),
         device_lines(report.completeness, width),
         _selection_lines(report),
-        *(_sums(report, width) if report.slowest is None else [slowest_lines(report, width)]),
+        *_view(report, width),
         in_flight_lines(report, width),
         failed_lines(report, width),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
-def _sums(report: Report, width: int) -> list[list[str]]:
+def _view(report: Report, width: int) -> list[list[str]]:
+    """What was asked for: I/Os, devices, or else groups."""
     summary, is_too_low = report.summary, report.completeness.lost > 0
+    if report.slowest is not None:
+        return [slowest_lines(report, width)]
+    if report.loads is not None:
+        return [load_lines(report.loads, width, is_too_low=is_too_low)]
     return [
         group_lines(summary, report.origin, width, is_too_low=is_too_low),
         cache_flush_lines(summary, width),

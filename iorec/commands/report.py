@@ -16,6 +16,7 @@ Examples:
   iorec report run.parquet --by device,op --histogram
   iorec report run.parquet --by owner     who wrote, also for kworkers
   iorec report run.parquet --interval 1s --by comm
+  iorec report run.parquet --busy         was the device busy?
   iorec report run.parquet --slowest 10 --where "op = 'flush'"
   iorec report run.parquet -b 10 -e 20 --where "latency_ns > 10000000" --json
 """
@@ -36,13 +37,14 @@ def report(
         ),
     ] = None,
     sort: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NUMBER",
-            help="Largest first: time (spent in I/O), ios, reads, writes, bytes, errors, avg, p50,"
-            " p95, p99, p999 or max.",
+            help="Largest first: time (spent in I/O, the default), ios, reads, writes, bytes,"
+            " errors, avg, p50, p95, p99, p999 or max. With --busy: busy (the default), in-flight,"
+            " ios, queue-p50, queue-p95 or queue-p99.",
         ),
-    ] = "time",
+    ] = None,
     interval: Annotated[
         int | None,
         typer.Option(
@@ -62,6 +64,14 @@ def report(
             show_default=False,
         ),
     ] = None,
+    busy: Annotated[
+        bool,
+        typer.Option(
+            "--busy",
+            help="Show how busy devices were instead of groups: time with an I/O in flight, I/Os"
+            " in flight, time in the queue, size, sequential and repeated reads.",
+        ),
+    ] = False,
     slowest: Annotated[
         int | None,
         typer.Option(
@@ -78,9 +88,7 @@ def report(
     end: End = None,
     where: Where = None,
     json: Json = False,
-    csv: Annotated[
-        bool, typer.Option("--csv", help="Print the groups, or the slowest I/Os, as CSV.")
-    ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV.")] = False,
     verbose: Verbose = False,
 ) -> str:
     """Sum up who did which I/O, and how long it took."""
@@ -93,10 +101,10 @@ def report(
 
     if csv and (json or histogram):
         raise IorecError("--csv goes with neither --json nor --histogram", "use --json", 2)
-    if slowest and (by or interval or top or histogram or sort != "time"):
+    if (slowest or busy) and (by or interval or top or histogram or (slowest and (sort or busy))):
         raise IorecError(
-            "--slowest lists I/Os and goes with no option for groups",
-            "leave out --by, --interval, --sort, --top and --histogram; narrow with --where",
+            "--slowest and --busy show I/Os and devices: no option for groups goes with them",
+            "leave out --by, --interval, --top and --histogram; narrow with --where",
             exit_code=2,
         )
     default = ["process"] if interval is None else []
@@ -111,11 +119,12 @@ def report(
         made = make_report(
             capture,
             keys,
-            sort=sort,
+            sort="time" if busy or sort is None else sort,
             top=top,
             histogram=histogram,
             interval_ns=interval,
             slowest=slowest,
+            busy=(sort or "busy") if busy else None,
         )
     if json:
         return render_json(made)

@@ -9,12 +9,17 @@ import typer
 from typer.core import TyperGroup
 from typer.models import TyperPath
 
+from analyze.load import LOAD_SORTS
 from analyze.schema import LAYERS
 from analyze.summary_query import GROUPINGS, SORTS
 from iorec.cli import app
 
 # What the definition says in words only.
-_VALUES = {"by": tuple(GROUPINGS), "sort": tuple(SORTS), "layer": LAYERS}
+_VALUES = {
+    "by": tuple(GROUPINGS),
+    "sort": tuple(dict.fromkeys((*SORTS, *LOAD_SORTS))),
+    "layer": LAYERS,
+}
 
 
 @dataclass(frozen=True)

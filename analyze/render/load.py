@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Renders how busy devices were as a table."""
+
+from collections.abc import Callable
+
+from analyze.escape import escape_for_terminal
+from analyze.load import Load, Loads
+from analyze.render.table import Column, fit_columns, format_columns, missing_lines
+from analyze.units import (
+    format_bytes,
+    format_count,
+    format_duration,
+    format_percent,
+    format_rate,
+)
+
+# Title, value, how early it is left out when there is little room, and the order that it gives.
+_COLUMNS: tuple[tuple[str, Callable[[Load], str], int, str], ...] = (
+    ("I/OS", lambda load: format_count(load.ios), 0, "ios"),
+    ("BUSY", lambda load: format_percent(load.busy_share), 0, "busy"),
+    ("IN FLIGHT", lambda load: format_rate(load.mean_in_flight), 1, "in-flight"),
+    ("MOST", lambda load: format_count(load.max_in_flight), 2, ""),
+    ("QUEUE P50", lambda load: format_duration(load.queue_p50_ns), 6, "queue-p50"),
+    ("QUEUE P95", lambda load: format_duration(load.queue_p95_ns), 7, "queue-p95"),
+    ("QUEUE P99", lambda load: format_duration(load.queue_p99_ns), 4, "queue-p99"),
+    ("QUEUE MAX", lambda load: format_duration(load.queue_max_ns), 8, ""),
+    ("SIZE", lambda load: format_bytes(load.mean_bytes), 3, ""),
+    ("SEQUENTIAL", lambda load: format_percent(load.sequential_share), 3, ""),
+    ("REREAD", lambda load: format_percent(load.reread_share), 5, ""),
+)
+# What is too low when I/Os were lost.
+_COUNTED = ("I/OS", "BUSY", "IN FLIGHT", "MOST")
+
+
+def load_lines(loads: Loads, width: int, *, is_too_low: bool) -> list[str]:
+    """A line for each device, and one for all if they are several."""
+    if not loads.devices:
+        return ["no I/Os were recorded"]
+    rows = [*loads.devices, loads.total] if len(loads.devices) > 1 else loads.devices
+    names = [escape_for_terminal(load.device or "unknown") for load in loads.devices]
+    columns = [
+        Column("DEVICE", [*names, "total"][: len(rows)], is_text=True),
+        *(
+            Column(
+                "≥" * (is_too_low and title in _COUNTED) + title,
+                [value(load) for load in rows],
+                rank if order != loads.sort else 0,
+            )
+            for title, value, rank, order in _COLUMNS
+        ),
+    ]
+    shown = fit_columns(columns, width)
+    return [*format_columns(shown), *missing_lines(columns, shown, width)]
