@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The one error that every command shows its user."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class IorecError(Exception):
     """A failure whose cause is known: `message` names thing and cause, `hint` the next step."""
@@ -10,3 +13,10 @@ class IorecError(Exception):
         self.message = message
         self.hint = hint
         self.exit_code = exit_code
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> IorecError:
+    """The usage error for a name that is none of those known; a similar one comes first."""
+    names = [*known]
+    similar = "".join(f"did you mean {close}? " for close in get_close_matches(name, names, n=1))
+    return IorecError(f"cannot {what} {name!r}", f"{similar}choose from: {', '.join(names)}", 2)

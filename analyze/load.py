@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analyze.batches import stream_batches
 from analyze.capture_name import CaptureName
-from analyze.errors import IorecError
+from analyze.errors import unknown_name
 from analyze.latency import add_up_buckets, bucket_sql
 from analyze.opened import OpenedRows
 from analyze.selection import recorded_span
@@ -110,9 +110,7 @@ def load_loads(capture: OpenedRows, sort: str = "busy") -> Loads:
     Raises IorecError for an unknown order.
     """
     if sort not in LOAD_SORTS:
-        raise IorecError(
-            f"cannot sort devices by {sort!r}", f"choose from: {', '.join(LOAD_SORTS)}", 2
-        )
+        raise unknown_name("sort devices by", sort, LOAD_SORTS)
     total, accounts = _Account(), defaultdict[int, _Account](_Account)
     devices = _Numbers()
     for rows in _rows_by_time(capture, devices):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from analyze.errors import IorecError
+from analyze.errors import IorecError, unknown_name
 from analyze.schema import LAYERS
 from analyze.sources import CaptureFile
 from analyze.units import MOMENT_FORMS, format_duration, format_time, parse_moment_ns
@@ -48,8 +48,7 @@ def make_selection(
     Raises IorecError for a window or layer that makes no sense.
     """
     if layer not in (None, *LAYERS):
-        known = ", ".join(LAYERS)
-        raise IorecError(f"there is no layer {layer!r}", f"choose from: {known}", 2)
+        raise unknown_name("show the layer", layer, LAYERS)
     begin_s, end_s = _seconds("begin", begin, span), _seconds("end", end, span)
     if begin_s is not None:
         begin_s = max(begin_s, 0.0)  # nothing was recorded before

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Sums up I/Os per group, and per interval of time if that is asked for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analyze.errors import IorecError
+from analyze.errors import IorecError, unknown_name
 from analyze.groups import MAX_GROUPS, Group, make_group
 from analyze.intervals import Interval, load_intervals, slice_window
 from analyze.opened import OpenedRows
@@ -59,7 +59,7 @@ def summarize(
     """
     keys = _key_columns(by, has_several_hosts=capture.has_several_hosts)
     if sort not in SORTS:
-        raise _unknown("sort by", sort, SORTS)
+        raise unknown_name("sort by", sort, SORTS)
     slices = None if interval_ns is None else slice_window(capture, interval_ns)
     query = fine_query(keys, slices.number_sql if slices else None)
     capture.sql(f"CREATE OR REPLACE TEMP TABLE fine AS {query}")
@@ -95,15 +95,11 @@ def _key_columns(by: Sequence[str], *, has_several_hosts: bool) -> list[str]:
     """The columns of the key, the host before names that are those of one host only."""
     for grouping in by:
         if grouping not in GROUPINGS:
-            raise _unknown("group by", grouping, GROUPINGS)
+            raise unknown_name("group by", grouping, GROUPINGS)
     columns = [column for grouping in by for column in GROUPINGS[grouping]]
     if has_several_hosts and not OF_ONE_HOST.isdisjoint(columns):
         columns.insert(0, "host")
     return list(dict.fromkeys(columns))
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> IorecError:
-    return IorecError(f"cannot {what} {name!r}", f"choose from: {', '.join(known)}", exit_code=2)
 
 
 def _load_part(

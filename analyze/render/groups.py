@@ -8,8 +8,17 @@ from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
 from analyze.groups import MAX_GROUPS, Group
 from analyze.intervals import Interval
-from analyze.render.table import Column, fit_columns, format_columns, missing_lines, wrap_units
+from analyze.render.table import (
+    TOO_LOW,
+    Column,
+    fit_columns,
+    format_columns,
+    missing_lines,
+    pick_columns,
+    wrap_units,
+)
 from analyze.summary import Summary
+from analyze.summary_query import SORTS
 from analyze.units import (
     format_bytes,
     format_count,
@@ -47,6 +56,11 @@ _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
     ("ERRORS", lambda group: format_count(group.errors), 0),
     ("TIME", lambda group: format_percent(group.time_share), 0),
 )
+_SORT_TITLES = {
+    name: {"bytes": "RATE", "ios": "I/OS", "p999": "P99.9"}.get(name, name.upper())
+    for name in SORTS
+}
+_NOTHING = frozenset({"0", "0 B", "0.00", "0 B/s", "0.0%", "-"})
 _FLUSH_COLUMNS = ("I/OS", "AVG", "P50", "P95", "P99", "MAX", "ERRORS")
 # Shown where there is any.
 _RARE: dict[str, Callable[[Group], int]] = {
@@ -64,11 +78,20 @@ _COUNTED = frozenset(
 )
 
 
-def group_lines(summary: Summary, origin_ns: int, width: int, *, is_too_low: bool) -> list[str]:
-    """A line for each group and one for all, with as many columns as there is room for.
+def group_lines(
+    summary: Summary,
+    origin_ns: int,
+    width: int,
+    names: Sequence[str] = (),
+    *,
+    is_too_low: bool,
+) -> list[str]:
+    """A line for each group and one for all, with the columns of these names if there are any.
 
-    If intervals were asked for, a line for each group of each, and one for an interval without
-    I/Os; times count from `origin_ns`. If counts are too low, their titles say so with a `≥`.
+    Else with those for which there is room: keys, I/Os, what the order is by, errors and time are
+    always there, what is 0 or the same in all groups is left out first. If intervals were asked
+    for, a line for each group of each, and one for an interval without I/Os; times count from
+    `origin_ns`. If counts are too low, their titles say so with a `≥`.
     """
     if not summary.total.ios:
         return [] if summary.cache_flushes else ["no I/Os were recorded"]
@@ -85,8 +108,11 @@ def group_lines(summary: Summary, origin_ns: int, width: int, *, is_too_low: boo
         replace(column, cells=[*column.cells, "" if place else "total"])
         for place, column in enumerate(keys)
     ]
-    titles = [title for title, *_ in _COLUMNS if title not in _RARE or _RARE[title](summary.total)]
-    columns = [*keys, *_value_columns(titles, [*groups, summary.total], is_too_low=is_too_low)]
+    values = _value_columns([*groups, summary.total], summary.sort, is_too_low=is_too_low)
+    if names:
+        columns = [*keys, *pick_columns(values, names)]
+    else:
+        columns = [*keys, *_without_rare(values, summary.total)]
     shown = fit_columns(columns, width)
     *lines, total_line = format_columns(shown)
     left_out = sum(part.group_count - len(part.groups) for part in parts)
@@ -113,8 +139,8 @@ def cache_flush_lines(summary: Summary, width: int) -> list[str]:
     if len(groups) == 1:
         return lines
     keys = _key_columns(summary.key_columns, groups)
-    titles = [title for title in _FLUSH_COLUMNS if title not in _RARE or _RARE[title](total)]
-    columns = [*keys, *_value_columns(titles, groups, is_too_low=False)]
+    values = _without_rare(_value_columns(groups, summary.sort, is_too_low=False), total)
+    columns = [*keys, *(column for column in values if column.title in _FLUSH_COLUMNS)]
     columns = [replace(c, title="FLUSHED") if c.title == "I/OS" else c for c in columns]
     return [*lines, *format_columns(fit_columns(columns, width))]
 
@@ -165,15 +191,23 @@ def _key_columns(keys: Sequence[str], groups: Sequence[Group]) -> list[Column]:
     ]
 
 
-def _value_columns(
-    titles: Sequence[str], groups: Sequence[Group], *, is_too_low: bool
-) -> list[Column]:
+def _value_columns(groups: Sequence[Group], sort: str, *, is_too_low: bool) -> list[Column]:
+    """The numbers of the groups, and of all of them in the last line."""
+    columns = []
+    for title, value, rank in _COLUMNS:
+        cells = [value(group) for group in groups]
+        if title == _SORT_TITLES[sort]:
+            rank = 0
+        elif rank and (_NOTHING.issuperset(cells) or (len(groups) > 2 and len({*cells[:-1]}) == 1)):
+            rank += len(_COLUMNS)
+        columns.append(Column(TOO_LOW * (is_too_low and title in _COUNTED) + title, cells, rank))
+    return columns
+
+
+def _without_rare(columns: Sequence[Column], total: Group) -> list[Column]:
+    """Those that do not only say that there was nothing of a kind."""
     return [
-        Column(
-            "≥" * (is_too_low and title in _COUNTED) + title,
-            [value(group) for group in groups],
-            rank,
-        )
-        for title, value, rank in _COLUMNS
-        if title in titles
+        column
+        for column in columns
+        if (count := _RARE.get(column.title.lstrip(TOO_LOW))) is None or count(total)
     ]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
 from analyze.listed_ios import ListedIo, Listing
-from analyze.render.table import Column, fit_columns, format_columns, missing_lines
+from analyze.render.table import Column, fit_columns, format_columns, missing_lines, pick_columns
 from analyze.report import Report
 from analyze.units import format_bytes, format_count, format_duration, format_elapsed
 
 
-def slowest_lines(report: Report, width: int) -> list[str]:
+def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list[str]:
     """A line for each, with as many columns as there is room for; errors if there are any."""
     rows = report.slowest or ()
     columns = [
@@ -20,12 +20,14 @@ def slowest_lines(report: Report, width: int) -> list[str]:
         Column("IN DEVICE", [format_duration(row.device_ns) for row in rows], 2),
         Column("LATENCY", [format_duration(row.latency_ns) for row in rows]),
     ]
-    if any(row.errno for row in rows):
+    if names or any(row.errno for row in rows):
         columns.append(_errors(rows))
-    if any(row.file is not None for row in rows):
+    if names or any(row.file is not None for row in rows):
         columns.append(Column("FILE", [_text(row.file) for row in rows], 5, is_text=True))
     if not rows:
         return ["no I/Os have completed"]
+    if names:
+        columns = pick_columns(columns, names)
     shown = fit_columns(columns, width)
     lines = [*format_columns(shown), *missing_lines(columns, shown, width)]
     return [f"{format_count(len(rows))} slowest:", *lines]

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Renders how busy devices were as a table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from analyze.escape import escape_for_terminal
 from analyze.load import Load, Loads
-from analyze.render.table import Column, fit_columns, format_columns, missing_lines
+from analyze.render.table import (
+    TOO_LOW,
+    Column,
+    fit_columns,
+    format_columns,
+    missing_lines,
+    pick_columns,
+)
 from analyze.units import (
     format_bytes,
     format_count,
@@ -32,22 +39,25 @@ _COLUMNS: tuple[tuple[str, Callable[[Load], str], int, str], ...] = (
 _COUNTED = ("I/OS", "BUSY", "IN FLIGHT", "MOST")
 
 
-def load_lines(loads: Loads, width: int, *, is_too_low: bool) -> list[str]:
+def load_lines(
+    loads: Loads, width: int, picked: Sequence[str] = (), *, is_too_low: bool
+) -> list[str]:
     """A line for each device, and one for all if they are several."""
     if not loads.devices:
         return ["no I/Os were recorded"]
     rows = [*loads.devices, loads.total] if len(loads.devices) > 1 else loads.devices
     names = [escape_for_terminal(load.device or "unknown") for load in loads.devices]
+    values = [
+        Column(
+            TOO_LOW * (is_too_low and title in _COUNTED) + title,
+            [value(load) for load in rows],
+            rank if order != loads.sort else 0,
+        )
+        for title, value, rank, order in _COLUMNS
+    ]
     columns = [
         Column("DEVICE", [*names, "total"][: len(rows)], is_text=True),
-        *(
-            Column(
-                "≥" * (is_too_low and title in _COUNTED) + title,
-                [value(load) for load in rows],
-                rank if order != loads.sort else 0,
-            )
-            for title, value, rank, order in _COLUMNS
-        ),
+        *(pick_columns(values, picked) if picked else values),
     ]
     shown = fit_columns(columns, width)
     return [*format_columns(shown), *missing_lines(columns, shown, width)]

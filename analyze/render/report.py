@@ -37,30 +37,33 @@ _OPS = {"write": "write, flush", "flush": "cache_flush"}
 _VERDICTS = {True: "agrees", False: "DIFFERS", None: "not comparable"}
 
 
-def render_text(report: Report, width: int) -> str:
-    """The report in lines of at most `width` characters, if names allow it."""
+def render_text(report: Report, width: int, columns: Sequence[str] = ()) -> str:
+    """The report in lines of at most `width` characters, if names allow it.
+
+    Of what was asked for the columns of these names, or those for which there is room.
+    """
     sections = [
         completeness_lines(report.completeness, report.origin, width)
         + _source_lines(report)
         + level_lines(report.levels, width),
         device_lines(report.completeness, width),
         _selection_lines(report),
-        *_view(report, width),
+        *_view(report, width, columns),
         in_flight_lines(report, width),
         failed_lines(report, width),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
-def _view(report: Report, width: int) -> list[list[str]]:
+def _view(report: Report, width: int, columns: Sequence[str]) -> list[list[str]]:
     """What was asked for: I/Os, devices, or else groups."""
     summary, is_too_low = report.summary, report.completeness.lost > 0
     if report.slowest is not None:
-        return [slowest_lines(report, width)]
+        return [slowest_lines(report, width, columns)]
     if report.loads is not None:
-        return [load_lines(report.loads, width, is_too_low=is_too_low)]
+        return [load_lines(report.loads, width, columns, is_too_low=is_too_low)]
     return [
-        group_lines(summary, report.origin, width, is_too_low=is_too_low),
+        group_lines(summary, report.origin, width, columns, is_too_low=is_too_low),
         cache_flush_lines(summary, width),
         *_histograms(summary),
         _stack_lines(report, width),

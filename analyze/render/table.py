@@ -9,6 +9,9 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from analyze.errors import unknown_name
+
+TOO_LOW = "≥"  # before the title of a column whose numbers are
 _GAP = "  "
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[nµm]?s|min|h|(?:[KMGTPE]i)?B)\b)")
 _GLUE = "\0"  # which no text has that may be shown
@@ -36,11 +39,29 @@ def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
     return fitting
 
 
+def pick_columns(columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
+    """The columns of these names in their order, which are never left out.
+
+    A name is the title in lower case, without its dots and slashes: `ios`, `p999`, `in-device`.
+    Raises IorecError for an unknown one.
+    """
+    known = {column_name(column.title): column for column in columns}
+    for name in names:
+        if name not in known:
+            raise unknown_name("show the column", name, known)
+    return [replace(known[name], rank=0) for name in names]
+
+
+def column_name(title: str) -> str:
+    """The name by which a column is picked."""
+    return title.lstrip(TOO_LOW).lower().replace(" ", "-").translate({ord(c): None for c in "./"})
+
+
 def missing_lines(columns: Sequence[Column], shown: Sequence[Column], width: int) -> list[str]:
     """Which columns are not among those shown, if any."""
     titles = [column.title for column in shown]
-    missing = [column.title.lstrip("≥") for column in columns if column.title not in titles]
-    text = f"(no room for {', '.join(missing)}: see --json or --csv)"
+    missing = [column.title.lstrip(TOO_LOW) for column in columns if column.title not in titles]
+    text = f"(no room for {', '.join(missing)}: pick with --columns)"
     return textwrap.wrap(text, width) if missing else []
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command `iorec info`."""
 
-import shutil
-
 from iorec.host.signals import raising_interrupts
+from iorec.host.terminal import output_width
 from iorec.options import Captures, Json, Verbose
 
 EPILOG = """\b
@@ -24,4 +23,4 @@ def info(captures: Captures, json: Json = False, verbose: Verbose = False) -> st
         made = make_info(capture)
     if json:
         return render_json(made)
-    return render_info(made, shutil.get_terminal_size().columns)
+    return render_info(made, output_width())

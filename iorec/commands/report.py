@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command `iorec report`."""
 
-import shutil
 from typing import Annotated
 
 import typer
 
 from analyze.errors import IorecError
 from iorec.host.signals import interruptible, raising_interrupts
+from iorec.host.terminal import output_width
 from iorec.options import COUNT, DURATION, Begin, Captures, End, Json, Layer, Verbose, Where
 
 EPILOG = """\b
@@ -83,6 +83,15 @@ def report(
     histogram: Annotated[
         bool, typer.Option("--histogram", help="Show the latency distribution of each group.")
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Show these columns of the table beside its keys, such as ios,p99,max. By default"
+            " those for which the terminal has room; all if the output is none.",
+            show_default=False,
+        ),
+    ] = None,
     layer: Layer = None,
     begin: Begin = None,
     end: End = None,
@@ -101,12 +110,15 @@ def report(
 
     if csv and (json or histogram):
         raise IorecError("--csv goes with neither --json nor --histogram", "use --json", 2)
+    if columns is not None and (json or csv):
+        raise IorecError("--columns goes with neither --json nor --csv", "leave it out", 2)
     if (slowest or busy) and (by or interval or top or histogram or (slowest and (sort or busy))):
         raise IorecError(
             "--slowest and --busy show I/Os and devices: no option for groups goes with them",
             "leave out --by, --interval, --top and --histogram; narrow with --where",
             exit_code=2,
         )
+    names = columns.split(",") if columns is not None else []
     default = ["process"] if interval is None else []
     keys = [key for keys in by or default for key in keys.split(",")]
     if top is None and not (json or csv):
@@ -129,7 +141,7 @@ def report(
     if json:
         return render_json(made)
     if not csv:
-        return render_text(made, shutil.get_terminal_size().columns)
+        return render_text(made, output_width(), names)
     if not made.completeness.is_complete:
         typer.echo(f"warning: {format_completeness(made.completeness)}", err=True)
     return render_csv(made)

@@ -145,6 +145,8 @@ def test_lost_ios_are_said_on_stderr_where_stdout_has_no_room(iorec: Run, tmp_pa
         (["report", "{path}", "-b", "5", "-e", "5"], "not after"),
         (["report", "{path}", "--interval", "soon"], "'--interval': 'soon' is not a duration"),
         (["report", "{path}", "--interval", "1us"], "intervals of 1.00 µs"),
+        (["report", "{path}", "--columns", "colour"], "cannot show the column 'colour'"),
+        (["report", "{path}", "--columns", "ios", "--csv"], "--columns"),
         (["report", "{path}", "--busy", "--sort", "time"], "cannot sort devices by 'time'"),
         (["report", "{path}", "--busy", "--interval", "1s"], "--busy"),
         (["report", "{path}", "--busy", "--slowest", "3"], "--busy"),
@@ -223,6 +225,22 @@ def test_every_command_shows_tracebacks_with_the_same_option(iorec: Run, command
     shown = [line for line in lines if "-v, --verbose" in line]
     assert len(shown) == 1
     assert "Show tracebacks of errors" in shown[0]
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_a_pipe_has_room_for_every_column_unless_columns_says_otherwise(
+    path: Path, command: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    wide, narrow = (
+        subprocess.run(
+            [*IOREC, command, str(path)], env=environment | more, stdout=subprocess.PIPE, text=True
+        ).stdout
+        for more in ({}, {"COLUMNS": "80"})
+    )
+    assert "no room for" not in wide
+    assert max(map(len, narrow.splitlines())) <= max(80, len(str(path)) + 80)
+    assert len(narrow.splitlines()) > len(wide.splitlines())
 
 
 def test_a_closed_pipe_ends_quietly(path: Path) -> None:

@@ -269,9 +269,17 @@ def test_an_empty_capture_has_no_groups(tmp_path: Path) -> None:
     assert (summary.groups, summary.group_count, summary.total.ios) == ((), 0, 0)
 
 
-@pytest.mark.parametrize("options", [{"by": ("colour",)}, {"sort": "colour"}])
-def test_an_unknown_grouping_or_order_lists_the_known_ones(
-    tmp_path: Path, options: dict[str, Any]
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"by": ("colour",)}, "choose from: process, pid, "),
+        ({"sort": "colour"}, "choose from: time, ios, "),
+        ({"by": ("com",)}, "did you mean comm? choose from: process, "),
+        ({"sort": "p98"}, "did you mean p99? choose from: time, "),
+    ],
+)
+def test_an_unknown_grouping_or_order_lists_the_known_ones_and_the_nearest_first(
+    tmp_path: Path, options: dict[str, Any], hint: str
 ) -> None:
     with (
         pytest.raises(IorecError) as caught,
@@ -279,7 +287,7 @@ def test_an_unknown_grouping_or_order_lists_the_known_ones(
     ):
         capture.summary(**options)
     assert caught.value.exit_code == 2
-    assert "choose from: " in caught.value.hint
+    assert caught.value.hint.startswith(hint)
 
 
 def test_more_groups_than_fit_into_memory_need_top(tmp_path: Path) -> None:
