@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from analyze.bio_times import BioTime, load_bio_times
 from analyze.capture import Capture
 from analyze.completeness import Completeness, make_completeness
 from analyze.groups import Group
@@ -42,6 +43,7 @@ class Report:
     stacks: tuple[Stack, ...]
     loads: Loads | None  # if they were asked for, as the next one
     slowest: tuple[ListedIo, ...] | None
+    bio_times: tuple[BioTime, ...] | None
     in_flight: Listing
     failed: Listing
 
@@ -56,10 +58,12 @@ def make_report(
     interval_ns: int | None = None,
     slowest: int | None = None,
     busy: str | None = None,
+    both_layers: bool = False,
 ) -> Report:
     """Reads the capture; the options are those of summarize.
 
-    `slowest` says how many I/Os to list, `busy` by what of LOAD_SORTS to sort devices.
+    `slowest` says how many I/Os to list, `busy` by what of LOAD_SORTS to sort devices, and
+    `both_layers` whether to split the time of bios.
     """
     summary = capture.summary(by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns)
     return Report(
@@ -82,6 +86,7 @@ def make_report(
         stacks=load_stacks(capture) if _has_bios(capture) else (),
         loads=load_loads(capture, busy) if busy else None,
         slowest=load_slowest(capture, slowest) if slowest else None,
+        bio_times=load_bio_times(capture) if both_layers else None,
         in_flight=load_in_flight(capture, sum(part.in_flight for part in _parts(summary))),
         failed=load_failed(capture, sum(part.errors for part in _parts(summary))),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from analyze.bio_times import BioTime
 from analyze.escape import escape_for_terminal, neutralise_for_csv
 from analyze.groups import Group
 from analyze.intervals import Interval
@@ -39,6 +40,8 @@ def _table(report: Report) -> tuple[list[str], Iterable[dict[str, Any]]]:
     if report.slowest is not None:
         names = [field.name for field in fields(ListedIo) if field.name != "age_ns"]
         return names, map(_io, report.slowest)
+    if report.bio_times is not None:
+        return [field.name for field in fields(BioTime)], map(asdict, report.bio_times)
     if report.loads is not None:
         return [field.name for field in fields(Load)], map(asdict, report.loads.devices)
     start = ["start"] * bool(report.summary.intervals)

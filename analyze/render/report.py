@@ -7,6 +7,7 @@ from analyze.agreement import Agreement
 from analyze.completeness import Completeness
 from analyze.escape import escape_for_terminal
 from analyze.metadata import DeviceEvents
+from analyze.render.bio_times import bio_time_lines
 from analyze.render.groups import cache_flush_lines, group_lines, histogram_lines
 from analyze.render.listed_ios import failed_lines, in_flight_lines, slowest_lines
 from analyze.render.load import load_lines
@@ -56,10 +57,12 @@ def render_text(report: Report, width: int, columns: Sequence[str] = ()) -> str:
 
 
 def _view(report: Report, width: int, columns: Sequence[str]) -> list[list[str]]:
-    """What was asked for: I/Os, devices, or else groups."""
+    """What was asked for: I/Os, bios, devices, or else groups."""
     summary, is_too_low = report.summary, report.completeness.lost > 0
     if report.slowest is not None:
         return [slowest_lines(report, width, columns)]
+    if report.bio_times is not None:
+        return [bio_time_lines(report.bio_times, width, columns)]
     if report.loads is not None:
         return [load_lines(report.loads, width, columns, is_too_low=is_too_low)]
     return [
@@ -193,7 +196,7 @@ def _selection_lines(report: Report) -> list[str]:
         shown.append(f"where {escape_for_terminal(selection.where)}")
     if shown:
         return [f"below: {format_counted(report.summary.total.ios, 'I/O')} {' '.join(shown)}"]
-    if len(report.completeness.recorded_by_layer) > 1:
+    if len(report.completeness.recorded_by_layer) > 1 and report.bio_times is None:
         return ["below: requests, and bios of devices without requests; all bios: --layer bio"]
     return []
 

@@ -17,6 +17,7 @@ Examples:
   iorec report run.parquet --by owner     who wrote, also for kworkers
   iorec report run.parquet --interval 1s --by comm
   iorec report run.parquet --busy         was the device busy?
+  iorec report run.parquet --layer request,bio   where the time of bios went
   iorec report run.parquet --slowest 10 --where "op = 'flush'"
   iorec report run.parquet -b 10 -e 20 --where "latency_ns > 10000000" --json
 """
@@ -112,10 +113,15 @@ def report(
         raise IorecError("--csv goes with neither --json nor --histogram", "use --json", 2)
     if columns is not None and (json or csv):
         raise IorecError("--columns goes with neither --json nor --csv", "leave it out", 2)
-    if (slowest or busy) and (by or interval or top or histogram or (slowest and (sort or busy))):
+    has_both = layer is not None and sorted(layer.split(",")) == ["bio", "request"]
+    views = {"--busy": busy, "--slowest": slowest, "--layer request,bio": has_both}
+    asked = [view for view, is_asked in views.items() if is_asked]
+    if len(asked) > 1:
+        raise IorecError(f"{' and '.join(asked)} do not go together", "leave out one", 2)
+    if asked and (by or interval or top or histogram or (sort and not busy)):
         raise IorecError(
-            "--slowest and --busy show I/Os and devices: no option for groups goes with them",
-            "leave out --by, --interval, --top and --histogram; narrow with --where",
+            f"{asked[0]} shows no groups: no option for groups goes with it",
+            "leave out --by, --interval, --sort, --top and --histogram; narrow with --where",
             exit_code=2,
         )
     names = columns.split(",") if columns is not None else []
@@ -125,7 +131,9 @@ def report(
         top = _MAX_GROUPS_OF_TEXT
     with (
         raising_interrupts(),
-        open_captures(captures, begin=begin, end=end, where=where, layer=layer) as capture,
+        open_captures(
+            captures, begin=begin, end=end, where=where, layer=None if has_both else layer
+        ) as capture,
         interruptible(capture.connection.interrupt),
     ):
         made = make_report(
@@ -137,6 +145,7 @@ def report(
             interval_ns=interval,
             slowest=slowest,
             busy=(sort or "busy") if busy else None,
+            both_layers=has_both,
         )
     if json:
         return render_json(made)

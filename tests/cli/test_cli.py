@@ -150,6 +150,8 @@ def test_lost_ios_are_said_on_stderr_where_stdout_has_no_room(iorec: Run, tmp_pa
         (["report", "{path}", "--busy", "--sort", "time"], "cannot sort devices by 'time'"),
         (["report", "{path}", "--busy", "--interval", "1s"], "--busy"),
         (["report", "{path}", "--busy", "--slowest", "3"], "--busy"),
+        (["report", "{path}", "-l", "bio,request", "--by", "pid"], "--layer request,bio"),
+        (["report", "{path}", "-l", "bio,request", "--busy"], "--busy and --layer request,bio"),
         (["report", "{path}", "--slowest", "0"], "'--slowest': '0' is not a count"),
         (["report", "{path}", "--slowest", "9", "--by", "pid"], "--slowest"),
         (["report", "{path}", "--by", "colour"], "cannot group by 'colour'"),
