@@ -2,31 +2,25 @@
 """Measures how busy devices were, in memory that grows only with the I/Os in flight at a moment."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from analyze.batches import stream_batches
-from analyze.capture_name import CaptureName
 from analyze.errors import unknown_name
 from analyze.latency import add_up_buckets, bucket_sql
+from analyze.numbered_rows import (
+    MOVING_OPS,
+    Ints,
+    Numbers,
+    Rows,
+    only,
+    parts,
+    reads_by_offset,
+    rows_by_time,
+)
 from analyze.opened import OpenedRows
-from analyze.selection import recorded_span
 
-Ints = NDArray[np.int64]
-Rows = dict[str, NDArray[Any]]
-_Numbers = dict[str | None, int]  # of names
-
-_ROWS = 1 << 17  # in memory at a time
-_COLUMNS = ("time", "latency_ns", "device", "host", "op", "offset", "bytes", "errno")
 _NOWHERE = -1
-_MOVES_DATA = ("read", "write", "zone_append")
-_OPS = ("cache_flush", *_MOVES_DATA)  # the first numbers of ops; others follow as they come
 _QUEUE_FRACTIONS = np.array([0.5, 0.95, 0.99])
 _NO_BUCKETS = np.empty((0, 4), np.int64)
 _ADDED_UP = (
@@ -112,13 +106,13 @@ def load_loads(capture: OpenedRows, sort: str = "busy") -> Loads:
     if sort not in LOAD_SORTS:
         raise unknown_name("sort devices by", sort, LOAD_SORTS)
     total, accounts = _Account(), defaultdict[int, _Account](_Account)
-    devices = _Numbers()
-    for rows in _rows_by_time(capture, devices):
+    devices = Numbers()
+    for rows in rows_by_time(capture, devices):
         _add_times(total, rows)
-        for number, mine in _parts(rows, "device"):
+        for number, mine in parts(rows, "device"):
             _add_times(accounts[number], mine)
             _add_places(accounts[number], mine)
-    for number, mine in _reads_by_offset(capture, devices):
+    for number, mine in reads_by_offset(capture, devices):
         _add_reads(accounts[number], mine["offset"], mine["bytes"])
     for name in _ADDED_UP:
         setattr(total, name, sum(getattr(account, name) for account in accounts.values()))
@@ -138,37 +132,6 @@ def load_loads(capture: OpenedRows, sort: str = "busy") -> Loads:
     )
 
 
-def _rows_by_time(capture: OpenedRows, devices: _Numbers) -> Iterator[Rows]:
-    """Some I/Os at a time; one that did not complete is in flight until the recording stopped.
-
-    What a stranger's file says is brought into the recorded part of the window.
-    """
-    begin_ns = capture.window.begin_ns
-    end_ns = min(capture.window.end_ns, recorded_span(capture.files).end_ns)
-    in_slices = not any(CaptureName(file.path).is_csv for file in capture.files)
-    ops: _Numbers = {name: number for number, name in enumerate(_OPS)}
-    with capture.connection.cursor() as own:
-        for batch in stream_batches(own, _COLUMNS, _ROWS, in_slices=in_slices):
-            start_ns = np.clip(_ints(batch["time"].cast(pa.int64())), begin_ns, end_ns)
-            latency_ns = _ints(batch["latency_ns"])
-            is_in_flight = ~_is_valid(batch["latency_ns"])
-            latency_ns[is_in_flight] = [
-                capture.recorded_until_ns(int(time_ns)) - time_ns
-                for time_ns in start_ns[is_in_flight]
-            ]
-            rows = {
-                "start_ns": start_ns,
-                "stop_ns": start_ns + np.clip(latency_ns, 0, end_ns - start_ns),
-                "device": _numbered(_device_names(capture, batch), devices),
-                "op": _numbered(batch["op"], ops),
-                "offset": _ints(batch["offset"]),
-                "bytes": _ints(batch["bytes"]),
-                "is_placed": _is_valid(batch["offset"]) & (_ints(batch["bytes"]) > 0),
-                "is_good": _is_valid(batch["errno"]) & (_ints(batch["errno"]) == 0),
-            }
-            yield _only(rows, rows["op"] != _OPS.index("cache_flush"))
-
-
 def _add_times(account: _Account, rows: Rows) -> None:
     """Adds the time that further I/Os were in flight; both ends of each are known."""
     start_ns, stop_ns = rows["start_ns"], rows["stop_ns"]
@@ -186,28 +149,15 @@ def _add_times(account: _Account, rows: Rows) -> None:
 
 def _add_places(account: _Account, rows: Rows) -> None:
     """Adds where further I/Os went, and how much data they moved."""
-    moved = rows["bytes"][rows["is_good"] & (rows["op"] < len(_OPS))]
+    moved = rows["bytes"][rows["is_good"] & (rows["op"] < len(MOVING_OPS))]
     account.moved_ios += len(moved)
     account.moved_bytes += int(moved.sum())
-    for op, placed in _parts(_only(rows, rows["is_placed"]), "op"):
+    for op, placed in parts(only(rows, rows["is_placed"]), "op"):
         begin, end = placed["offset"], placed["offset"] + placed["bytes"]
         previous_end = np.concatenate([[account.next_offsets.get(op, _NOWHERE)], end[:-1]])
         account.placed_ios += len(begin)
         account.sequential_ios += int((begin == previous_end).sum())
         account.next_offsets[op] = int(end[-1])
-
-
-def _reads_by_offset(capture: OpenedRows, devices: _Numbers) -> Iterator[tuple[int, Rows]]:
-    """Reads of a device that succeeded, some at a time, by ascending offset."""
-    query = """
-        SELECT device, host, "offset", bytes FROM io
-        WHERE op = 'read' AND errno = 0 AND bytes > 0 AND "offset" IS NOT NULL ORDER BY ALL
-    """
-    with capture.connection.cursor() as own:
-        for batch in own.sql(query).to_arrow_reader(_ROWS):
-            rows = {name: _ints(batch[name]) for name in ("offset", "bytes")}
-            rows["device"] = _numbered(_device_names(capture, batch), devices)
-            yield from _parts(rows, "device")
 
 
 def _add_reads(account: _Account, offset: Ints, size: Ints) -> None:
@@ -239,7 +189,9 @@ def _load_queues(capture: OpenedRows) -> dict[str | None, Ints]:
 
 def _make_load(device: str | None, account: _Account, covered_ns: int, queue: Ints) -> Load:
     p50, p95, p99 = (
-        add_up_buckets(*queue.T).percentiles_ns(_QUEUE_FRACTIONS) if len(queue) else [None] * 3
+        add_up_buckets(*queue.T).percentiles_ns(_QUEUE_FRACTIONS).tolist()
+        if len(queue)
+        else [None] * 3
     )
     return Load(
         device=device,
@@ -252,50 +204,12 @@ def _make_load(device: str | None, account: _Account, covered_ns: int, queue: In
         mean_bytes=_ratio(account.moved_bytes, account.moved_ios),
         sequential_share=_ratio(account.sequential_ios, account.placed_ios),
         reread_share=_ratio(account.read_bytes - account.distinct_bytes, account.read_bytes),
-        queue_p50_ns=_float(p50),
-        queue_p95_ns=_float(p95),
-        queue_p99_ns=_float(p99),
+        queue_p50_ns=p50,
+        queue_p95_ns=p95,
+        queue_p99_ns=p99,
         queue_max_ns=int(queue[:, 3].max()) if len(queue) else None,
     )
 
 
-def _device_names(capture: OpenedRows, batch: pa.RecordBatch) -> pa.Array:
-    """As they are in capture.devices."""
-    if not capture.has_several_hosts:
-        return batch["device"]
-    return pc.binary_join_element_wise(batch["host"], batch["device"], ":")
-
-
-def _numbered(names: pa.Array, numbers: _Numbers) -> Ints:
-    """The number of each name; a new name gets the next one."""
-    encoded = names.dictionary_encode(null_encoding="encode")
-    known = [numbers.setdefault(name, len(numbers)) for name in encoded.dictionary.to_pylist()]
-    numbered: Ints = np.array(known, np.int64)[encoded.indices.to_numpy()]
-    return numbered
-
-
-def _parts(rows: Rows, column: str) -> Iterator[tuple[int, Rows]]:
-    """The rows of each number in a column, in their order."""
-    for number in np.unique(rows[column]):
-        yield int(number), _only(rows, rows[column] == number)
-
-
-def _only(rows: Rows, mask: NDArray[np.bool_]) -> Rows:
-    return {name: values[mask] for name, values in rows.items()}
-
-
-def _ints(column: pa.Array) -> Ints:
-    """Nulls as 0."""
-    return np.array(pc.fill_null(column.cast(pa.int64()), 0), np.int64)
-
-
-def _is_valid(column: pa.Array) -> NDArray[np.bool_]:
-    return np.asarray(column.is_valid().to_numpy(zero_copy_only=False), bool)
-
-
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import analyze
-from analyze import load
+from analyze import numbered_rows
 from analyze.errors import IorecError
-from analyze.load import LOAD_SORTS, Load, load_loads
+from analyze.load import LOAD_SORTS, Load, Loads, load_loads
 from analyze.render.csv import render_csv
 from analyze.render.json import render_json
 from analyze.render.report import render_text
@@ -111,11 +111,11 @@ def busy_rows(count: int) -> pa.Table:
 def test_rows_may_come_in_batches_of_any_size(
     tmp_path: Path, batch_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "_ROWS", batch_rows)
+    monkeypatch.setattr(numbered_rows, "ROWS", batch_rows)
     check_capture(write_capture(tmp_path / "run.parquet", busy_rows(2003)))
 
 
-def loads_of(folder: Path, rows: pa.Table, sort: str = "busy", **selection: Any) -> load.Loads:
+def loads_of(folder: Path, rows: pa.Table, sort: str = "busy", **selection: Any) -> Loads:
     with analyze.open(write_capture(folder / "run.parquet", rows), **selection) as capture:
         return load_loads(capture, sort)
 
