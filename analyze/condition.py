@@ -2,12 +2,14 @@
 """Checks that a SQL condition from the command line can do nothing but filter rows."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import duckdb
 
-from analyze.errors import IorecError
+from analyze.errors import IorecError, unknown_name
+from analyze.schema import SCHEMA
 
 # What an expression over one row is made of: no subquery, window, lambda, parameter or star.
 _ALLOWED_CLASSES = frozenset(
@@ -59,6 +61,7 @@ _TYPES = """
     timestamp_us timestamp_ns timestamptz interval
 """
 _ALLOWED_TYPES = frozenset(_TYPES.split()) | {"timestamp with time zone", "time with time zone"}
+_UNKNOWN_COLUMN = re.compile('Referenced column "(.*)" not found')
 _REGEXES = ("regexp_matches", "regexp_full_match")
 
 
@@ -84,7 +87,11 @@ def check_condition(connection: duckdb.DuckDBPyConnection, condition: str, table
         query = f"DESCRIBE SELECT ({condition}\n) FROM {table}"
         [(_, column_type, *_)] = connection.execute(query).fetchall()
     except duckdb.Error as error:
-        raise _refused(first_line(error)) from error
+        cause = first_line(error)
+        if column := _UNKNOWN_COLUMN.match(cause):
+            known = (*SCHEMA.names, "host", "capture")
+            raise unknown_name("filter by --where: there is no column", column[1], known) from error
+        raise _refused(cause) from error
     if column_type != "BOOLEAN":
         raise _refused("it is not a condition: it is neither true nor false")
 

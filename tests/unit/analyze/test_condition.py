@@ -190,3 +190,9 @@ def test_the_connection_itself_reaches_nothing_but_the_capture(path: Path, tmp_p
             capture.sql(query).fetchall()
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["other.parquet"]
+
+
+def test_an_unknown_column_gets_the_nearest_one(path: Path) -> None:
+    with pytest.raises(IorecError, match="there is no column 'com'") as caught:
+        matching(path, "com = 'fio'")
+    assert caught.value.hint.startswith("did you mean comm? choose from: time, layer, ")
