@@ -20,7 +20,16 @@ from analyze.render.csv import render_csv
 from analyze.render.json import render_json
 from analyze.render.report import render_text
 from analyze.report import make_report
-from tests.builders import SECOND_NS, START_NS, mixed_table, rfc3339, table, write_capture
+from tests.builders import (
+    SECOND_NS,
+    START_NS,
+    metadata,
+    mixed_table,
+    rfc3339,
+    table,
+    write_capture,
+    write_parquet,
+)
 
 SAMPLES = sorted((Path(__file__).parents[3] / "samples").glob("*.parquet"))
 
@@ -197,3 +206,28 @@ def test_an_empty_capture_has_no_busy_device(tmp_path: Path) -> None:
     assert report.loads is not None
     assert (report.loads.devices, report.loads.total.busy_share) == ((), 0)
     assert "no I/Os were recorded" in render_text(report, 80)
+
+
+@pytest.mark.parametrize("view", [{"busy": "busy"}, {"slowest": 9}, {"interval_ns": SECOND_NS}])
+def test_numbers_of_a_stranger_end_in_no_error_and_busy_in_no_more_than_the_time(
+    tmp_path: Path, view: dict[str, Any]
+) -> None:
+    most = 2**63 - 1
+    rows = table(
+        5,
+        time=[START_NS - 10**15, START_NS, START_NS + 5, START_NS + 10**6, most - 10],
+        offset=[most - 5, -7, 0, most, 3],
+        bytes=[most, -5, 0, most, 1],
+        latency_ns=[most, -5, 0, None, 5],
+        queue_ns=[most, -9, 0, None, 4],
+        errno=[0, 0, -1, None, 0],
+        device=[None, "sda", "sda", None, "sda"],
+    )
+    document = json.dumps(metadata(table(1))).encode()
+    with analyze.open(write_parquet(tmp_path / "run.parquet", rows, document)) as capture:
+        report = make_report(capture, **view)
+    for render in (render_csv, render_json):
+        assert render(report)
+    assert render_text(report, 80)
+    for found in report.loads.devices if report.loads else ():
+        assert 0 <= (found.busy_share or 0) <= 1
