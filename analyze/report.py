@@ -8,6 +8,8 @@ from pathlib import Path
 from analyze.bio_times import BioTime, load_bio_times
 from analyze.capture import Capture
 from analyze.completeness import Completeness, make_completeness
+from analyze.finding import Finding
+from analyze.findings import load_findings
 from analyze.groups import Group
 from analyze.ledgers import shown_ledgers
 from analyze.listed_ios import ListedIo, Listing, load_failed, load_in_flight, load_slowest
@@ -16,6 +18,9 @@ from analyze.selection import Selection
 from analyze.stacks import Level, Stack, find_levels, load_stacks
 from analyze.summary import Summary
 from analyze.typed_json import EpochNs
+
+# The rules look at them within two seconds or so.
+_MOST_IOS_UNASKED = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Report:
     bio_times: tuple[BioTime, ...] | None
     in_flight: Listing
     failed: Listing
+    findings: tuple[Finding, ...] | None  # None: nobody has looked
 
 
 def make_report(
@@ -59,13 +65,18 @@ def make_report(
     slowest: int | None = None,
     busy: str | None = None,
     both_layers: bool = False,
+    findings: bool | None = None,
 ) -> Report:
     """Reads the capture; the options are those of summarize.
 
     `slowest` says how many I/Os to list, `busy` by what of LOAD_SORTS to sort devices, and
-    `both_layers` whether to split the time of bios.
+    `both_layers` whether to split the time of bios. `findings` says whether to look for what stands
+    out, which takes twice as long as the sums; None: if there are few enough I/Os that nobody
+    notices.
     """
     summary = capture.summary(by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns)
+    if findings is None:
+        findings = summary.total.ios <= _MOST_IOS_UNASKED
     return Report(
         sources=tuple(
             Source(
@@ -89,6 +100,7 @@ def make_report(
         bio_times=load_bio_times(capture) if both_layers else None,
         in_flight=load_in_flight(capture, sum(part.in_flight for part in _parts(summary))),
         failed=load_failed(capture, sum(part.errors for part in _parts(summary))),
+        findings=load_findings(capture) if findings else None,
     )
 
 

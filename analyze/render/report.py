@@ -8,6 +8,7 @@ from analyze.completeness import Completeness
 from analyze.escape import escape_for_terminal
 from analyze.metadata import DeviceEvents
 from analyze.render.bio_times import bio_time_lines
+from analyze.render.findings import findings_lines, findings_summary
 from analyze.render.groups import cache_flush_lines, group_lines, histogram_lines
 from analyze.render.listed_ios import failed_lines, in_flight_lines, slowest_lines
 from analyze.render.load import load_lines
@@ -38,20 +39,27 @@ _OPS = {"write": "write, flush", "flush": "cache_flush"}
 _VERDICTS = {True: "agrees", False: "DIFFERS", None: "not comparable"}
 
 
-def render_text(report: Report, width: int, columns: Sequence[str] = ()) -> str:
+def render_text(
+    report: Report, width: int, columns: Sequence[str] = (), *, only_findings: bool = False
+) -> str:
     """The report in lines of at most `width` characters, if names allow it.
 
     Of what was asked for the columns of these names, or those for which there is room.
     """
+    shown = [
+        *_view(report, width, columns),
+        in_flight_lines(report, width),
+        failed_lines(report, width),
+    ]
+    if report.slowest is None and report.bio_times is None and report.loads is None:
+        shown.append(findings_summary(report.findings, width))
     sections = [
         completeness_lines(report.completeness, report.origin, width)
         + _source_lines(report)
         + level_lines(report.levels, width),
         device_lines(report.completeness, width),
         _selection_lines(report),
-        *_view(report, width, columns),
-        in_flight_lines(report, width),
-        failed_lines(report, width),
+        *([findings_lines(report.findings or (), width)] if only_findings else shown),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from analyze.errors import IorecError
+from analyze.errors import IorecError, unknown_name
 from iorec.host.signals import interruptible, raising_interrupts
 from iorec.host.terminal import output_width
 from iorec.options import COUNT, DURATION, Begin, Captures, End, Json, Layer, Verbose, Where
@@ -16,6 +16,7 @@ Examples:
   iorec report run.parquet --by device,op --histogram
   iorec report run.parquet --by owner     who wrote, also for kworkers
   iorec report run.parquet --interval 1s --by comm
+  iorec report run.parquet --findings     does anything stand out?
   iorec report run.parquet --busy         was the device busy?
   iorec report run.parquet --layer request,bio   where the time of bios went
   iorec report run.parquet --slowest 10 --where "op = 'flush'"
@@ -81,6 +82,18 @@ def report(
             help="List the N I/Os that took longest instead of groups of I/Os.",
         ),
     ] = None,
+    findings: Annotated[
+        bool,
+        typer.Option("--findings", help="Say what stands out, and which rows show it."),
+    ] = False,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-on",
+            metavar="ID",
+            help="Exit with 3 if something of this id stands out, such as flush-bound.",
+        ),
+    ] = None,
     histogram: Annotated[
         bool, typer.Option("--histogram", help="Show the latency distribution of each group.")
     ] = False,
@@ -103,18 +116,26 @@ def report(
 ) -> str:
     """Sum up who did which I/O, and how long it took."""
     from analyze.capture import open_captures
+    from analyze.findings import RULES
     from analyze.render.csv import render_csv
     from analyze.render.json import render_json
     from analyze.render.report import render_text
     from analyze.report import make_report
     from analyze.verdict import format_completeness
 
-    if csv and (json or histogram):
-        raise IorecError("--csv goes with neither --json nor --histogram", "use --json", 2)
-    if columns is not None and (json or csv):
-        raise IorecError("--columns goes with neither --json nor --csv", "leave it out", 2)
+    if csv and (json or histogram or findings):
+        raise IorecError(
+            "--csv goes with none of --json, --histogram and --findings", "use --json", 2
+        )
+    if columns is not None and (json or csv or findings):
+        raise IorecError("--columns is for tables of text", "leave it out", 2)
     has_both = layer is not None and sorted(layer.split(",")) == ["bio", "request"]
-    views = {"--busy": busy, "--slowest": slowest, "--layer request,bio": has_both}
+    views = {
+        "--busy": busy,
+        "--slowest": slowest,
+        "--layer request,bio": has_both,
+        "--findings": findings,
+    }
     asked = [view for view, is_asked in views.items() if is_asked]
     if len(asked) > 1:
         raise IorecError(f"{' and '.join(asked)} do not go together", "leave out one", 2)
@@ -124,6 +145,9 @@ def report(
             "leave out --by, --interval, --sort, --top and --histogram; narrow with --where",
             exit_code=2,
         )
+    for rule in fail_on or ():
+        if rule not in RULES:
+            raise unknown_name("fail on", rule, RULES)
     names = columns.split(",") if columns is not None else []
     default = ["process"] if interval is None else []
     keys = [key for keys in by or default for key in keys.split(",")]
@@ -146,11 +170,30 @@ def report(
             slowest=slowest,
             busy=(sort or "busy") if busy else None,
             both_layers=has_both,
+            findings=_wants_findings(
+                is_asked=findings or json or bool(fail_on),
+                is_shown=not (csv or asked),
+            ),
         )
     if json:
-        return render_json(made)
-    if not csv:
-        return render_text(made, output_width(), names)
-    if not made.completeness.is_complete:
-        typer.echo(f"warning: {format_completeness(made.completeness)}", err=True)
-    return render_csv(made)
+        text = render_json(made)
+    elif csv:
+        if not made.completeness.is_complete:
+            typer.echo(f"warning: {format_completeness(made.completeness)}", err=True)
+        text = render_csv(made)
+    else:
+        text = render_text(made, output_width(), names, only_findings=findings)
+    refused = [finding for finding in made.findings or () if finding.id in (fail_on or ())]
+    if refused:
+        typer.echo(text, nl=False)
+        raise IorecError(
+            "; ".join(finding.text for finding in refused), "--fail-on asked for it", exit_code=3
+        )
+    return text
+
+
+def _wants_findings(*, is_asked: bool, is_shown: bool) -> bool | None:
+    """As make_report takes it."""
+    if is_asked:
+        return True
+    return None if is_shown else False
