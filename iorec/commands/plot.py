@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command `iorec plot`."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,8 @@ def plot(
             "-o",
             "--output",
             metavar="FILE",
-            help="A .png, .svg or .pdf; by default a .png beside the capture.",
+            help="A .png, .svg or .pdf; by default a .png beside the capture, which the next plot"
+            " replaces.",
             show_default=False,
         ),
     ] = None,
@@ -46,6 +48,8 @@ def plot(
     verbose: Verbose = False,
 ) -> None:
     """Draw what the storage did as a picture."""
+    # Where it can keep nothing, as without a home directory, matplotlib would say so at length.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from analyze.capture import open_captures
     from analyze.plot.figure import draw
     from analyze.plot.output import image_suffix, render
@@ -59,14 +63,25 @@ def plot(
         first = CaptureName(capture.files[0].path)
         path = output or first.path.with_name(f"{first.stem}.png")
         with Folder.open(path.parent, invoking_user()) as folder:
-            check_free(folder, [path.name], is_forced=force)
-            _write(folder, path, render(draw(capture, kind), suffix), is_forced=force)
+            is_replaceable = output is None and _is_ours(folder, path.name)
+            check_free(folder, [path.name], is_forced=force or is_replaceable)
+            image = render(draw(capture, kind), suffix)
+            # Another file may have taken the name while we drew.
+            is_replaceable = is_replaceable and _is_ours(folder, path.name)
+            _write(folder, path, image, is_forced=force or is_replaceable)
     typer.echo(f"wrote {escape_for_terminal(str(path))}", err=True)
+
+
+def _is_ours(folder: Folder, name: str) -> bool:
+    """Whether the file is an earlier picture of ours, to be replaced without a word."""
+    from analyze.plot.output import PNG_START_BYTES, is_our_png
+
+    return is_our_png(folder.read_start(name, PNG_START_BYTES))
 
 
 def _write(folder: Folder, path: Path, image: bytes, *, is_forced: bool) -> None:
     try:
-        with folder.writing(path.name, is_forced=is_forced) as file:
+        with folder.writing(path.name, is_forced=is_forced, mode=0o666) as file:
             file.write(image)
     except OSError as error:
         raise IorecError(
