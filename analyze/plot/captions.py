@@ -5,15 +5,23 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 from analyze.errnos import errno_name
+from analyze.metadata import Filters
 from analyze.opened import OpenedRows
 from analyze.plot.contents import Contents, OnlyIo
 from analyze.plot.theme import drawable
 from analyze.plot.timeline import Timeline
-from analyze.units import format_bytes, format_count, format_counted, format_duration, format_time
+from analyze.units import (
+    format_bytes,
+    format_count,
+    format_counted,
+    format_duration,
+    format_time,
+)
 
 _MOST_NAMES = 4
 _LONGEST_HOST = 64
 _LONGEST_TITLE = 85
+_LONGEST_CONDITION = 150
 
 
 def title(capture: OpenedRows, contents: Contents) -> str:
@@ -34,7 +42,7 @@ def subtitle(capture: OpenedRows, contents: Contents, timeline: Timeline) -> str
         }
     )
     counts = (
-        (contents.io_count, format_counted(contents.io_count, _kind(capture))),
+        (contents.io_count, format_counted(contents.io_count, "I/O")),
         (contents.failed_count, f"{format_count(contents.failed_count)} failed"),
         (contents.cache_flush_count, format_counted(contents.cache_flush_count, "cache flush")),
     )
@@ -42,15 +50,49 @@ def subtitle(capture: OpenedRows, contents: Contents, timeline: Timeline) -> str
         format_time(timeline.begin_ns),
         format_duration(timeline.length_ns),
         ", ".join(text for count, text in counts if count),
+        f"layer {_layer(capture)}",
         _some(systems, len(systems)),
     )
     return "  ·  ".join(filter(None, parts))
 
 
-def _kind(capture: OpenedRows) -> str:
-    """What one I/O is, if they are not requests."""
-    layers = {layer for file in capture.files for layer in file.metadata.layers}
-    return "bio" if capture.selection.layer == "bio" or layers == {"bio"} else "I/O"
+def narrowing(capture: OpenedRows) -> str:
+    """What is left out: by the window, the condition and the recordings; mostly nothing."""
+    where = capture.selection.where
+    filters = sorted({_filters(file.metadata.filters) for file in capture.files})
+    filtered = _some([each or "everything" for each in filters], len(filters))
+    parts = (
+        _window(capture),
+        f"recorded: {filtered}" if any(filters) else "",
+        "" if where is None else f"where {drawable(where, _LONGEST_CONDITION)}",
+    )
+    return "  ·  ".join(filter(None, parts))
+
+
+def _window(capture: OpenedRows) -> str:
+    selection = capture.selection
+    begin = "" if selection.begin_s is None else f"from {selection.begin_s:.9g} s"
+    end = "" if selection.end_s is None else f"up to {selection.end_s:.9g} s"
+    return " ".join(filter(None, (begin, end)))
+
+
+def _layer(capture: OpenedRows) -> str:
+    """The chosen layer, or those that were recorded: then a device shows its first."""
+    recorded = {layer for file in capture.files for layer in file.metadata.layers}
+    return capture.selection.layer or ", ".join(sorted(map(drawable, recorded), reverse=True))
+
+
+def _filters(filters: Filters) -> str:
+    """What a recording was narrowed to; nothing if to nothing."""
+    names = ("device", "pid", "comm", "cgroup", "op")
+    parts = [f"{name} {_names(getattr(filters, name))}" for name in names if getattr(filters, name)]
+    if filters.min_latency_ns is not None:
+        parts.append(f"latency from {format_duration(filters.min_latency_ns)}")
+    return " and ".join(parts)
+
+
+def _names(values: Sequence[object]) -> str:
+    return _some([drawable(str(value)) for value in values], len(values))
 
 
 def only_io(io: OnlyIo) -> str:

@@ -37,9 +37,10 @@ _SINGLE_INCHES = (14.5, 7.5)
 _MESSAGE_INCHES = (10.0, 3.5)
 _DEVICE_INCHES = 1.6
 _MARGIN_INCHES = 0.1
-_HEADER_INCHES = 0.62
+_HEADER_INCHES = 0.42
 _SUBTITLE_INCHES = 0.38
-_FOOTER_LINE_INCHES = 0.18
+_SMALL_LINE_INCHES = 0.18
+_MOST_SUBTITLE_LINES = 3
 _MOST_FOOTER_LINES = 4
 _CHARACTERS_PER_INCH = 13.5
 _OVERVIEW_DEVICES = 4
@@ -165,19 +166,22 @@ def _draw_frame(
     is_all = capture.selection == Selection(layer=capture.selection.layer)
     failed = contents.failed_count if is_all else None
     completeness = make_completeness(capture.files, failed=failed)
+    per_line = int(width * _CHARACTERS_PER_INCH)
     footer = wrap(
         with_known_characters(format_completeness(completeness)),
-        int(width * _CHARACTERS_PER_INCH),
+        per_line,
         max_lines=_MOST_FOOTER_LINES,
     )
-    bottom = (len(footer) + 1) * _FOOTER_LINE_INCHES / height
-    top = 1 - _HEADER_INCHES / height
+    about = captions.subtitle(capture, contents, timeline), captions.narrowing(capture)
+    subtitle = [line for text in about for line in wrap(text, per_line)][:_MOST_SUBTITLE_LINES]
+    bottom = (len(footer) + 1) * _SMALL_LINE_INCHES / height
+    top = 1 - (_HEADER_INCHES + len(subtitle) * _SMALL_LINE_INCHES) / height
     figure.set_layout_engine("constrained", rect=(0, bottom, 1, top - bottom), w_pad=0.08)
     left = _MARGIN_INCHES / width
     title = captions.title(capture, contents)
-    subtitle = captions.subtitle(capture, contents, timeline)
     figure.text(left, 1 - _MARGIN_INCHES / height, title, va="top", size=13, weight="bold")
-    figure.text(left, 1 - _SUBTITLE_INCHES / height, subtitle, va="top", color=FAINT_INK)
+    at = 1 - _SUBTITLE_INCHES / height
+    figure.text(left, at, "\n".join(subtitle), va="top", color=FAINT_INK)
     figure.text(left, _MARGIN_INCHES / height, "\n".join(footer), color=FAINT_INK)
 
 

@@ -51,6 +51,29 @@ def test_the_overview_says_host_devices_time_and_completeness(tmp_path: Path) ->
         assert word in said
 
 
+def test_the_caption_says_what_was_left_out(tmp_path: Path) -> None:
+    filters = {"device": ["loop0"], "op": ["read", "write"], "min_latency_ns": 10_000}
+    path = write_capture(tmp_path / "run.parquet", mixed_table(503), filters=filters)
+    with open_captures([path], begin_s=1.5, end_s=4, where="bytes > 0\nAND pid > 0") as capture:
+        said = words(draw(capture, Kind.IOPS))
+    assert "from 1.5 s up to 4 s" in said
+    assert "where bytes > 0\\x0aAND pid > 0" in said
+    assert "recorded: device loop0 and op read, write and latency from 10.0 µs" in said
+    with open_captures([path], end_s=4) as capture:
+        said = words(draw(capture, Kind.IOPS))
+    assert "\nup to 4 s  ·" in said
+    assert "where" not in said
+
+
+def test_the_caption_says_the_layer(tmp_path: Path) -> None:
+    rows = table(100, layer=["request", "bio"] * 50)
+    path = write_capture(tmp_path / "run.parquet", rows)
+    for layer, said in ((None, "layer request, bio"), ("bio", "layer bio")):
+        with open_captures([path], layer=layer) as capture:
+            assert f"  ·  {said}  ·  Linux" in words(draw(capture, Kind.IOPS))
+    assert "from" not in words(draw_rows(tmp_path, rows, Kind.IOPS))
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 def test_an_empty_capture_says_that_it_holds_nothing(tmp_path: Path, kind: Kind) -> None:
     figure = draw_rows(tmp_path, table(0), kind)
