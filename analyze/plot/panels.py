@@ -2,21 +2,26 @@
 """One function per chart: each draws finished numbers into one set of axes."""
 
 from math import floor
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgba_array
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from analyze.latency import PERCENTILES, FloatArray
 from analyze.plot.bins import CACHE_FLUSH, OPS, Series
 from analyze.plot.captions import process_name
 from analyze.plot.offsets import DeviceOffsets
+from analyze.plot.percentiles import LINE_PERCENTILES
 from analyze.plot.processes import Processes, ProcessTime
 from analyze.plot.theme import (
     FAILED_STYLE,
     FAINT_INK,
     HEAT_COLOURS,
+    LINE_BORDER,
+    LINE_COLOURS,
     LOSS_STYLE,
     OP_COLOURS,
     drawable,
@@ -52,6 +57,7 @@ def draw_heatmap(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
     )
     _set_time_axis(axes, timeline)
     _set_latency_axis(axes, latencies)
+    _draw_lines(axes, latencies, timeline)
     middles_ns = np.sqrt(latencies.edges_ns[:-1] * latencies.edges_ns[1:])
     _mark_failed(axes, latencies.failed, middles_ns, timeline)
     scale_axes = axes.inset_axes((0.84, 1.025, 0.16, 0.025))
@@ -62,6 +68,20 @@ def draw_heatmap(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
     scale_axes.tick_params(labelsize=8, length=0, pad=1)
     set_count_ticks(scale_axes.xaxis)
     scale_axes.set_ylabel("I/Os per cell", rotation=0, ha="right", va="center", color=FAINT_INK)
+
+
+def _draw_lines(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
+    edges_s = timeline.edges_s[latencies.lines.edges_bins]
+    border = [withStroke(linewidth=3, foreground=LINE_BORDER)]
+    for name, values, colour in zip(
+        LINE_PERCENTILES, latencies.lines.percentiles_ns, LINE_COLOURS, strict=True
+    ):
+        if not np.isnan(values).all():
+            style: dict[str, Any] = {"color": colour, "path_effects": border}
+            axes.stairs(values, edges_s, baseline=None, linewidth=1.3, **style)
+            axes.plot([], [], label=name, **style)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", bbox_to_anchor=(0.3, 1), borderpad=0, ncols=2, frameon=False)
 
 
 def draw_histogram(axes: Axes, latencies: Latencies) -> None:
@@ -108,7 +128,10 @@ def draw_percentiles(axes: Axes, latencies: Latencies) -> None:
             OPS[op.op_index],
             format_short_count(op.io_count),
             format_bytes(op.size_bytes) if op.size_bytes else "",
-            *(format_short_duration(time_ns) for time_ns in (*op.percentiles_ns, op.longest_ns)),
+            *(
+                "" if np.isnan(time_ns) else format_short_duration(time_ns)
+                for time_ns in (*op.percentiles_ns, op.longest_ns)
+            ),
         )
         for op in latencies.by_op
     ]

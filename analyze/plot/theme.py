@@ -27,6 +27,9 @@ FAILED_STYLE: dict[str, Any] = {
     "markeredgecolor": "white",
     "markeredgewidth": 0.7,
 }
+# In the order of LINE_PERCENTILES, with a border that parts them from every colour of the heatmap.
+LINE_COLOURS = ("#FFFFFF", "#FF7FDD")
+LINE_BORDER = "#000000"
 LOSS_STYLE: dict[str, Any] = {
     "facecolor": "#F3E9A0",
     "edgecolor": "#B8A937",
@@ -59,6 +62,7 @@ _SETTINGS: dict[Any, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "hatch.linewidth": 0.6,
+    "svg.fonttype": "none",  # text that can be searched and edited
     "svg.hashsalt": "iorec",  # the same capture gives the same file
 }
 

@@ -24,6 +24,7 @@ from analyze.plot.bins import (
     make_series,
     query_timed,
 )
+from analyze.plot.percentiles import Steps, carried_percentiles_ns, percentiles_over_time
 from analyze.plot.timeline import Timeline
 
 CURVE_SHARES = 1 - 10.0 ** -np.linspace(0, 5, 501)  # 0 to 99.999 %, denser towards the end
@@ -40,9 +41,9 @@ class OpLatency:
     op_index: int
     io_count: int
     size_bytes: float
-    percentiles_ns: FloatArray  # PERCENTILES
+    percentiles_ns: FloatArray  # PERCENTILES, NaN where the I/Os do not carry one
     longest_ns: float
-    curve_ns: FloatArray  # at CURVE_SHARES
+    curve_ns: FloatArray  # at CURVE_SHARES: the latency of an I/O, nothing in between
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Latencies:
     edges_ns: FloatArray
     heat: FloatArray  # (row, time bin), number of I/Os, without cache flushes
     failed: FloatArray  # (row, time bin), number of I/Os
+    lines: Steps  # of the I/Os in `heat`
     histogram: FloatArray  # (op, row), number of I/Os
     by_op: tuple[OpLatency, ...]
 
@@ -103,6 +105,9 @@ def _latencies(cells: Cells, timeline: Timeline) -> Latencies:
         edges_ns=edges_ns(np.arange(first, first + row_count + 1), _ROWS_PER_DOUBLING),
         heat=add_up(shape, places, np.where(in_heat, cells["ios"], 0)),
         failed=add_up(shape, places, np.where(has_failed, cells["ios"], 0)),
+        lines=percentiles_over_time(
+            {name: column[in_heat] for name, column in cells.items()}, timeline.bin_count
+        ),
         histogram=add_up(
             (len(OPS), row_count), (good["op_index"], places[0][~has_failed]), good["ios"]
         ),
@@ -126,7 +131,13 @@ def _op_latency(op_index: int, cells: Cells) -> OpLatency:
         op_index=op_index,
         io_count=int(latencies.ios.sum()),
         size_bytes=float(cells["bytes"][of_op].sum()),
-        percentiles_ns=latencies.percentiles_ns(np.array([*PERCENTILES.values()])),
+        percentiles_ns=carried_percentiles_ns(latencies, np.array([*PERCENTILES.values()])),
         longest_ns=float(latencies.high_ns[-1]),
-        curve_ns=latencies.percentiles_ns(CURVE_SHARES),
+        curve_ns=latencies.percentiles_ns(_shares_of_ios(int(latencies.ios.sum()))),
     )
+
+
+def _shares_of_ios(io_count: int) -> FloatArray:
+    """The places of I/Os in the order of latency, from 0 to 1, that reach CURVE_SHARES."""
+    ranks: FloatArray = np.clip(np.ceil(CURVE_SHARES * io_count) - 1, 0, None)
+    return ranks / max(io_count - 1, 1)

@@ -41,7 +41,9 @@ def words(figure: Figure) -> str:
 def test_every_kind_draws_in_every_format(tmp_path: Path, kind: Kind) -> None:
     figure = draw_rows(tmp_path, mixed_table(503), kind)
     assert render(figure, ".png").startswith(b"\x89PNG")
-    assert b"<svg" in render(figure, ".svg")
+    svg = render(figure, ".svg")
+    assert b"<svg" in svg
+    assert b">2026-11-21 20:32:47 UTC" in svg  # text, not outlines
     assert render(figure, ".pdf").startswith(b"%PDF")
 
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Percentiles of latency, no further than the I/Os carry them: of all, and over time."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from analyze.latency import PERCENTILES, Distribution, FloatArray, add_up_buckets
+from analyze.plot.bins import Cells
+
+LINE_PERCENTILES = ("p50", "p99")
+
+_IOS_PER_STEP = 200  # on average: twice what a p99 needs
+_ROUNDING = 1e-9  # 1000 * (1 - 0.999) is not 1
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Percentiles over time in steps of whole bins; NaN where a step has too few I/Os for one."""
+
+    edges_bins: FloatArray  # the borders of the steps
+    percentiles_ns: FloatArray  # (LINE_PERCENTILES, step)
+
+
+def carried_percentiles_ns(latencies: Distribution, fractions: FloatArray) -> FloatArray:
+    """The percentiles; NaN where less than one I/O lies beyond, so that it says nothing."""
+    beyond = latencies.ios.sum() * (1 - fractions)
+    return np.where(beyond > 1 - _ROUNDING, latencies.percentiles_ns(fractions), np.nan)
+
+
+def percentiles_over_time(cells: Cells, bin_count: int) -> Steps:
+    """Of cells by `start_bin` and `bucket`; the fewer I/Os, the longer the steps."""
+    step_count = min(max(int(cells["ios"].sum()) // _IOS_PER_STEP, 1), bin_count)
+    bins_per_step = -(-bin_count // step_count)
+    edges_bins = np.append(np.arange(0, bin_count, bins_per_step), bin_count)
+    fractions = np.array([PERCENTILES[name] for name in LINE_PERCENTILES])
+    percentiles_ns = np.full((len(fractions), len(edges_bins) - 1), np.nan)
+    order = np.argsort(cells["start_bin"], kind="stable")
+    columns = [cells[name][order] for name in ("bucket", "ios", "low_ns", "high_ns")]
+    borders = np.searchsorted(cells["start_bin"][order], edges_bins)
+    for step, (start, stop) in enumerate(pairwise(borders)):
+        if start < stop:
+            latencies = add_up_buckets(*(column[start:stop] for column in columns))
+            percentiles_ns[:, step] = carried_percentiles_ns(latencies, fractions)
+    return Steps(edges_bins, percentiles_ns)
