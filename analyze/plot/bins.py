@@ -8,7 +8,7 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 
 from analyze.errors import IorecError
-from analyze.latency import FloatArray
+from analyze.latency import FloatArray, Numbers
 from analyze.opened import OpenedRows
 from analyze.plot.timeline import Timeline
 
@@ -72,7 +72,7 @@ def query_timed(
     return capture.sql(_TIMED + query, window | (parameters or {}))
 
 
-def add_up(shape: tuple[int, ...], keys: tuple[FloatArray, ...], amounts: FloatArray) -> FloatArray:
+def add_up(shape: tuple[int, ...], keys: tuple[Numbers, ...], amounts: FloatArray) -> FloatArray:
     """An array of `shape` with every amount added at its key."""
     places = tuple(key.astype(np.int64) for key in keys)
     try:

@@ -44,6 +44,7 @@ def subtitle(capture: OpenedRows, contents: Contents, timeline: Timeline) -> str
     counts = (
         (contents.io_count, format_counted(contents.io_count, "I/O")),
         (contents.failed_count, f"{format_count(contents.failed_count)} failed"),
+        (contents.hung_count, f"{format_count(contents.hung_count)} not completed"),
         (contents.cache_flush_count, format_counted(contents.cache_flush_count, "cache flush")),
     )
     parts = (

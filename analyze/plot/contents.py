@@ -17,6 +17,7 @@ class Contents:
     io_count: int
     cache_flush_count: int  # not among `io_count`
     failed_count: int
+    hung_count: int  # that did not complete
     ops: tuple[int, ...]
     devices: tuple[str | None, ...]
     device_count: int
@@ -53,10 +54,12 @@ def load_contents(capture: OpenedRows) -> Contents:
         f"SELECT {capture.named('device')} AS name, count(*) OVER () FROM io GROUP BY name"
         f" ORDER BY count(*) DESC, name LIMIT {_MOST_DEVICES}"
     ).fetchall()
+    hung = capture.sql("SELECT count(*) FROM io WHERE latency_ns IS NULL").fetchall()
     return Contents(
         io_count=sum(count for op_index, count, _ in ops if op_index != CACHE_FLUSH),
         cache_flush_count=sum(count for op_index, count, _ in ops if op_index == CACHE_FLUSH),
         failed_count=sum(failed for *_, failed in ops),
+        hung_count=hung[0][0],
         ops=tuple(op_index for op_index, *_ in ops),
         devices=tuple(device for device, _ in devices),
         device_count=devices[0][1] if devices else 0,

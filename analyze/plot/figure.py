@@ -21,6 +21,7 @@ from analyze.plot.processes import load_processes
 from analyze.plot.theme import (
     FAILED_STYLE,
     FAINT_INK,
+    HUNG_STYLE,
     LOSS_STYLE,
     OP_COLOURS,
     theme,
@@ -191,6 +192,8 @@ def _draw_legend(
     handles: list[Artist] = [Patch(color=OP_COLOURS[op], label=OPS[op]) for op in contents.ops]
     if contents.failed_count and has_marks:
         handles.append(Line2D([], [], label="failed", **FAILED_STYLE))
+    if contents.hung_count and has_marks:
+        handles.append(Patch(label="not completed", **HUNG_STYLE))
     if timeline.loss_spans_s:
         handles.append(Patch(label="I/Os were lost", **LOSS_STYLE))
     figure.legend(

@@ -8,6 +8,7 @@ import numpy as np
 from analyze.latency import FloatArray
 from analyze.opened import OpenedRows
 from analyze.plot.bins import OPS, add_up, query_timed
+from analyze.plot.hung import HungIo, load_hung
 from analyze.plot.timeline import Timeline
 
 _OFFSET_BINS = 96
@@ -23,6 +24,7 @@ class DeviceOffsets:
     edges_bytes: FloatArray
     counts: FloatArray  # (op, offset bin, time bin)
     failed: FloatArray  # (offset bin, time bin)
+    hung: tuple[HungIo, ...]  # that have an offset
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def load_offsets(capture: OpenedRows, timeline: Timeline, device_limit: int) -> 
     ]
     device_count = devices[0][-1] if devices else 0
     counts, failed = _count(capture, timeline, ranges)
+    hung = [io for io in load_hung(capture, timeline) if io.offset is not None]
     return Offsets(
         tuple(
             DeviceOffsets(
@@ -74,6 +77,7 @@ def load_offsets(capture: OpenedRows, timeline: Timeline, device_limit: int) -> 
                 range_.low + np.arange(_OFFSET_BINS + 1) * float(range_.step),
                 counts[row],
                 failed[row],
+                tuple(io for io in hung if io.device == range_.device),
             )
             for row, range_ in enumerate(ranges)
         ),

@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from analyze.latency import PERCENTILES, FloatArray
 from analyze.plot.bins import CACHE_FLUSH, OPS, Series
 from analyze.plot.captions import process_name
+from analyze.plot.hung import HungIo
 from analyze.plot.offsets import DeviceOffsets
 from analyze.plot.percentiles import LINE_PERCENTILES
 from analyze.plot.processes import Processes, ProcessTime
@@ -20,9 +21,11 @@ from analyze.plot.theme import (
     FAILED_STYLE,
     FAINT_INK,
     HEAT_COLOURS,
+    HUNG_STYLE,
     LINE_BORDER,
     LINE_COLOURS,
     LOSS_STYLE,
+    MANY_FAILED_STYLE,
     OP_COLOURS,
     drawable,
 )
@@ -40,6 +43,7 @@ from analyze.units import (
 
 _FEWEST_PROCESS_LINES = 8
 _FAINTEST = 0.5
+_MOST_LARGE_MARKS = 100  # more would hide each other
 _ROUND_STEPS = (1, 2, 5, 10)
 _SHARES = tuple(PERCENTILES.values())
 _CDF_TICKS = (*_SHARES, 0.9999, 0.99999)
@@ -60,6 +64,9 @@ def draw_heatmap(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
     _draw_lines(axes, latencies, timeline)
     middles_ns = np.sqrt(latencies.edges_ns[:-1] * latencies.edges_ns[1:])
     _mark_failed(axes, latencies.failed, middles_ns, timeline)
+    ages_ns = np.array([max(io.age_ns, 1) for io in latencies.hung])
+    bottoms_ns = ages_ns * latencies.edges_ns[0] / middles_ns[0]
+    _mark_hung(axes, latencies.hung, bottoms_ns, 2 * (ages_ns - bottoms_ns), timeline)
     scale_axes = axes.inset_axes((0.84, 1.025, 0.16, 0.025))
     scale = axes.figure.colorbar(mesh, cax=scale_axes, orientation="horizontal")
     scale.outline.set_visible(False)
@@ -191,6 +198,11 @@ def draw_offsets(axes: Axes, offsets: DeviceOffsets, timeline: Timeline) -> None
     _set_time_axis(axes, timeline)
     edges = offsets.edges_bytes / unit_bytes
     _mark_failed(axes, offsets.failed, (edges[:-1] + edges[1:]) / 2, timeline)
+    height = 2 * (edges[1] - edges[0])
+    places = np.array([(io.offset or 0) / unit_bytes for io in offsets.hung])
+    places = np.clip(places, edges[0], edges[-1]) - height / 2
+    _mark_hung(axes, offsets.hung, places, np.full(len(places), height), timeline)
+    axes.set_ylim(edges[0] - height / 2, edges[-1] + height / 2)  # the outer ones are whole
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=_ROUND_STEPS))
 
 
@@ -243,7 +255,21 @@ def _mark_failed(axes: Axes, failed: FloatArray, middles: FloatArray, timeline: 
     """A mark at each cell of (row, time bin) in which an I/O failed."""
     rows, bins = np.nonzero(failed)
     edges_s = timeline.edges_s
-    axes.plot((edges_s[bins] + edges_s[bins + 1]) / 2, middles[rows], **FAILED_STYLE)
+    style = FAILED_STYLE if rows.size <= _MOST_LARGE_MARKS else MANY_FAILED_STYLE
+    axes.plot((edges_s[bins] + edges_s[bins + 1]) / 2, middles[rows], **style)
+
+
+def _mark_hung(
+    axes: Axes,
+    hung: tuple[HungIo, ...],
+    bottoms: FloatArray,
+    heights: FloatArray,
+    timeline: Timeline,
+) -> None:
+    """A bar for each, open at the end of the window."""
+    first_s, last_s = timeline.edges_s[[0, -1]]
+    starts_s = first_s + np.array([io.start_ns for io in hung]) / 1e9
+    axes.barh(bottoms, last_s - starts_s, heights, starts_s, align="edge", **HUNG_STYLE)
 
 
 def _set_title(axes: Axes, title: str, note: str = "") -> None:

@@ -12,6 +12,7 @@ from analyze.latency import (
     Numbers,
     add_up_buckets,
     bucket_sql,
+    buckets_of,
     edges_ns,
 )
 from analyze.opened import OpenedRows
@@ -24,6 +25,7 @@ from analyze.plot.bins import (
     make_series,
     query_timed,
 )
+from analyze.plot.hung import HungIo, load_hung
 from analyze.plot.percentiles import Steps, carried_percentiles_ns, percentiles_over_time
 from analyze.plot.timeline import Timeline
 
@@ -48,11 +50,15 @@ class OpLatency:
 
 @dataclass(frozen=True)
 class Latencies:
-    """I/Os that succeeded in logarithmic rows of latency; `by_op` is empty if none did."""
+    """I/Os that succeeded in logarithmic rows of latency; `by_op` is empty if none did.
+
+    The rows reach to the ages of the hung ones, too.
+    """
 
     edges_ns: FloatArray
     heat: FloatArray  # (row, time bin), number of I/Os, without cache flushes
     failed: FloatArray  # (row, time bin), number of I/Os
+    hung: tuple[HungIo, ...]
     lines: Steps  # of the I/Os in `heat`
     histogram: FloatArray  # (op, row), number of I/Os
     by_op: tuple[OpLatency, ...]
@@ -89,13 +95,18 @@ def load_traffic(capture: OpenedRows, timeline: Timeline) -> Traffic:
     return Traffic(
         make_series(add_up(shape, keys, cells["ios"]) / width_s),
         make_series(add_up(shape, keys, moved_bytes) / width_s),
-        _latencies({name: column[completed] for name, column in cells.items()}, timeline),
+        _latencies(
+            {name: column[completed] for name, column in cells.items()},
+            load_hung(capture, timeline),
+            timeline,
+        ),
     )
 
 
-def _latencies(cells: Cells, timeline: Timeline) -> Latencies:
-    rows = cells["bucket"] // (BUCKETS_PER_DOUBLING // _ROWS_PER_DOUBLING)
-    first, row_count = _rows_to_show(rows)
+def _latencies(cells: Cells, hung: tuple[HungIo, ...], timeline: Timeline) -> Latencies:
+    rows = _rows_of(cells["bucket"])
+    ages = _rows_of(buckets_of(np.array([io.age_ns for io in hung])))
+    first, row_count = _rows_to_show(np.concatenate((rows, ages)))
     places = (rows - first, cells["start_bin"])
     shape = (row_count, timeline.bin_count)
     has_failed = cells["has_failed"].astype(bool)
@@ -105,6 +116,7 @@ def _latencies(cells: Cells, timeline: Timeline) -> Latencies:
         edges_ns=edges_ns(np.arange(first, first + row_count + 1), _ROWS_PER_DOUBLING),
         heat=add_up(shape, places, np.where(in_heat, cells["ios"], 0)),
         failed=add_up(shape, places, np.where(has_failed, cells["ios"], 0)),
+        hung=hung,
         lines=percentiles_over_time(
             {name: column[in_heat] for name, column in cells.items()}, timeline.bin_count
         ),
@@ -113,6 +125,10 @@ def _latencies(cells: Cells, timeline: Timeline) -> Latencies:
         ),
         by_op=tuple(_op_latency(int(op), good) for op in np.unique(good["op_index"])),
     )
+
+
+def _rows_of(buckets: Numbers) -> Numbers:
+    return buckets // (BUCKETS_PER_DOUBLING // _ROWS_PER_DOUBLING)
 
 
 def _rows_to_show(rows: Numbers) -> tuple[int, int]:

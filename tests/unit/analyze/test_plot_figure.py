@@ -8,16 +8,21 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from analyze.capture import open_captures
 from analyze.plot.figure import draw
 from analyze.plot.kinds import Kind
 from analyze.plot.output import render
+from analyze.plot.theme import HUNG_STYLE
 from tests.builders import START_NS, mixed_table, rfc3339, table, write_capture
 
+HUNG_COLOUR = to_rgba(HUNG_STYLE["edgecolor"])
 HOSTILE_NAMES = (
     "<script>alert(1)</script>",
     "$\\frac{a}$",
@@ -31,6 +36,10 @@ HOSTILE_NAMES = (
 def draw_rows(folder: Path, rows: pa.Table, kind: Kind = Kind.OVERVIEW, **overrides: Any) -> Figure:
     with open_captures([write_capture(folder / "run.parquet", rows, **overrides)]) as capture:
         return draw(capture, kind)
+
+
+def rectangles(axes: Axes) -> list[Rectangle]:
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
 
 
 def words(figure: Figure) -> str:
@@ -155,6 +164,20 @@ def test_failed_ios_are_counted_in_the_caption_and_marked(tmp_path: Path) -> Non
     # One in the legend, the others in the heatmap and the chart of offsets.
     assert sum(np.size(line.get_xdata()) for line in marks) >= 2
     assert "failed" not in words(draw_rows(tmp_path, table(100)))
+
+
+@pytest.mark.parametrize("kind", [Kind.HEATMAP, Kind.OFFSET])
+def test_an_io_that_did_not_complete_is_a_bar_to_the_end(tmp_path: Path, kind: Kind) -> None:
+    rows = table(1000, latency_ns=[1000, None] + [1000] * 998, offset=0, queue_ns=None)
+    figure = draw_rows(tmp_path, rows, kind)
+    [bar] = [bar for bar in rectangles(figure.axes[0]) if bar.get_edgecolor() == HUNG_COLOUR]
+    assert not bar.get_fill()
+    box = bar.get_bbox()
+    assert (box.x0, box.x1) == pytest.approx((0.001, 1.0))
+    assert box.y0 < (0 if kind is Kind.OFFSET else 999_000_000) < box.y1
+    said = words(figure)
+    assert "1,000 I/Os, 1 not completed  ·" in said
+    assert "not completed" in said.splitlines()
 
 
 def test_a_capture_of_failed_ios_alone_says_so(tmp_path: Path) -> None:

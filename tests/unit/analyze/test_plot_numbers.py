@@ -15,6 +15,7 @@ from analyze.latency import PERCENTILES
 from analyze.plot.bins import CACHE_FLUSH, OPS, add_up
 from analyze.plot.contents import load_contents
 from analyze.plot.depth import load_depth
+from analyze.plot.hung import load_hung
 from analyze.plot.offsets import load_offsets
 from analyze.plot.processes import load_processes
 from analyze.plot.timeline import Timeline, make_timeline
@@ -153,6 +154,33 @@ def test_depth_is_the_overlap_of_all_ios_with_each_bin(tmp_path: Path) -> None:
     overlap = np.minimum(stop_ns, low + timeline.width_ns) - np.maximum(start_ns, low)
     expected = np.clip(overlap, 0, None).sum(axis=1) / timeline.width_ns
     np.testing.assert_allclose(depth.values.sum(axis=0), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_ios_that_did_not_complete_are_there_with_their_age_the_oldest_first(
+    tmp_path: Path,
+) -> None:
+    count = 700
+    is_hung = np.arange(count) % 3 == 1
+    rows = table(
+        count,
+        latency_ns=[None if hung else 1000 for hung in is_hung],
+        errno=[None if hung else 0 for hung in is_hung],
+        device=["sda", "sdb"] * (count // 2),
+    )
+    capture, timeline = open_rows(tmp_path, rows)
+    hung = load_hung(capture, timeline)
+    starts_ns = (column(rows, "time") - timeline.begin_ns)[is_hung][:200]
+    np.testing.assert_array_equal([io.start_ns for io in hung], starts_ns)
+    ages_ns = timeline.length_ns - 1 - starts_ns
+    np.testing.assert_array_equal([io.age_ns for io in hung], ages_ns)
+    assert [io.offset for io in hung] == column(rows, "offset")[is_hung][:200].tolist()
+    assert load_contents(capture).hung_count == is_hung.sum()
+    latencies = load_traffic(capture, timeline).latencies
+    assert latencies.edges_ns[0] <= 1000 < ages_ns.max() < latencies.edges_ns[-1]
+    assert latencies.heat.sum() == count - is_hung.sum()
+    for device in load_offsets(capture, timeline, 4).devices:
+        assert device.hung == tuple(io for io in hung if io.device == device.device)
+        assert device.hung
 
 
 def test_offset_bins_hold_every_io_that_has_an_offset(
