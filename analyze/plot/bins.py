@@ -47,6 +47,22 @@ _TIMED = f"""
 
 
 @dataclass(frozen=True)
+class Devices:
+    """The devices with the most time in I/O, longest first, out of `count`."""
+
+    shown: tuple[str | None, ...]
+    count: int
+
+    @property
+    def left_out_count(self) -> int:
+        return self.count - len(self.shown)
+
+    def first(self, limit: int) -> "Devices":
+        """The same with less of them shown."""
+        return Devices(self.shown[:limit], self.count)
+
+
+@dataclass(frozen=True)
 class Series:
     """A quantity per op and time bin; mean and peak are those of the sum without cache flushes."""
 
@@ -70,6 +86,21 @@ def query_timed(
         "width": timeline.width_ns,
     }
     return capture.sql(_TIMED + query, window | (parameters or {}))
+
+
+def with_device_rows(capture: OpenedRows, devices: Devices) -> tuple[str, dict[str, object]]:
+    """A SQL table, `timed` with `device_row`, and its parameters.
+
+    That is the device's place among those shown, or behind them.
+    """
+    if devices.count == 1:
+        return "(SELECT *, 0 AS device_row FROM timed)", {}
+    rows = (
+        f"(SELECT timed.*, coalesce(row, {len(devices.shown)}) AS device_row FROM timed LEFT JOIN"
+        " (SELECT unnest($devices::VARCHAR[]) AS shown, unnest(range(len($devices))) AS row)"
+        f" ON {capture.named('device')} IS NOT DISTINCT FROM shown)"
+    )
+    return rows, {"devices": list(devices.shown)}
 
 
 def add_up(shape: tuple[int, ...], keys: tuple[Numbers, ...], amounts: FloatArray) -> FloatArray:

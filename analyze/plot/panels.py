@@ -1,37 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One function per chart: each draws finished numbers into one set of axes."""
 
+from collections.abc import Sequence
 from math import floor
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm, to_rgba_array
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from analyze.latency import PERCENTILES, FloatArray
 from analyze.plot.bins import CACHE_FLUSH, OPS, Series
-from analyze.plot.captions import process_name
+from analyze.plot.captions import owner_name
 from analyze.plot.hung import HungIo
 from analyze.plot.offsets import DeviceOffsets
-from analyze.plot.percentiles import LINE_PERCENTILES
-from analyze.plot.processes import Processes, ProcessTime
+from analyze.plot.owners import Owners, OwnerTime
 from analyze.plot.theme import (
     FAILED_STYLE,
     FAINT_INK,
     HEAT_COLOURS,
     HUNG_STYLE,
-    LINE_BORDER,
-    LINE_COLOURS,
+    INK,
+    LINE_STYLES,
     LOSS_STYLE,
     MANY_FAILED_STYLE,
     OP_COLOURS,
+    OTHERS_COLOUR,
+    OWNER_COLOURS,
     drawable,
 )
 from analyze.plot.ticks import set_count_ticks, set_latency_ticks, set_time_ticks
 from analyze.plot.timeline import Timeline
-from analyze.plot.traffic import CURVE_SHARES, Latencies
+from analyze.plot.traffic import CURVE_SHARES, Latencies, OpLatency
 from analyze.units import (
     SIZE_UNITS,
     fit_unit,
@@ -41,22 +43,26 @@ from analyze.units import (
     format_short_duration,
 )
 
-_FEWEST_PROCESS_LINES = 8
 _FAINTEST = 0.5
-_MOST_LARGE_MARKS = 100  # more would hide each other
+_MOST_LARGE_MARKS = 4  # of a time bin: more would hide each other
 _ROUND_STEPS = (1, 2, 5, 10)
 _SHARES = tuple(PERCENTILES.values())
+_SHORT_SCALE = 10  # a logarithmic scale up to there has one tick
+_LABEL_CHARACTERS = 11  # bold
+_TABLE_SIZE = 8.8
+_SQUARE_POINTS = 14
 _CDF_TICKS = (*_SHARES, 0.9999, 0.99999)
 
 
-def draw_heatmap(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
-    _set_title(axes, "Latency by time of submission")
+def draw_heatmap(axes: Axes, latencies: Latencies, timeline: Timeline, on: str = "") -> None:
+    _set_title(axes, f"Latency{on or ' by time of submission'}")
+    peak = float(latencies.heat.max())
     mesh = axes.pcolormesh(
         timeline.edges_s,
         latencies.edges_ns,
         np.ma.masked_equal(latencies.heat, 0),
         cmap=HEAT_COLOURS,
-        norm=LogNorm(1, max(2.0, latencies.heat.max())),
+        norm=LogNorm(1, max(2.0, peak)),
         rasterized=True,
     )
     _set_time_axis(axes, timeline)
@@ -67,10 +73,18 @@ def draw_heatmap(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
     ages_ns = np.array([max(io.age_ns, 1) for io in latencies.hung])
     bottoms_ns = ages_ns * latencies.edges_ns[0] / middles_ns[0]
     _mark_hung(axes, latencies.hung, bottoms_ns, 2 * (ages_ns - bottoms_ns), timeline)
+    if peak > 1:
+        _draw_scale(axes, mesh, peak)
+
+
+def _draw_scale(axes: Axes, mesh: QuadMesh, peak: float) -> None:
+    """What the colours mean, above the chart."""
     scale_axes = axes.inset_axes((0.84, 1.025, 0.16, 0.025))
     scale = axes.figure.colorbar(mesh, cax=scale_axes, orientation="horizontal")
     scale.outline.set_visible(False)
     scale_axes.xaxis.set_ticks_position("top")
+    if peak < _SHORT_SCALE:
+        scale_axes.xaxis.set_major_locator(FixedLocator([1, peak]))
     scale_axes.xaxis.set_minor_locator(NullLocator())
     scale_axes.tick_params(labelsize=8, length=0, pad=1)
     set_count_ticks(scale_axes.xaxis)
@@ -79,20 +93,12 @@ def draw_heatmap(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
 
 def _draw_lines(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
     edges_s = timeline.edges_s[latencies.lines.edges_bins]
-    border = [withStroke(linewidth=3, foreground=LINE_BORDER)]
-    for name, values, colour in zip(
-        LINE_PERCENTILES, latencies.lines.percentiles_ns, LINE_COLOURS, strict=True
-    ):
-        if not np.isnan(values).all():
-            style: dict[str, Any] = {"color": colour, "path_effects": border}
-            axes.stairs(values, edges_s, baseline=None, linewidth=1.3, **style)
-            axes.plot([], [], label=name, **style)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0.3, 1), borderpad=0, ncols=2, frameon=False)
+    for values, style in zip(latencies.lines.percentiles_ns, LINE_STYLES, strict=True):
+        axes.stairs(values, edges_s, baseline=None, **style)
 
 
-def draw_histogram(axes: Axes, latencies: Latencies) -> None:
-    _set_title(axes, "Histogram", "I/Os")
+def draw_histogram(axes: Axes, latencies: Latencies, on: str = "") -> None:
+    _set_title(axes, f"Histogram{on}", "I/Os")
     for op in latencies.by_op:
         ios, colour = latencies.histogram[op.op_index], OP_COLOURS[op.op_index]
         for is_filled, alpha in ((True, 0.25), (False, 1.0)):
@@ -110,9 +116,9 @@ def draw_histogram(axes: Axes, latencies: Latencies) -> None:
     set_count_ticks(axes.xaxis)
 
 
-def draw_cdf(axes: Axes, latencies: Latencies) -> None:
+def draw_cdf(axes: Axes, latencies: Latencies, on: str = "") -> None:
     """The share on the axis that spreads the nines, so that the tail can be read."""
-    _set_title(axes, "CDF", "% of I/Os")
+    _set_title(axes, f"CDF{on}", "% of I/Os")
     axes.set_xscale("function", functions=(_to_nines, _from_nines))
     for op in latencies.by_op:
         colour = OP_COLOURS[op.op_index]
@@ -126,61 +132,106 @@ def draw_cdf(axes: Axes, latencies: Latencies) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def draw_percentiles(axes: Axes, latencies: Latencies) -> None:
-    """A table with a line per op."""
+def table_line_count(parts: Sequence[tuple[str, Latencies]]) -> int:
+    """The lines of draw_percentiles."""
+    return 1 + sum(bool(name) + len(latencies.by_op) for name, latencies in parts)
+
+
+def draw_percentiles(axes: Axes, parts: Sequence[tuple[str, Latencies]]) -> None:
+    """A table with a line per op, of each part under its name."""
     axes.axis("off")
-    lines = [("", "I/Os", "size", *(f"p{100 * share:g}" for share in _SHARES), "max")]
-    lines += [
-        (
-            OPS[op.op_index],
-            format_short_count(op.io_count),
-            format_bytes(op.size_bytes) if op.size_bytes else "",
-            *(
-                "" if np.isnan(time_ns) else format_short_duration(time_ns)
-                for time_ns in (*op.percentiles_ns, op.longest_ns)
-            ),
-        )
-        for op in latencies.by_op
-    ]
-    colours = (FAINT_INK, *(OP_COLOURS[op.op_index] for op in latencies.by_op))
-    for row, (line, colour) in enumerate(zip(lines, colours, strict=True)):
-        y = 1 - row / len(lines)
-        axes.text(0, y, line[0], va="top", color=colour, weight="bold")
-        for x, text in zip(np.linspace(0.25, 1, len(line) - 1), line[1:], strict=True):
-            axes.text(x, y, text, va="top", ha="right", color=colour)
+    table = [("", "I/Os", "size", *(f"p{100 * share:g}" for share in _SHARES), "max")]
+    colours = [FAINT_INK]
+    for name, latencies in parts:
+        if name:
+            table.append((name, *[""] * (len(table[0]) - 1)))
+            colours.append(INK)
+        for op in latencies.by_op:
+            table.append(_table_line(op))
+            colours.append(OP_COLOURS[op.op_index])
+    widths = [max(map(len, column)) + 1 for column in zip(*table, strict=True)]
+    rights = np.cumsum([_LABEL_CHARACTERS, *widths[1:]])
+    for row, (line, colour) in enumerate(zip(table, colours, strict=True)):
+        y = 1 - row / len(table)
+        style: dict[str, Any] = {"va": "top", "color": colour, "size": _TABLE_SIZE}
+        axes.text(0, y, line[0], weight="bold", **style)
+        for right, text in zip(rights[1:], line[1:], strict=True):
+            axes.text(right / rights[-1], y, text, ha="right", **style)
 
 
-def draw_iops(axes: Axes, iops: Series, timeline: Timeline) -> None:
-    _draw_stack(axes, "IOPS", iops, timeline)
+def _table_line(op: OpLatency) -> tuple[str, ...]:
+    """What the I/Os do not carry stays empty."""
+    return (
+        OPS[op.op_index],
+        format_short_count(op.io_count),
+        format_bytes(op.size_bytes) if op.size_bytes else "",
+        *(
+            "" if np.isnan(time_ns) else format_short_duration(time_ns)
+            for time_ns in (*op.percentiles_ns, op.longest_ns)
+        ),
+    )
 
 
-def draw_throughput(axes: Axes, bytes_per_s: Series, timeline: Timeline) -> None:
+def draw_iops(axes: Axes, iops: Series, timeline: Timeline, on: str = "") -> None:
+    _draw_series(axes, f"IOPS{on}", iops, timeline)
+
+
+def draw_throughput(axes: Axes, bytes_per_s: Series, timeline: Timeline, on: str = "") -> None:
     unit, unit_bytes = fit_unit(bytes_per_s.peak, SIZE_UNITS)
-    _draw_stack(axes, f"Throughput, {unit}/s", bytes_per_s, timeline, unit_bytes)
+    _draw_series(axes, f"Throughput{on}, {unit}/s", bytes_per_s, timeline, unit_bytes)
 
 
-def draw_depth(axes: Axes, in_flight: Series, timeline: Timeline) -> None:
-    width = format_duration(timeline.width_ns)
-    _draw_stack(axes, f"I/Os in flight, mean over {width}", in_flight, timeline)
+def draw_depth(axes: Axes, in_flight: Series, timeline: Timeline, on: str = "") -> None:
+    _draw_series(axes, f"I/Os in flight{on}", in_flight, timeline)
 
 
-def _draw_stack(
+def _draw_series(
     axes: Axes, title: str, series: Series, timeline: Timeline, unit: float = 1.0
 ) -> None:
     mean, peak = format_short_count(series.mean / unit), format_short_count(series.peak / unit)
     _set_title(axes, title, f"mean {mean}, peak {peak}")
-    stacked, cache_flushes = series.values[:CACHE_FLUSH] / unit, series.values[CACHE_FLUSH] / unit
-    tops = np.cumsum(stacked, axis=0)
-    for values, top, colour in zip(stacked, tops, OP_COLOURS[:CACHE_FLUSH], strict=True):
-        if values.any():
-            axes.stairs(top, timeline.edges_s, baseline=top - values, fill=True, color=colour)
+    cache_flushes = series.values[CACHE_FLUSH] / unit
+    _draw_stack(axes, series.values[:CACHE_FLUSH] / unit, OP_COLOURS, timeline)
     if cache_flushes.any():
         colour = OP_COLOURS[CACHE_FLUSH]
         axes.stairs(cache_flushes, timeline.edges_s, baseline=None, color=colour)
+        axes.set_ylim(top=max(axes.get_ylim()[1], 1.05 * float(cache_flushes.max())))
+
+
+def _draw_stack(
+    axes: Axes, stacked: FloatArray, colours: Sequence[str], timeline: Timeline
+) -> None:
+    tops = np.cumsum(stacked, axis=0)
+    for values, top, colour in zip(stacked, tops, colours, strict=False):
+        if values.any():
+            axes.stairs(top, timeline.edges_s, baseline=top - values, fill=True, color=colour)
     _set_time_axis(axes, timeline)
-    axes.set_ylim(0, 1.05 * max(series.peak / unit, float(cache_flushes.max())) or 1.0)
+    axes.set_ylim(0, 1.05 * float(tops[-1].max()) or 1.0)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=_ROUND_STEPS))
     set_count_ticks(axes.yaxis)
+
+
+def draw_owners_in_flight(
+    axes: Axes, owners: Owners, in_flight: FloatArray, timeline: Timeline
+) -> None:
+    """The time in I/O over time, which is how many are in flight."""
+    _set_title(axes, f"I/Os in flight by {owners.by}")
+    _draw_stack(axes, in_flight, _owner_colours(owners), timeline)
+
+
+def draw_owners_throughput(
+    axes: Axes, owners: Owners, bytes_per_s: FloatArray, timeline: Timeline
+) -> None:
+    unit, unit_bytes = fit_unit(float(bytes_per_s.sum(axis=0).max()), SIZE_UNITS)
+    _set_title(axes, f"Throughput by {owners.by}, {unit}/s")
+    _draw_stack(axes, bytes_per_s / unit_bytes, _owner_colours(owners), timeline)
+
+
+def _owner_colours(owners: Owners) -> list[str]:
+    """A colour for each of the first ones, one for all others, whose row is the last."""
+    shown = len(owners.top)
+    named = OWNER_COLOURS[:shown]
+    return [*named, *[OTHERS_COLOUR] * (shown + 1 - len(named))]
 
 
 def draw_offsets(axes: Axes, offsets: DeviceOffsets, timeline: Timeline) -> None:
@@ -206,28 +257,37 @@ def draw_offsets(axes: Axes, offsets: DeviceOffsets, timeline: Timeline) -> None
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=_ROUND_STEPS))
 
 
-def draw_processes(axes: Axes, processes: Processes) -> None:
-    shown, share = len(processes.top), _percent(processes.top_share)
-    note = f"{shown} of {format_short_count(processes.process_count)}, {share} of the time"
-    _set_title(axes, "Processes by time in I/O", note if shown < processes.process_count else "")
+def draw_owners(axes: Axes, owners: Owners) -> None:
+    """The bars by op; the squares are the colours of the owners over time."""
+    left_out = format_short_count(owners.left_out_count)
+    share = _percent(1 - owners.top_share)
+    note = f"{left_out} others, {share} of the time" if owners.left_out_count else ""
+    _set_title(axes, f"Time in I/O by {owners.by}", note)
     axes.axis("off")
-    for row, process in enumerate(processes.top):
-        _draw_process(axes, row, process)
-    longest_ns = max((float(process.busy_ns.sum()) for process in processes.top), default=0)
+    for row, (owner, colour) in enumerate(zip(owners.top, _owner_colours(owners), strict=False)):
+        _draw_owner(axes, row, owner, colour)
+    longest_ns = max((float(owner.busy_ns.sum()) for owner in owners.top), default=0)
     axes.set_xlim(0, longest_ns or 1.0)
-    axes.set_ylim(max(len(processes.top), _FEWEST_PROCESS_LINES), -0.5)
+    axes.set_ylim(len(owners.top), -0.5)
 
 
-def _draw_process(axes: Axes, row: int, process: ProcessTime) -> None:
+def _draw_owner(axes: Axes, row: int, owner: OwnerTime, colour: str) -> None:
     """A line of text above a bar."""
     left = 0.0
-    for busy_ns, colour in zip(process.busy_ns, OP_COLOURS, strict=True):
-        axes.barh(row + 0.42, busy_ns, left=left, height=0.34, color=colour)
+    for busy_ns, op_colour in zip(owner.busy_ns, OP_COLOURS, strict=True):
+        axes.barh(row + 0.42, busy_ns, left=left, height=0.34, color=op_colour)
         left += busy_ns
-    ios, size = format_short_count(process.io_count), format_bytes(process.size_bytes)
+    ios, size = format_short_count(owner.io_count), format_bytes(owner.size_bytes)
     transform = axes.get_yaxis_transform()
-    name = process_name(process.comm, process.pid, process.host)
-    axes.text(0, row, name, va="center", transform=transform)
+    axes.text(0, row, "\N{BLACK SQUARE}", va="center", color=colour, transform=transform)
+    axes.annotate(
+        owner_name(owner.owner),
+        (0, row),
+        (_SQUARE_POINTS, 0),
+        xycoords=transform,
+        textcoords="offset points",
+        va="center",
+    )
     amounts = f"{ios} I/Os, {size}, {format_duration(left)}"
     axes.text(1, row, amounts, va="center", ha="right", transform=transform)
 
@@ -254,9 +314,10 @@ def _write_centred(axes: Axes, note: str) -> None:
 def _mark_failed(axes: Axes, failed: FloatArray, middles: FloatArray, timeline: Timeline) -> None:
     """A mark at each cell of (row, time bin) in which an I/O failed."""
     rows, bins = np.nonzero(failed)
-    edges_s = timeline.edges_s
-    style = FAILED_STYLE if rows.size <= _MOST_LARGE_MARKS else MANY_FAILED_STYLE
-    axes.plot((edges_s[bins] + edges_s[bins + 1]) / 2, middles[rows], **style)
+    middles_s = (timeline.edges_s[:-1] + timeline.edges_s[1:]) / 2
+    is_crowded = np.count_nonzero(failed, axis=0)[bins] > _MOST_LARGE_MARKS
+    for style, shown in ((MANY_FAILED_STYLE, is_crowded), (FAILED_STYLE, ~is_crowded)):
+        axes.plot(middles_s[bins[shown]], middles[rows[shown]], **style)
 
 
 def _mark_hung(

@@ -10,7 +10,7 @@ import typer
 from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal
-from analyze.plot.kinds import Kind
+from analyze.plot.kinds import By, Kind
 from iorec.host.signals import interruptible, raising_interrupts
 from iorec.host.workload import invoking_user
 from iorec.options import Begin, Captures, End, Layer, Verbose, Where
@@ -40,6 +40,9 @@ def plot(
     kind: Annotated[
         Kind, typer.Option(metavar="KIND", help=f"What to draw: {', '.join(Kind)}.")
     ] = Kind.OVERVIEW,
+    by: Annotated[
+        By, typer.Option(metavar="KEY", help=f"Whose I/O to tell apart: {', '.join(By)}.")
+    ] = By.PROCESS,
     layer: Layer = None,
     begin: Begin = None,
     end: End = None,
@@ -65,7 +68,7 @@ def plot(
         with Folder.open(path.parent, invoking_user()) as folder:
             is_replaceable = output is None and _is_ours(folder, path.name)
             check_free(folder, [path.name], is_forced=force or is_replaceable)
-            image = render(draw(capture, kind), suffix)
+            image = render(draw(capture, kind, by), suffix)
             # Another file may have taken the name while we drew.
             is_replaceable = is_replaceable and _is_ours(folder, path.name)
             _write(folder, path, image, is_forced=force or is_replaceable)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,7 +18,7 @@ from matplotlib.text import Text
 
 from analyze.capture import open_captures
 from analyze.plot.figure import draw
-from analyze.plot.kinds import Kind
+from analyze.plot.kinds import By, Kind
 from analyze.plot.output import render
 from analyze.plot.theme import HUNG_STYLE
 from tests.builders import START_NS, mixed_table, rfc3339, table, write_capture
@@ -142,8 +143,77 @@ def test_many_devices_are_named_or_counted(tmp_path: Path) -> None:
     rows = table(240, device=[f"sd{chr(97 + index % 14)}" for index in range(240)])
     overview = words(draw_rows(tmp_path, rows))
     assert "sda, sdb, sdc, sdd and 10 more" in overview
-    assert "10 more devices are not shown" in overview
-    assert "2 more devices are not shown" in words(draw_rows(tmp_path, rows, Kind.OFFSET))
+    assert "10 more devices not shown" in overview
+    assert "2 more devices not shown" in words(draw_rows(tmp_path, rows, Kind.OFFSET))
+
+
+CHARTS_OF_A_DEVICE = {
+    Kind.OVERVIEW: "Latency",
+    Kind.HEATMAP: "Latency",
+    Kind.HISTOGRAM: "Histogram",
+    Kind.CDF: "CDF",
+    Kind.IOPS: "IOPS",
+    Kind.THROUGHPUT: "Throughput",
+    Kind.DEPTH: "I/Os in flight",
+    Kind.OFFSET: "Offset",
+}
+
+
+@pytest.mark.parametrize("kind", CHARTS_OF_A_DEVICE)
+def test_each_of_several_devices_has_its_own_charts(tmp_path: Path, kind: Kind) -> None:
+    said = words(draw_rows(tmp_path, mixed_table(503), kind))
+    for device in ("nvme0n1", "sda"):
+        assert f"\n{CHARTS_OF_A_DEVICE[kind]} on {device}" in said
+
+
+@pytest.mark.parametrize("kind", [Kind.OVERVIEW, Kind.PROCESSES])
+@pytest.mark.parametrize("by", list(By))
+def test_owners_are_named_beside_their_share_over_time(tmp_path: Path, kind: Kind, by: By) -> None:
+    path = f"/{'long/' * 20}journal"
+    rows = table(100, comm="postgres", device="sdx", cgroup="/db.slice", file=path)
+    with open_captures([write_capture(tmp_path / "run.parquet", rows)]) as capture:
+        said = words(draw(capture, kind, by))
+    assert f"Time in I/O by {by}" in said
+    assert f"I/Os in flight by {by}" in said
+    name = {
+        By.PROCESS: "postgres (1000)",
+        By.DEVICE: "sdx",
+        By.FILE: f"…{path[-28:]}",
+        By.CGROUP: "/db.slice",
+    }[by]
+    assert name in said.splitlines()
+
+
+@pytest.mark.parametrize(("per_cell", "ticks"), [(1, None), (2, ["1", "2"]), (7, ["1", "7"])])
+def test_the_scale_of_few_ios_per_cell_has_a_label_at_each_end(
+    tmp_path: Path, per_cell: int, ticks: list[str] | None
+) -> None:
+    times = START_NS + np.repeat(np.arange(20), per_cell) * 50_000_000
+    rows = table(20 * per_cell, time=times)
+    figure = draw_rows(tmp_path, rows, Kind.HEATMAP)
+    scales = [axes for axes in figure.axes[0].child_axes if axes.get_ylabel() == "I/Os per cell"]
+    shown = [[label.get_text() for label in axes.get_xticklabels()] for axes in scales]
+    assert shown == ([] if ticks is None else [ticks])
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("process_count", [1, 40])
+def test_no_text_lies_upon_another(tmp_path: Path, kind: Kind, process_count: int) -> None:
+    pids = np.arange(2000) % process_count
+    ops = np.array(["read", "write", "flush", "cache_flush"])[np.arange(2000) % 4]
+    figure = draw_rows(tmp_path, table(2000, op=ops, pid=pids, bytes=123_456_789), kind)
+    figure.draw_without_rendering()
+    of_axes = {text for axis in figure.findobj(Axis) for text in axis.findobj(Text)}
+    boxes = [
+        (text.get_text(), text.get_window_extent())
+        for text in figure.findobj(Text)
+        if isinstance(text, Text) and text.get_text() and text not in of_axes
+    ]
+    for place, (name, box) in enumerate(boxes):
+        for other_name, other in boxes[:place]:
+            across = min(box.x1, other.x1) - max(box.x0, other.x0)
+            down = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert min(across, down) < 2, f"{name!r} and {other_name!r}"
 
 
 @pytest.mark.parametrize("kind", list(Kind))
