@@ -41,12 +41,12 @@ def __getattr__(name: str) -> Any:
 
 def open(  # noqa: A001 - as in analyze.open("run.parquet")
     *paths: str | Path,
-    begin_s: float | None = None,
-    end_s: float | None = None,
+    begin: float | str | None = None,
+    end: float | str | None = None,
     where: str | None = None,
     layer: str | None = None,
 ) -> "Capture":
     """Opens one or more captures as one: files, globs or folders; see `open_captures`."""
     from analyze.capture import open_captures
 
-    return open_captures(paths, begin_s=begin_s, end_s=end_s, where=where, layer=layer)
+    return open_captures(paths, begin=begin, end=end, where=where, layer=layer)

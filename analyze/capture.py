@@ -31,10 +31,16 @@ from analyze.hosts import host_labels
 from analyze.opened import OpenedRows
 from analyze.row_query import ORIGIN_COLUMNS, identifier
 from analyze.schema import SCHEMA
-from analyze.selection import Selection, Window, check_selection, recorded_span, select_window
+from analyze.selection import (
+    Selection,
+    Window,
+    format_span,
+    make_selection,
+    recorded_span,
+    select_window,
+)
 from analyze.sources import CaptureFile, find_captures, read_capture_file, without_repeats
 from analyze.summary import Summary, summarize
-from analyze.units import format_duration
 
 _MISTAKES_OF_CALLERS = (
     BinderException,
@@ -147,24 +153,24 @@ class Capture(OpenedRows):
 def open_captures(
     paths: Sequence[str | Path],
     *,
-    begin_s: float | None = None,
-    end_s: float | None = None,
+    begin: float | str | None = None,
+    end: float | str | None = None,
     where: str | None = None,
     layer: str | None = None,
 ) -> Capture:
     """Opens files, globs and folders as one capture.
 
-    `begin_s` and `end_s` count from the start of the first recording; `where` is a SQL condition on
-    the columns; `layer` is `request` or `bio`, see Selection. What cannot be read, or leaves no
-    rows, raises IorecError.
+    `begin` and `end` are seconds from the start of the first recording, or a text such as
+    `15:16:10`, see units.parse_moment_ns; `where` is a SQL condition on the columns; `layer` is
+    `request` or `bio`, see Selection. What cannot be read, or leaves no rows, raises IorecError.
     """
-    selection = Selection(begin_s, end_s, where, layer)
-    check_selection(selection)
     found, repeats = without_repeats(find_captures(paths))
     with ExitStack() as resources:
         connection = open_database(found, resources)
         files = _with_hosts([read_capture_file(connection, path) for path in found])
-        window = select_window(recorded_span(files), selection)
+        span = recorded_span(files)
+        selection = make_selection(span, begin, end, where, layer)
+        window = select_window(span, selection)
         create_views(connection, files, window, selection)
         kept = resources.pop_all()
         capture = Capture(connection, files, tuple(repeats), window, selection, kept)
@@ -200,8 +206,7 @@ def _nothing_left(capture: Capture) -> IorecError:
             "no I/Os are left: there is none for which the condition holds",
             "loosen --where; the columns are those of docs/capture-format.md",
         )
-    length = format_duration(recorded_span(capture.files).end_ns - capture.origin_ns)
     return IorecError(
         "no I/Os are left: there is none in the window",
-        f"the capture is {length} long; widen -b and -e",
+        f"{format_span(recorded_span(capture.files))}; widen -b and -e",
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from analyze.errors import IorecError
 from analyze.schema import LAYERS
 from analyze.sources import CaptureFile
+from analyze.units import MOMENT_FORMS, format_duration, format_time, parse_moment_ns
 
 _SECOND_NS = 1_000_000_000
 _LAST_TIME_NS = 2**63 - 2  # DuckDB keeps the last value of an int64 for infinity
@@ -35,25 +36,31 @@ class Selection:
     layer: str | None = None
 
 
-def check_selection(selection: Selection) -> None:
-    """Raises IorecError for a window or layer that makes no sense."""
-    if selection.layer not in (None, *LAYERS):
+def make_selection(
+    span: Window,
+    begin: float | str | None,
+    end: float | str | None,
+    where: str | None,
+    layer: str | None,
+) -> Selection:
+    """Resolves begin and end: seconds from the start of the span, or a text as -b and -e take it.
+
+    Raises IorecError for a window or layer that makes no sense.
+    """
+    if layer not in (None, *LAYERS):
         known = ", ".join(LAYERS)
-        raise IorecError(f"there is no layer {selection.layer!r}", f"choose from: {known}", 2)
-    begin_s, end_s = selection.begin_s, selection.end_s
-    for name, value in (("begin", begin_s), ("end", end_s)):
-        if value is not None and not 0 <= value < math.inf:
-            raise IorecError(
-                f"the {name} of the window is {value:g}, not a number of seconds from the start",
-                "give zero or more, such as --begin 1.5 --end 10",
-                exit_code=2,
-            )
+        raise IorecError(f"there is no layer {layer!r}", f"choose from: {known}", 2)
+    begin_s, end_s = _seconds("begin", begin, span), _seconds("end", end, span)
+    if begin_s is not None:
+        begin_s = max(begin_s, 0.0)  # nothing was recorded before
     if end_s is not None and end_s <= (begin_s or 0):
         raise IorecError(
-            f"the end of the window, {end_s:g} s, is not after its begin, {begin_s or 0:g} s",
-            "both are in seconds from the start of the capture",
+            f"the end of the window, {_from_start(end_s)}, is not after its begin,"
+            f" {_from_start(begin_s or 0)}",
+            format_span(span),
             exit_code=2,
         )
+    return Selection(begin_s, end_s, where, layer)
 
 
 def recorded_span(files: Sequence[CaptureFile]) -> Window:
@@ -72,6 +79,29 @@ def select_window(span: Window, selection: Selection) -> Window:
     if selection.end_s is not None:
         end_ns = _moment(span, selection.end_s)
     return Window(begin_ns, end_ns)
+
+
+def format_span(span: Window) -> str:
+    """From when to when there are recordings."""
+    length = format_duration(span.end_ns - span.begin_ns)
+    return f"the capture is {length} long, from {format_time(span.begin_ns)} on"
+
+
+def _seconds(name: str, when: float | str | None, span: Window) -> float | None:
+    """From the start of the span; negative for a time before it."""
+    if isinstance(when, str):
+        return (parse_moment_ns(when, *span) - span.begin_ns) / _SECOND_NS
+    if when is not None and not 0 <= when < math.inf:
+        raise IorecError(
+            f"the {name} of the window is {when:g}, not a number of seconds from the start",
+            f"give {MOMENT_FORMS}",
+            exit_code=2,
+        )
+    return when
+
+
+def _from_start(seconds: float) -> str:
+    return f"{seconds:.9g} s from the start"
 
 
 def _moment(span: Window, seconds: float) -> int:

@@ -2,6 +2,7 @@
 """Converts between base units and what people read and write: the only place that does."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -9,8 +10,15 @@ from analyze.errors import IorecError
 
 _INT64_MAX = 2**63 - 1
 _SECOND_NS = 1_000_000_000
-_QUANTITY = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?) ?([^\W\d_]*)")
+_DAY_NS = 24 * 3600 * _SECOND_NS
+_NUMBER = r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:e[+-]?[0-9]{1,2})?"
+_QUANTITY = re.compile(rf"({_NUMBER}) ?([^\W\d_]*)")
+_TIME = re.compile(
+    r"(?:([0-9]{4}-[0-9]{2}-[0-9]{2})[T ])?([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.([0-9]{1,9}))?"
+    r"(?: ?(Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?"
+)
 _DURATION_UNITS_NS = {
+    "": _SECOND_NS,
     "ns": 1,
     "us": 1_000,
     "\N{MICRO SIGN}s": 1_000,
@@ -21,7 +29,17 @@ _DURATION_UNITS_NS = {
     "min": 60 * _SECOND_NS,
     "h": 3600 * _SECOND_NS,
 }
-_SIZE_UNITS = re.compile(r"([KMGT])(?:iB)?|B?", re.IGNORECASE)
+# As GNU's tools have them: K is 1024, and so is KiB, but KB is 1000. In lower case.
+_PARSED_SIZE_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{rest}": base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for rest, base in (("", 1024), ("ib", 1024), ("b", 1000))
+}
+_PARSED_COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+DURATION_FORMS = "30s, 1m30s, 250us, or seconds"
+MOMENT_FORMS = "2s, 1m30s, or seconds from the start; 15:16:10 or 2026-11-26T15:16:10Z"
+SIZE_FORMS = "4096, 4k, 10MiB, 10MB, 1e6"
+COUNT_FORMS = "1000, 10k, 1e6"
 Units = tuple[tuple[str, float], ...]  # ascending
 
 _COUNT_UNITS: Units = (("", 1), ("k", 1e3), ("M", 1e6), ("G", 1e9))
@@ -36,24 +54,54 @@ _UNKNOWN = "-"
 
 
 def parse_duration_ns(text: str) -> int:
-    """Nanoseconds of a duration such as `30s`, `5m` or `250us`; the unit is required."""
-    hint = "write a number and a unit of ns, us, ms, s, m or h: 250us, 30s, 5m"
-    number, unit = _parse_quantity(text, "duration", hint)
-    if unit not in _DURATION_UNITS_NS:
-        cause = f"{unit} is not a unit of time" if unit else "it has no unit"
-        raise _nonsense(text, "duration", cause, hint)
-    return _to_int64(number * _DURATION_UNITS_NS[unit], text, "duration")
+    """Nanoseconds of a duration such as `30s`, `1m30s` or `250us`; without a unit, of seconds."""
+    hint = f"write numbers with ns, us, ms, s, m or h: {DURATION_FORMS}"
+    parts = re.findall(rf"{_NUMBER} ?[^\W\d_]+ ?", text)
+    if not parts or "".join(parts) != text:
+        parts = [text]
+    numbers = [
+        _parse_quantity(part.strip(), "duration", _DURATION_UNITS_NS, hint) for part in parts
+    ]
+    return _to_int64(sum(numbers, Decimal()), text, "duration")
+
+
+def parse_moment_ns(text: str, start_ns: int, stop_ns: int) -> int:
+    """The time in ns since 1970 that a text means in a recording from `start_ns` to `stop_ns`.
+
+    A duration counts from the start. Without a zone, times are UTC, as reports show them. One
+    without a date is on the first day, or on the next one if only that is recorded.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return start_ns + _elapsed_ns(text)
+    day, time, fraction, zone = match.groups()
+    first_day = f"{_EPOCH + timedelta(seconds=start_ns // _SECOND_NS):%Y-%m-%d}"
+    written = f"{day or first_day}T{time}{(zone or 'Z').replace('UTC', 'Z')}"
+    try:
+        since_epoch = datetime.fromisoformat(written) - _EPOCH
+    except (ValueError, OverflowError) as error:
+        raise _nonsense(text, "time", str(error), f"write {MOMENT_FORMS}") from error
+    whole_s = since_epoch // timedelta(seconds=1)
+    time_ns = whole_s * _SECOND_NS + int((fraction or "").ljust(9, "0"))
+    is_of_next_day = day is None and time_ns < start_ns and time_ns + _DAY_NS < stop_ns
+    return time_ns + _DAY_NS * is_of_next_day
 
 
 def parse_size_bytes(text: str) -> int:
-    """Bytes of a size such as `4096`, `8M` or `1GiB`; K, M, G and T are powers of 1024."""
-    hint = "write a number of bytes, or one with K, M, G or T: 4096, 512K, 8M, 1G"
-    number, unit = _parse_quantity(text, "size", hint)
-    match = _SIZE_UNITS.fullmatch(unit)
-    if match is None:
-        raise _nonsense(text, "size", f"{unit} is not a unit of size", hint)
-    power = "KMGT".index(match[1].upper()) + 1 if match[1] else 0
-    return _to_int64(number * 1024**power, text, "size")
+    """Bytes of a size such as `4096`, `8M` or `1e6`; K and KiB are 1024 bytes, KB 1000."""
+    hint = f"write a number, with K, M, G or T for powers of 1024, KB for 1000: {SIZE_FORMS}"
+    number = _parse_quantity(text, "size", _PARSED_SIZE_UNITS, hint, ignore_case=True)
+    return _to_int64(number, text, "size")
+
+
+def parse_count(text: str) -> int:
+    """A count of one or more, such as `1000`, `10k` or `1e6`; k is 1000."""
+    hint = f"write a number of one or more, with k, M or G for powers of 1000: {COUNT_FORMS}"
+    number = _parse_quantity(text, "count", _PARSED_COUNT_UNITS, hint, ignore_case=True)
+    count = _to_int64(number, text, "count")
+    if count != number or not count:
+        raise _nonsense(text, "count", "it is not a whole number of one or more", hint)
+    return count
 
 
 def format_bytes(size_bytes: float | None) -> str:
@@ -152,11 +200,25 @@ def fit_unit(value: float, units: Units) -> tuple[str, float]:
     return next((unit for unit in units if abs(value) < 999.5 * unit[1]), units[-1])
 
 
-def _parse_quantity(text: str, kind: str, hint: str) -> tuple[Decimal, str]:
+def _elapsed_ns(text: str) -> int:
+    """Nanoseconds from the start; what is no duration either is no time at all."""
+    try:
+        return parse_duration_ns(text)
+    except IorecError as error:
+        cause = error.message.rpartition(": ")[2]
+        raise _nonsense(text, "time", cause, f"write {MOMENT_FORMS}") from error
+
+
+def _parse_quantity(
+    text: str, kind: str, units: Mapping[str, int], hint: str, *, ignore_case: bool = False
+) -> Decimal:
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise _nonsense(text, kind, "it is not a number of zero or more", hint)
-    return Decimal(match[1]), match[2]
+    unit = match[2].lower() if ignore_case else match[2]
+    if unit not in units:
+        raise _nonsense(text, kind, f"{match[2]} is not a unit of it", hint)
+    return Decimal(match[1]) * units[unit]
 
 
 def _to_int64(number: Decimal, text: str, kind: str) -> int:

@@ -131,7 +131,9 @@ def _explained(error: Exception) -> IorecError:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "iorec"
         message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
-        return IorecError(message[:1].lower() + message[1:], f"see {command} --help", 2)
+        cause = error.__cause__
+        hint = cause.hint if isinstance(cause, IorecError) else f"see {command} --help"
+        return IorecError(message[:1].lower() + message[1:], hint, 2)
     if isinstance(error, OSError):
         return IorecError(str(error), advice(str(error)))
     return IorecError(

@@ -2,10 +2,14 @@
 """The options that commands share, so that each means the same in all of them."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from analyze.errors import IorecError
+from analyze.units import MOMENT_FORMS, parse_count, parse_duration_ns, parse_size_bytes
 
 
 def _log_details(is_verbose: bool) -> bool:
@@ -13,6 +17,20 @@ def _log_details(is_verbose: bool) -> bool:
         logging.getLogger("iorec").setLevel(logging.DEBUG)
     return is_verbose
 
+
+def _parsed_by(parse: Callable[[str], int]) -> Callable[[str | int], int]:
+    """A parser for an option whose error names the option; its default is a number already."""
+
+    def parse_option(value: str | int) -> int:
+        try:
+            return value if isinstance(value, int) else parse(value)
+        except IorecError as error:
+            raise typer.BadParameter(error.message) from error
+
+    return parse_option
+
+
+COUNT, DURATION, SIZE = map(_parsed_by, (parse_count, parse_duration_ns, parse_size_bytes))
 
 Captures = Annotated[
     list[Path],
@@ -23,12 +41,14 @@ Captures = Annotated[
     ),
 ]
 Begin = Annotated[
-    float | None,
-    typer.Option("-b", "--begin", metavar="SECONDS", help="Leave out what came before."),
+    str | None,
+    typer.Option(
+        "-b", "--begin", metavar="TIME", help=f"Leave out what came before: {MOMENT_FORMS} (UTC)."
+    ),
 ]
 End = Annotated[
-    float | None,
-    typer.Option("-e", "--end", metavar="SECONDS", help="Leave out what came after."),
+    str | None,
+    typer.Option("-e", "--end", metavar="TIME", help="Leave out what came at that time or later."),
 ]
 Where = Annotated[
     str | None,

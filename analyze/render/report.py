@@ -171,9 +171,9 @@ def _selection_lines(report: Report) -> list[str]:
     if selection.layer is not None:
         shown.append(f"in the layer {selection.layer}")
     if selection.begin_s is not None:
-        shown.append(f"from {selection.begin_s:g} s")
+        shown.append(f"from {selection.begin_s:.9g} s")
     if selection.end_s is not None:
-        shown.append(f"to {selection.end_s:g} s")
+        shown.append(f"to {selection.end_s:.9g} s")
     if selection.where is not None:
         shown.append(f"where {escape_for_terminal(selection.where)}")
     if shown:

@@ -60,7 +60,7 @@ def plot(
     suffix = ".png" if output is None else image_suffix(output)
     with (
         raising_interrupts(),
-        open_captures(captures, begin_s=begin, end_s=end, where=where, layer=layer) as capture,
+        open_captures(captures, begin=begin, end=end, where=where, layer=layer) as capture,
         interruptible(capture.connection.interrupt),
     ):
         first = CaptureName(capture.files[0].path)

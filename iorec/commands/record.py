@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from iorec.options import Verbose
+from analyze.units import COUNT_FORMS, DURATION_FORMS, SIZE_FORMS
+from iorec.options import COUNT, DURATION, SIZE, Verbose
 
-_DEFAULT_BUFFER = "16M"
+_DEFAULT_BUFFER = 16 << 20
 
 EPILOG = """\b
 Examples:
@@ -37,21 +38,31 @@ def record(
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
     duration: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop after this time: 30s, 5m.")
+        int | None,
+        typer.Option(
+            parser=DURATION, metavar="TIME", help=f"Stop after this time: {DURATION_FORMS}."
+        ),
     ] = None,
     count: Annotated[
         int | None,
         typer.Option(
-            "-n", "--count", metavar="COUNT", min=1, help="Stop after this many finished I/Os."
+            "-n",
+            "--count",
+            parser=COUNT,
+            metavar="COUNT",
+            help=f"Stop after this many finished I/Os: {COUNT_FORMS}.",
         ),
     ] = None,
     max_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Stop when the file has this size: 1G.")
+        int | None,
+        typer.Option(
+            parser=SIZE, metavar="SIZE", help=f"Stop when the file has this size: {SIZE_FORMS}."
+        ),
     ] = None,
     rotate: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="At --max-size go on in a new file; keep the newest N."
+            parser=COUNT, metavar="N", help="At --max-size go on in a new file; keep the newest N."
         ),
     ] = None,
     layer: Annotated[
@@ -87,13 +98,24 @@ def record(
         typer.Option(metavar="NAME", help="Only this operation: read, write, flush, discard..."),
     ] = None,
     min_latency: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only I/Os that take at least this: 10ms.")
+        int | None,
+        typer.Option(
+            parser=DURATION, metavar="TIME", help="Only I/Os that take at least this: 10ms."
+        ),
     ] = None,
     include_self: Annotated[
         bool, typer.Option("--include-self", help="The recorder's own I/O too.")
     ] = False,
     buffer_size: Annotated[
-        str, typer.Option("-B", "--buffer-size", metavar="SIZE", help="Kernel buffer.")
+        int,
+        typer.Option(
+            "-B",
+            "--buffer-size",
+            parser=SIZE,
+            metavar="SIZE",
+            help="Kernel buffer; by default 16M.",
+            show_default=False,
+        ),
     ] = _DEFAULT_BUFFER,
     convert_later: Annotated[
         bool,
@@ -116,7 +138,6 @@ def record(
     from analyze.capture_name import CaptureName
     from analyze.errors import IorecError
     from analyze.metadata import Filters
-    from analyze.units import parse_duration_ns, parse_size_bytes
     from iorec import __version__
     from iorec.host.privileges import check_privileges
     from iorec.messages import format_start, format_warnings
@@ -125,12 +146,10 @@ def record(
     from iorec.record.settings import Limits, Settings, buffer_bytes
     from iorec.status import StatusLine
 
-    duration_ns = parse_duration_ns(duration) if duration else None
-    max_size_bytes = parse_size_bytes(max_size) if max_size else None
-    for option, value in (("--duration", duration_ns), ("--max-size", max_size_bytes)):
+    for option, value in (("--duration", duration), ("--max-size", max_size)):
         if value == 0:
             raise IorecError(f"{option} is 0", "leave it out to record until Ctrl-C", exit_code=2)
-    if rotate is not None and max_size_bytes is None:
+    if rotate is not None and max_size is None:
         raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
     settings = Settings(
         output=CaptureName.parse(output or _default_output()),
@@ -143,17 +162,17 @@ def record(
                 comm=tuple(comm or ()),
                 cgroup=tuple(cgroup or ()),
                 op=tuple(op or ()),
-                min_latency_ns=parse_duration_ns(min_latency) if min_latency else None,
+                min_latency_ns=min_latency,
                 include_self=include_self,
             )
         ),
         limits=Limits(
-            duration_ns=duration_ns,
+            duration_ns=duration,
             count=count,
-            max_size_bytes=max_size_bytes,
+            max_size_bytes=max_size,
             kept_files=rotate,
         ),
-        buffer_bytes=buffer_bytes(parse_size_bytes(buffer_size)),
+        buffer_bytes=buffer_bytes(buffer_size),
         workload=tuple(command or ()),
         command=("iorec", *sys.argv[1:]),
         version=__version__,

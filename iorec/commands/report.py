@@ -8,7 +8,7 @@ import typer
 
 from analyze.errors import IorecError
 from iorec.host.signals import interruptible, raising_interrupts
-from iorec.options import Begin, Captures, End, Json, Layer, Verbose, Where
+from iorec.options import COUNT, Begin, Captures, End, Json, Layer, Verbose, Where
 
 EPILOG = """\b
 Examples:
@@ -44,7 +44,7 @@ def report(
     top: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            parser=COUNT,
             metavar="N",
             help=f"Show this many groups; by default {_MAX_GROUPS_OF_TEXT} in text and else all.",
             show_default=False,
@@ -76,7 +76,7 @@ def report(
         top = _MAX_GROUPS_OF_TEXT
     with (
         raising_interrupts(),
-        open_captures(captures, begin_s=begin, end_s=end, where=where, layer=layer) as capture,
+        open_captures(captures, begin=begin, end=end, where=where, layer=layer) as capture,
         interruptible(capture.connection.interrupt),
     ):
         made = make_report(capture, keys, sort=sort, top=top, histogram=histogram)

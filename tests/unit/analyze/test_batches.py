@@ -62,7 +62,7 @@ def test_batches_of_overlapping_files_are_a_sort_of_all_rows(tmp_path: Path, suf
 
 def test_batches_hold_the_wanted_columns_and_rows_of_the_window(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "run.parquet", table(1000))
-    with analyze.open(path, begin_s=0.25, where='"offset" % 8192 = 0') as capture:
+    with analyze.open(path, begin=0.25, where='"offset" % 8192 = 0') as capture:
         batches = list(capture.batches(["offset", "op"], rows=100))
     assert batches[0].schema.names == ["offset", "op"]
     assert [batch.num_rows for batch in batches] == [100, 100, 100, 75]

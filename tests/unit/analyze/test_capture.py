@@ -92,7 +92,7 @@ def test_other_tools_read_a_capture_without_our_code(tmp_path: Path) -> None:
 
 def test_pandas_and_duckdb_views_hold_the_rows_of_the_window(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "run.parquet", table(1000))
-    with analyze.open(path, begin_s=0.25, end_s=0.75) as capture:
+    with analyze.open(path, begin=0.25, end=0.75) as capture:
         assert len(capture.pandas()) == 500
         assert capture.duckdb().count("*").fetchall() == [(500,)]
         assert str(capture.pandas()["time"].dtype) == "datetime64[ns, UTC]"
@@ -154,7 +154,7 @@ def test_a_window_counts_seconds_from_the_earliest_start(tmp_path: Path) -> None
         started_at=rfc3339(START_NS + 5 * SECOND_NS),
         stopped_at=rfc3339(START_NS + 6 * SECOND_NS),
     )
-    with analyze.open(second, first, begin_s=0.9, end_s=5.1) as capture:
+    with analyze.open(second, first, begin=0.9, end=5.1) as capture:
         assert count(capture) == 200
         assert capture.window == (START_NS + 9 * 10**8, START_NS + 51 * 10**8)
         assert capture.covered_ns == 2 * 10**8
@@ -162,8 +162,19 @@ def test_a_window_counts_seconds_from_the_earliest_start(tmp_path: Path) -> None
 
 def test_a_row_at_the_begin_is_in_the_window_and_one_at_its_end_is_not(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "run.parquet", table(3, time=[START_NS + i for i in (5, 6, 7)]))
-    with analyze.open(path, begin_s=5e-9, end_s=7e-9) as capture:
+    with analyze.open(path, begin=5e-9, end=7e-9) as capture:
         assert count(capture) == 2
+
+
+def test_a_window_may_be_given_in_times_of_the_clock(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(1000))
+    for begin, end in (("20:32:47.25", "2026-11-21T20:32:47.75Z"), ("250ms", "0.75")):
+        with analyze.open(path, begin=begin, end=end) as capture:
+            assert (capture.selection.begin_s, capture.selection.end_s) == (0.25, 0.75)
+            assert capture.duckdb().count("*").fetchall() == [(500,)]
+    with analyze.open(path, begin="20:00:00") as capture:
+        assert capture.window.begin_ns == START_NS
+    assert "from 2026-11-21 20:32:47 UTC on" in error_of(path, end="20:00:00").hint
 
 
 @pytest.mark.parametrize(
@@ -174,12 +185,10 @@ def test_a_window_that_makes_no_sense_is_a_usage_error(
     tmp_path: Path, begin_s: float | None, end_s: float | None
 ) -> None:
     path = write_capture(tmp_path / "run.parquet")
-    assert error_of(path, begin_s=begin_s, end_s=end_s).exit_code == 2
+    assert error_of(path, begin=begin_s, end=end_s).exit_code == 2
 
 
-@pytest.mark.parametrize(
-    "selection", [{"begin_s": 100.0}, {"begin_s": 1e300}, {"where": "pid = -5"}]
-)
+@pytest.mark.parametrize("selection", [{"begin": 100.0}, {"begin": 1e300}, {"where": "pid = -5"}])
 def test_nothing_left_after_narrowing_is_said(tmp_path: Path, selection: dict[str, object]) -> None:
     error = error_of(write_capture(tmp_path / "run.parquet"), **selection)
     assert "no I/Os are left" in error.message
@@ -240,7 +249,7 @@ def test_leaving_a_capture_leaves_nothing_behind(
     assert not list(spill.iterdir())
     with pytest.raises(duckdb.ConnectionException):
         capture.sql("SELECT 1")
-    error_of(path, begin_s=1000.0)
+    error_of(path, begin=1000.0)
     assert not list(spill.iterdir())
 
 

@@ -66,12 +66,12 @@ def test_the_overview_says_host_devices_time_and_completeness(tmp_path: Path) ->
 def test_the_caption_says_what_was_left_out(tmp_path: Path) -> None:
     filters = {"device": ["loop0"], "op": ["read", "write"], "min_latency_ns": 10_000}
     path = write_capture(tmp_path / "run.parquet", mixed_table(503), filters=filters)
-    with open_captures([path], begin_s=1.5, end_s=4, where="bytes > 0\nAND pid > 0") as capture:
+    with open_captures([path], begin=1.5, end=4, where="bytes > 0\nAND pid > 0") as capture:
         said = words(draw(capture, Kind.IOPS))
     assert "from 1.5 s up to 4 s" in said
     assert "where bytes > 0\\x0aAND pid > 0" in said
     assert "recorded: device loop0 and op read, write and latency from 10.0 µs" in said
-    with open_captures([path], end_s=4) as capture:
+    with open_captures([path], end=4) as capture:
         said = words(draw(capture, Kind.IOPS))
     assert "\nup to 4 s  ·" in said
     assert "where" not in said

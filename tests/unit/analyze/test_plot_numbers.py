@@ -334,7 +334,7 @@ def test_owners_over_time_have_the_time_and_bytes_of_their_ios(
 
 def test_a_window_is_binned_from_its_own_begin(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "run.parquet", table(1000))
-    with open_captures([path], begin_s=0.25, end_s=0.75) as capture:
+    with open_captures([path], begin=0.25, end=0.75) as capture:
         timeline = make_timeline(capture, 500)
         assert (timeline.edges_s[0], timeline.edges_s[-1]) == pytest.approx((0.25, 0.75))
         iops = load_one_traffic(capture, timeline).iops
@@ -343,7 +343,7 @@ def test_a_window_is_binned_from_its_own_begin(tmp_path: Path) -> None:
 
 def test_an_end_after_the_recording_adds_no_empty_time(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "run.parquet", table(1000))
-    with open_captures([path], end_s=3600) as capture:
+    with open_captures([path], end=3600) as capture:
         assert make_timeline(capture, 1000).edges_s[-1] == pytest.approx(1)
 
 

@@ -32,9 +32,7 @@ def report_of(
     **options: Any,
 ) -> Report:
     path = write_capture(folder / "run.parquet", rows, **overrides or {})
-    selection = {
-        name: options.pop(name) for name in ("begin_s", "end_s", "where") if name in options
-    }
+    selection = {name: options.pop(name) for name in ("begin", "end", "where") if name in options}
     with analyze.open(path, **selection) as capture:
         return make_report(capture, **options)
 
@@ -171,7 +169,7 @@ def test_failed_ios_are_said_in_the_headline_and_have_a_column_at_any_width(tmp_
 
 
 def test_what_was_narrowed_is_not_said_of_the_whole_recording(tmp_path: Path) -> None:
-    report = report_of(tmp_path, troubled_rows(), begin_s=0.0075)
+    report = report_of(tmp_path, troubled_rows(), begin=0.0075)
     assert (report.failed.count, report.completeness.failed) == (1, None)
     assert report.completeness.byte_mismatch is None
 
@@ -313,7 +311,7 @@ def test_a_histogram_looks_like_that_of_biolatency(tmp_path: Path) -> None:
 
 def test_what_is_shown_of_a_capture_is_said(tmp_path: Path) -> None:
     where = "op = 'read'\n-- \x1b"
-    report = report_of(tmp_path, table(1000), begin_s=0.5, end_s=0.75, where=where)
+    report = report_of(tmp_path, table(1000), begin=0.5, end=0.75, where=where)
     text = render_text(report, 80)
     assert "below: 250 I/Os from 0.5 s to 0.75 s where op = 'read'\\x0a-- \\x1b\n" in text
     assert text.startswith("complete: 1,000 I/Os")

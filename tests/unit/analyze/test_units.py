@@ -23,17 +23,25 @@ from analyze.units import (
     format_throughput,
     format_time,
     format_whole_seconds,
+    parse_count,
     parse_duration_ns,
+    parse_moment_ns,
     parse_size_bytes,
 )
+from tests.builders import SECOND_NS, START_NS
 
 FACTORS = {"ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9}
-NONSENSE = ["", " ", "-5s", "+5s", "nan", "inf", "1e3s", "5 5s", "s", "5parsecs", "٣s", "1_000s"]
+NONSENSE = ["", " ", "-5s", "+5s", "nan", "inf", "5 5s", "s", "5parsecs", "٣s", "1_000s"]
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("30", 30_000_000_000),
+        ("1e-3s", 1_000_000),
+        ("1m30s", 90_000_000_000),
+        ("1h1m1s1ms1us1ns", 3_661_001_001_001),
+        ("5 min 12 s", 312_000_000_000),
         ("250us", 250_000),
         ("250µs", 250_000),
         ("250μs", 250_000),
@@ -51,13 +59,68 @@ def test_a_duration_is_read_exactly(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("4096", 4096), ("512B", 512), ("8M", 8 << 20), ("1g", 1 << 30), ("1.5KiB", 1536)],
+    [
+        *(("4096", 4096), ("512B", 512), ("1e6", 10**6)),
+        *(("4k", 4096), ("8M", 8 << 20), ("1g", 1 << 30), ("1.5KiB", 1536), ("10MiB", 10 << 20)),
+        *(("4kB", 4000), ("10MB", 10**7), ("1TB", 10**12)),
+    ],
 )
-def test_a_size_is_read_in_powers_of_1024(text: str, expected: int) -> None:
+def test_a_size_is_read_as_gnu_tools_read_it(text: str, expected: int) -> None:
     assert parse_size_bytes(text) == expected
 
 
-@pytest.mark.parametrize("text", [*NONSENSE, "30", "30S", "5M", "9223372036854775808ns"])
+@pytest.mark.parametrize(("text", "expected"), [("1", 1), ("1e6", 10**6), ("10k", 10**4)])
+def test_a_count_is_read_in_powers_of_1000(text: str, expected: int) -> None:
+    assert parse_count(text) == expected
+
+
+STOP_NS = START_NS + 4 * 3600 * SECOND_NS  # 2026-11-22 00:32:47
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_s"),
+    [
+        ("2", 2),
+        ("1m30s", 90),
+        ("1.000000 s", 1),
+        ("20:32:48", 1),
+        ("20:32:48.5", 1.5),
+        ("20:33", 13),
+        ("20:32:00", -47),
+        ("00:32:00", 4 * 3600 - 47),
+        ("00:33:00", -20 * 3600 + 13),
+        ("2026-11-21T20:32:49Z", 2),
+        ("2026-11-21 20:32:49 UTC", 2),
+        ("2026-11-21T21:32:49+01:00", 2),
+        ("2026-11-21T15:32:49-0500", 2),
+        ("2026-11-20T20:32:47Z", -86400),
+    ],
+)
+def test_a_time_counts_from_the_start_or_is_one_of_the_clock(text: str, expected_s: float) -> None:
+    assert parse_moment_ns(text, START_NS, STOP_NS) == START_NS + round(expected_s * SECOND_NS)
+
+
+@given(st.integers(START_NS, STOP_NS))
+def test_a_time_as_json_shows_it_is_read_exactly(time_ns: int) -> None:
+    assert parse_moment_ns(format_rfc3339(time_ns), START_NS, STOP_NS) == time_ns
+
+
+@pytest.mark.parametrize("text", ["soon", "25:00:00", "20:32:61", "2026-02-30T00:00:00Z", "20:3"])
+def test_nonsense_is_not_a_time(text: str) -> None:
+    with pytest.raises(IorecError, match=f"^'{text}' is not a time: ") as caught:
+        parse_moment_ns(text, START_NS, STOP_NS)
+    assert caught.value.exit_code == 2
+    assert "15:16:10" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", [*NONSENSE, "0", "1.5", "1KiB", "9223372036854775808"])
+def test_nonsense_is_not_a_count(text: str) -> None:
+    with pytest.raises(IorecError) as caught:
+        parse_count(text)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", [*NONSENSE, "30S", "5M", "1m30", "9223372036854775808ns"])
 def test_nonsense_is_not_a_duration(text: str) -> None:
     with pytest.raises(IorecError) as caught:
         parse_duration_ns(text)
@@ -65,7 +128,7 @@ def test_nonsense_is_not_a_duration(text: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("text", [*NONSENSE, "8MB", "8Kib/s", "iB", "9223372036854775808", "9E"])
+@pytest.mark.parametrize("text", [*NONSENSE, "8MBit", "8Kib/s", "iB", "9223372036854775808", "9E"])
 def test_nonsense_is_not_a_size(text: str) -> None:
     with pytest.raises(IorecError) as caught:
         parse_size_bytes(text)
@@ -74,7 +137,7 @@ def test_nonsense_is_not_a_size(text: str) -> None:
 
 @given(st.text(max_size=50))
 def test_any_text_is_a_quantity_in_range_or_one_typed_error(text: str) -> None:
-    for parse in (parse_duration_ns, parse_size_bytes):
+    for parse in (parse_duration_ns, parse_size_bytes, parse_count):
         try:
             assert 0 <= parse(text) < 2**63
         except IorecError as error:
