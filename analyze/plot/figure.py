@@ -19,6 +19,7 @@ from analyze.plot.bins import OPS, Devices
 from analyze.plot.contents import Contents, load_contents, load_only_io
 from analyze.plot.depth import load_depth
 from analyze.plot.kinds import By, Kind
+from analyze.plot.marks import Mark
 from analyze.plot.offsets import DeviceOffsets, load_offsets
 from analyze.plot.owners import Owners, load_owners
 from analyze.plot.percentiles import LINE_PERCENTILES
@@ -45,10 +46,10 @@ _SIDE_INCHES = 5.5  # beside the charts over time
 _MORE_DEVICE_INCHES = 2.5  # of width for each device after the second
 _CHART_INCHES = 6.0
 _DEVICE_INCHES = 2.4
-_LEAST_CHART_INCHES = 2.0
+_LEAST_CHART_INCHES = 2.6
 _FRAME_INCHES = 1.6  # around the charts
 _TABLE_LINE_INCHES = 0.21
-_OWNER_INCHES = 0.36
+_OWNER_INCHES = 0.34
 _OWNERS_CHART_INCHES = 2.4
 _MESSAGE_INCHES = (10.0, 3.5)
 _MARGIN_INCHES = 0.1
@@ -67,11 +68,16 @@ _KINDS_WITH_MARKS = (*_HEATMAPS, Kind.OFFSET)
 _CHARTS_OF_LATENCIES = (Kind.HEATMAP, Kind.HISTOGRAM, Kind.CDF)
 
 
-def draw(capture: OpenedRows, kind: Kind = Kind.OVERVIEW, by: By = By.PROCESS) -> Figure:
+def draw(
+    capture: OpenedRows,
+    kind: Kind = Kind.OVERVIEW,
+    by: By = By.PROCESS,
+    marks: Sequence[Mark] = (),
+) -> Figure:
     """The figure of one kind; a capture with less than two I/Os gives one that says so."""
     with theme():
         contents = load_contents(capture)
-        timeline = make_timeline(capture, contents.row_count)
+        timeline = make_timeline(capture, contents.row_count, marks)
         figure = Figure(dpi=_DOTS_PER_INCH)
         legend: list[Artist] = []
         devices = contents.devices
@@ -129,7 +135,7 @@ def _draw_overview(
         panels.draw_throughput(rows[2], of_device.bytes_per_s, timeline)
         panels.draw_depth(rows[3], depth.by_device[column], timeline)
         _draw_offsets(rows[4], offsets[column], timeline)
-        _label_last(rows)
+        _label_ends(rows, timeline)
     if count == 1:
         histogram, cdf = (figure.add_subplot(grid[0, column]) for column in (1, 2))
         panels.draw_histogram(histogram, traffic[0].latencies)
@@ -173,7 +179,7 @@ def _draw_owners(figure: Figure, capture: OpenedRows, timeline: Timeline, by: By
     panels.draw_owners(bars, owners)
     panels.draw_owners_in_flight(in_flight, owners, depth.by_owner, timeline)
     panels.draw_owners_throughput(throughput, owners, depth.bytes_per_s_by_owner, timeline)
-    _label_last([in_flight, throughput])
+    _label_ends([in_flight, throughput], timeline)
 
 
 def _draw_latencies(
@@ -194,6 +200,7 @@ def _draw_latencies(
         on = _on(each.device, devices)
         if kind is Kind.HEATMAP:
             panels.draw_heatmap(chart, each.latencies, timeline, on)
+            panels.label_marks(chart, timeline)
         elif kind is Kind.HISTOGRAM:
             panels.draw_histogram(chart, each.latencies, on)
         else:
@@ -223,7 +230,7 @@ def _draw_over_time(
                 panels.draw_iops(axes, each.iops, timeline, on)
             else:
                 panels.draw_throughput(axes, each.bytes_per_s, timeline, on)
-    _label_last(rows)
+    _label_ends(rows, timeline)
 
 
 def _draw_offsets(axes: Axes, offsets: DeviceOffsets | None, timeline: Timeline) -> None:
@@ -238,8 +245,9 @@ def _on(device: str | None, devices: Devices) -> str:
     return "" if devices.count == 1 else f" on {drawable(device, _LONGEST_DEVICE)}"
 
 
-def _label_last(rows: Sequence[Axes]) -> None:
-    """Leaves one time axis to charts above each other."""
+def _label_ends(rows: Sequence[Axes], timeline: Timeline) -> None:
+    """Leaves one time axis to charts above each other, below, and names the marks above."""
+    panels.label_marks(rows[0], timeline)
     for axes in rows[:-1]:
         axes.tick_params(labelbottom=False)
         axes.set_xlabel("")

@@ -26,12 +26,14 @@ from analyze.plot.theme import (
     LINE_STYLES,
     LOSS_STYLE,
     MANY_FAILED_STYLE,
+    MARK_LABEL_STYLE,
+    MARK_STYLE,
     OP_COLOURS,
     OTHERS_COLOUR,
     OWNER_COLOURS,
     drawable,
 )
-from analyze.plot.ticks import set_count_ticks, set_latency_ticks, set_time_ticks
+from analyze.plot.ticks import set_count_ticks, set_latency_ticks, set_time_ticks, width_inches
 from analyze.plot.timeline import Timeline
 from analyze.plot.traffic import CURVE_SHARES, Latencies, OpLatency
 from analyze.units import (
@@ -50,6 +52,8 @@ _SHARES = tuple(PERCENTILES.values())
 _SHORT_SCALE = 10  # a logarithmic scale up to there has one tick
 _LABEL_CHARACTERS = 11  # bold
 _TABLE_SIZE = 8.8
+_MARK_LABEL_INCHES = 0.15
+_LONGEST_MARK = 30
 _SQUARE_POINTS = 14
 _CDF_TICKS = (*_SHARES, 0.9999, 0.99999)
 
@@ -292,6 +296,32 @@ def _draw_owner(axes: Axes, row: int, owner: OwnerTime, colour: str) -> None:
     axes.text(1, row, amounts, va="center", ha="right", transform=transform)
 
 
+def label_marks(axes: Axes, timeline: Timeline) -> None:
+    """What the marks mean, along their lines; of those too close to be read apart, the first."""
+    first_s, last_s = timeline.edges_s[[0, -1]]
+    label_s = (last_s - first_s) * _MARK_LABEL_INCHES / width_inches(axes)
+    labels: list[tuple[float, list[str]]] = []
+    for at_s, text in timeline.marks:
+        if labels and at_s - labels[-1][0] < label_s:
+            labels[-1][1].append(text)
+        else:
+            labels.append((at_s, [text]))
+    for at_s, texts in labels:
+        more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
+        is_last = at_s + label_s > last_s
+        axes.annotate(
+            f"{drawable(texts[0], _LONGEST_MARK)}{more}",
+            (at_s, 1),
+            (-2 if is_last else 2, -3),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            rotation=90,
+            va="top",
+            ha="right" if is_last else "left",
+            **MARK_LABEL_STYLE,
+        )
+
+
 def draw_note(axes: Axes, note: str) -> None:
     axes.axis("off")
     _write_centred(axes, note)
@@ -342,6 +372,8 @@ def _set_time_axis(axes: Axes, timeline: Timeline) -> None:
     set_time_ticks(axes, timeline)
     for begin_s, end_s in timeline.loss_spans_s:
         axes.axvspan(begin_s, end_s, zorder=0.5, **LOSS_STYLE)
+    for at_s, _ in timeline.marks:
+        axes.axvline(at_s, **MARK_STYLE)
 
 
 def _set_latency_axis(axes: Axes, latencies: Latencies) -> None:

@@ -45,6 +45,11 @@ OWNER_COLOURS = (
     *("#DDCC77", "#CC6677", "#882255", "#AA4499"),
 )
 OTHERS_COLOUR = "#CCCCCC"
+MARK_STYLE: dict[str, Any] = {"color": "#000000", "linewidth": 1, "linestyle": (0, (4, 2))}
+MARK_LABEL_STYLE: dict[str, Any] = {
+    "size": 8,
+    "bbox": {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1},
+}
 LOSS_STYLE: dict[str, Any] = {
     "facecolor": "#F3E9A0",
     "edgecolor": "#B8A937",

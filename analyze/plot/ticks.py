@@ -35,7 +35,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def set_time_ticks(axes: Axes, timeline: Timeline) -> None:
     """Time since the capture began, which `-b` and `-e` take, over the clock."""
     first_s, last_s = (float(edge) for edge in timeline.edges_s[[0, -1]])
-    step_s = _time_step(last_s - first_s, _width_inches(axes))
+    step_s = _time_step(last_s - first_s, width_inches(axes))
     at_s = [n * step_s for n in range(ceil(first_s / step_s), floor(last_s / step_s) + 1)]
     labels = [
         f"{_elapsed(at, step_s, last_s)}\n{_clock(timeline.origin_ns, at, step_s)}" for at in at_s
@@ -58,7 +58,7 @@ def set_count_ticks(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: format_short_count(value)))
 
 
-def _width_inches(axes: Axes) -> float:
+def width_inches(axes: Axes) -> float:
     """Of the axes before the layout, which widens them by a third."""
     figure = axes.get_figure(root=True)
     return 1.0 if figure is None else float(axes.get_position().width * figure.get_figwidth())

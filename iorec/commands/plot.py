@@ -20,6 +20,7 @@ EPILOG = """\b
 Examples:
   iorec plot run.parquet
   iorec plot run.parquet -o latency.svg --kind heatmap
+  iorec plot run.parquet --by file --mark 15:16:10=deployed
   iorec plot run.parquet -b 10 -e 20 --where "device = 'sda'" -f
 """
 
@@ -43,6 +44,18 @@ def plot(
     by: Annotated[
         By, typer.Option(metavar="KEY", help=f"Whose I/O to tell apart: {', '.join(By)}.")
     ] = By.PROCESS,
+    mark: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIME=TEXT", help="Draw a line at a time as -b takes it; repeatable."),
+    ] = None,
+    marks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw a line for each line of a log: a time and a text.",
+            show_default=False,
+        ),
+    ] = None,
     layer: Layer = None,
     begin: Begin = None,
     end: End = None,
@@ -55,8 +68,11 @@ def plot(
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from analyze.capture import open_captures
     from analyze.plot.figure import draw
+    from analyze.plot.marks import load_marks
     from analyze.plot.output import image_suffix, render
 
+    if (mark or marks) and kind in (Kind.HISTOGRAM, Kind.CDF):
+        raise IorecError(f"a {kind} has no time for a mark", "choose a kind over time", 2)
     suffix = ".png" if output is None else image_suffix(output)
     with (
         raising_interrupts(),
@@ -68,7 +84,8 @@ def plot(
         with Folder.open(path.parent, invoking_user()) as folder:
             is_replaceable = output is None and _is_ours(folder, path.name)
             check_free(folder, [path.name], is_forced=force or is_replaceable)
-            image = render(draw(capture, kind, by), suffix)
+            named = load_marks(capture, mark or (), marks)
+            image = render(draw(capture, kind, by, named), suffix)
             # Another file may have taken the name while we drew.
             is_replaceable = is_replaceable and _is_ours(folder, path.name)
             _write(folder, path, image, is_forced=force or is_replaceable)

@@ -131,6 +131,13 @@ def test_an_unknown_suffix_is_a_usage_error(capture: Path, name: str) -> None:
     assert names(capture.parent) == ["run.parquet"]
 
 
+@pytest.mark.parametrize("kind", [Kind.HISTOGRAM, Kind.CDF])
+def test_a_mark_in_a_chart_without_time_is_a_usage_error(capture: Path, kind: Kind) -> None:
+    with pytest.raises(IorecError, match="has no time for a mark"):
+        plot([capture], kind=kind, mark=["1=x"])
+    plot([capture], kind=Kind.IOPS, mark=["1=x"])
+
+
 def test_a_missing_folder_is_named(capture: Path) -> None:
     with pytest.raises(IorecError, match="nowhere"):
         plot([capture], output=capture.parent / "nowhere" / "run.png")
