@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analyze.latency import PERCENTILES, Distribution, FloatArray, add_up_buckets
 from analyze.plot.bins import Cells
@@ -17,9 +18,12 @@ _ROUNDING = 1e-9  # 1000 * (1 - 0.999) is not 1
 
 @dataclass(frozen=True)
 class Steps:
-    """Percentiles over time in steps of whole bins; NaN where a step has too few I/Os for one."""
+    """Percentiles over time in steps from the first to the last bin in which they have I/Os.
 
-    edges_bins: FloatArray  # the borders of the steps
+    NaN in between, and where a step has too few I/Os for one.
+    """
+
+    edges_bins: NDArray[np.int64]  # the borders of the steps
     percentiles_ns: FloatArray  # (LINE_PERCENTILES, step)
 
 
@@ -33,14 +37,19 @@ def percentiles_over_time(cells: Cells, bin_count: int) -> Steps:
     """Of cells by `start_bin` and `bucket`; the fewer I/Os, the longer the steps."""
     step_count = min(max(int(cells["ios"].sum()) // _IOS_PER_STEP, 1), bin_count)
     bins_per_step = -(-bin_count // step_count)
-    edges_bins = np.append(np.arange(0, bin_count, bins_per_step), bin_count)
     fractions = np.array([PERCENTILES[name] for name in LINE_PERCENTILES])
-    percentiles_ns = np.full((len(fractions), len(edges_bins) - 1), np.nan)
     order = np.argsort(cells["start_bin"], kind="stable")
+    bins = cells["start_bin"][order]
     columns = [cells[name][order] for name in ("bucket", "ios", "low_ns", "high_ns")]
-    borders = np.searchsorted(cells["start_bin"][order], edges_bins)
-    for step, (start, stop) in enumerate(pairwise(borders)):
-        if start < stop:
-            latencies = add_up_buckets(*(column[start:stop] for column in columns))
-            percentiles_ns[:, step] = carried_percentiles_ns(latencies, fractions)
-    return Steps(edges_bins, percentiles_ns)
+    borders = np.searchsorted(bins, np.arange(0, bin_count + bins_per_step, bins_per_step))
+    edges_bins, percentiles_ns = [0], []
+    for start, stop in pairwise(borders):
+        if start == stop:
+            continue
+        if bins[start] > edges_bins[-1]:
+            edges_bins.append(int(bins[start]))
+            percentiles_ns.append(np.full(len(fractions), np.nan))
+        edges_bins.append(int(bins[stop - 1]) + 1)
+        latencies = add_up_buckets(*(column[start:stop] for column in columns))
+        percentiles_ns.append(carried_percentiles_ns(latencies, fractions))
+    return Steps(np.array(edges_bins), np.reshape(percentiles_ns, (-1, len(fractions))).T)

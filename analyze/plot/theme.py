@@ -28,7 +28,7 @@ FAILED_STYLE: dict[str, Any] = {
     "markeredgecolor": "white",
     "markeredgewidth": 0.7,
 }
-MANY_FAILED_STYLE = FAILED_STYLE | {"markersize": 3, "markeredgewidth": 0}
+MANY_FAILED_STYLE = FAILED_STYLE | {"marker": "s", "markersize": 3, "markeredgewidth": 0}
 HUNG_STYLE: dict[str, Any] = {"fill": False, "edgecolor": "#D00000", "linewidth": 1.2}
 # In the order of LINE_PERCENTILES, with a border that parts them from every colour of the heatmap.
 LINE_STYLES: tuple[dict[str, Any], ...] = tuple(

@@ -149,17 +149,30 @@ def test_lines_over_time_are_the_percentiles_of_their_steps(tmp_path: Path, coun
     rows = mixed_table(count).set_column(4, "device", pa.array(["sda"] * count))
     capture, timeline = open_rows(tmp_path, rows)
     lines = load_one_traffic(capture, timeline).latencies.lines
-    assert (lines.edges_bins[0], lines.edges_bins[-1]) == (0, timeline.bin_count)
     bins = (column(rows, "time") - timeline.begin_ns) // timeline.width_ns
     step_of = np.searchsorted(lines.edges_bins, bins, side="right") - 1
+    assert step_of.max() < lines.percentiles_ns.shape[1]
     for step, (p50, p99) in enumerate(lines.percentiles_ns.T):
         latency_ns = column(rows, "latency_ns")[step_of == step]
+        if latency_ns.size < 2:
+            assert np.isnan(p50)
+            continue
         exact_p50, exact_p99 = np.percentile(latency_ns, (50, 99))
         assert p50 == pytest.approx(exact_p50, rel=0.003)
         if latency_ns.size >= 100:
             assert p99 == pytest.approx(exact_p99, rel=0.003)
         else:
             assert np.isnan(p99)
+
+
+def test_lines_over_time_have_gaps_where_no_io_is(tmp_path: Path) -> None:
+    times = START_NS + np.array([0.2, 0.21, 0.22, 0.7, 0.71]) * SECOND_NS
+    capture, timeline = open_rows(tmp_path, table(5, time=times.astype(np.int64), latency_ns=1000))
+    lines = load_one_traffic(capture, timeline).latencies.lines
+    edges_s = timeline.edges_s[lines.edges_bins]
+    width_s = timeline.width_ns / 1e9
+    assert edges_s == pytest.approx([0, 0.2, 0.71], abs=width_s)
+    assert lines.percentiles_ns[0].tolist() == [pytest.approx(np.nan, nan_ok=True), 1000]
 
 
 def test_the_curve_of_few_ios_has_their_latencies_and_nothing_in_between(tmp_path: Path) -> None:
