@@ -157,10 +157,16 @@ def draw_percentiles(axes: Axes, parts: Sequence[tuple[str, Latencies]]) -> None
     rights = np.cumsum([_LABEL_CHARACTERS, *widths[1:]])
     for row, (line, colour) in enumerate(zip(table, colours, strict=True)):
         y = 1 - row / len(table)
-        style: dict[str, Any] = {"va": "top", "color": colour, "size": _TABLE_SIZE}
+        style: dict[str, Any] = {
+            "va": "top",
+            "color": colour,
+            "size": _TABLE_SIZE,
+            "in_layout": False,  # which would measure each
+        }
         axes.text(0, y, line[0], weight="bold", **style)
         for right, text in zip(rights[1:], line[1:], strict=True):
-            axes.text(right / rights[-1], y, text, ha="right", **style)
+            if text:
+                axes.text(right / rights[-1], y, text, ha="right", **style)
 
 
 def _table_line(op: OpLatency) -> tuple[str, ...]:
@@ -278,22 +284,24 @@ def draw_owners(axes: Axes, owners: Owners) -> None:
 def _draw_owner(axes: Axes, row: int, owner: OwnerTime, colour: str) -> None:
     """A line of text above a bar."""
     left = 0.0
-    for busy_ns, op_colour in zip(owner.busy_ns, OP_COLOURS, strict=True):
-        axes.barh(row + 0.42, busy_ns, left=left, height=0.34, color=op_colour)
+    for op in np.flatnonzero(owner.busy_ns):
+        busy_ns = float(owner.busy_ns[op])
+        axes.barh(row + 0.42, busy_ns, left=left, height=0.34, color=OP_COLOURS[op])
         left += busy_ns
     ios, size = format_short_count(owner.io_count), format_bytes(owner.size_bytes)
     transform = axes.get_yaxis_transform()
-    axes.text(0, row, "\N{BLACK SQUARE}", va="center", color=colour, transform=transform)
+    style: dict[str, Any] = {"va": "center", "in_layout": False}
+    axes.text(0, row, "\N{BLACK SQUARE}", color=colour, transform=transform, **style)
     axes.annotate(
         owner_name(owner.owner),
         (0, row),
         (_SQUARE_POINTS, 0),
         xycoords=transform,
         textcoords="offset points",
-        va="center",
+        **style,
     )
     amounts = f"{ios} I/Os, {size}, {format_duration(left)}"
-    axes.text(1, row, amounts, va="center", ha="right", transform=transform)
+    axes.text(1, row, amounts, ha="right", transform=transform, **style)
 
 
 def label_marks(axes: Axes, timeline: Timeline) -> None:
