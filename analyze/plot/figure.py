@@ -2,42 +2,26 @@
 """Arranging panels into one figure that explains itself."""
 
 from collections.abc import Sequence
-from textwrap import wrap
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
-from analyze.completeness import make_completeness
 from analyze.latency import FloatArray
 from analyze.opened import OpenedRows
-from analyze.plot import captions, panels
-from analyze.plot.bins import OPS, Devices
-from analyze.plot.contents import Contents, load_contents, load_only_io
+from analyze.plot import captions, frame, latency_panels, owner_panels, panels
+from analyze.plot.axes import draw_note, label_marks
+from analyze.plot.bins import Devices
+from analyze.plot.contents import load_contents, load_only_io
 from analyze.plot.depth import load_depth
 from analyze.plot.kinds import By, Kind
 from analyze.plot.marks import Mark
 from analyze.plot.offsets import DeviceOffsets, load_offsets
 from analyze.plot.owners import Owners, load_owners
-from analyze.plot.percentiles import LINE_PERCENTILES
-from analyze.plot.theme import (
-    FAILED_STYLE,
-    FAINT_INK,
-    HUNG_STYLE,
-    LINE_STYLES,
-    LOSS_STYLE,
-    OP_COLOURS,
-    drawable,
-    theme,
-    with_known_characters,
-)
+from analyze.plot.theme import drawable, theme
 from analyze.plot.timeline import Timeline, make_timeline
 from analyze.plot.traffic import Latencies, load_traffic
-from analyze.selection import Selection
-from analyze.verdict import format_completeness
 
 _DOTS_PER_INCH = 110
 _WIDTH_INCHES = 14.5
@@ -52,19 +36,10 @@ _TABLE_LINE_INCHES = 0.21
 _OWNER_INCHES = 0.34
 _OWNERS_CHART_INCHES = 2.4
 _MESSAGE_INCHES = (10.0, 3.5)
-_MARGIN_INCHES = 0.1
-_SUBTITLE_INCHES = 0.38
-_SMALL_LINE_INCHES = 0.18
-_LEGEND_INCHES = 0.28
-_MOST_SUBTITLE_LINES = 3
-_MOST_FOOTER_LINES = 4
-_CHARACTERS_PER_INCH = 13.5
 _LONGEST_DEVICE = 20
 _OVERVIEW_DEVICES = 4
 _OVERVIEW_OWNERS = 9
 _MOST_OWNERS = 20
-_HEATMAPS = (Kind.OVERVIEW, Kind.HEATMAP)
-_KINDS_WITH_MARKS = (*_HEATMAPS, Kind.OFFSET)
 _CHARTS_OF_LATENCIES = (Kind.HEATMAP, Kind.HISTOGRAM, Kind.CDF)
 
 
@@ -86,7 +61,7 @@ def draw(
         elif contents.row_count == 1:
             _draw_message(figure, captions.only_io(load_only_io(capture, timeline)))
         else:
-            legend = _legend(contents, timeline, kind)
+            legend = frame.make_legend(contents, timeline, kind)
             if kind is Kind.OVERVIEW:
                 devices = devices.first(_OVERVIEW_DEVICES)
                 _draw_overview(figure, capture, timeline, devices, by)
@@ -97,13 +72,13 @@ def draw(
             else:
                 _draw_over_time(figure, capture, timeline, devices, kind)
         left_out = 0 if kind is Kind.PROCESSES else devices.left_out_count
-        _draw_frame(figure, capture, contents, timeline, legend, left_out)
+        frame.draw_frame(figure, capture, contents, timeline, legend, left_out)
     return figure
 
 
 def _draw_message(figure: Figure, message: str) -> None:
     figure.set_size_inches(_MESSAGE_INCHES)
-    panels.draw_note(figure.subplots(), message)
+    draw_note(figure.subplots(), message)
 
 
 def _draw_overview(
@@ -130,7 +105,7 @@ def _draw_overview(
     for column, of_device in enumerate(traffic):
         rows = [figure.add_subplot(grid[row, column]) for row in range(5)]
         on = _on(of_device.device, devices)
-        panels.draw_heatmap(rows[0], of_device.latencies, timeline, on)
+        latency_panels.draw_heatmap(rows[0], of_device.latencies, timeline, on)
         panels.draw_iops(rows[1], of_device.iops, timeline)
         panels.draw_throughput(rows[2], of_device.bytes_per_s, timeline)
         panels.draw_depth(rows[3], depth.by_device[column], timeline)
@@ -138,8 +113,8 @@ def _draw_overview(
         _label_ends(rows, timeline)
     if count == 1:
         histogram, cdf = (figure.add_subplot(grid[0, column]) for column in (1, 2))
-        panels.draw_histogram(histogram, traffic[0].latencies)
-        panels.draw_cdf(cdf, traffic[0].latencies)
+        latency_panels.draw_histogram(histogram, traffic[0].latencies)
+        latency_panels.draw_cdf(cdf, traffic[0].latencies)
         for axes in (histogram, cdf):
             axes.tick_params(which="both", left=False, labelleft=False)
     place = grid[1:, 1:] if count == 1 else grid[:, count:]
@@ -157,17 +132,17 @@ def _draw_side(
 ) -> None:
     """The table, the owners and, in the rest of the height, those over time."""
     bounds = place.get_position(figure)
-    table_inches = panels.table_line_count(parts) * _TABLE_LINE_INCHES
+    table_inches = latency_panels.table_line_count(parts) * _TABLE_LINE_INCHES
     list_inches = (len(owners.top) + 1) * _OWNER_INCHES
     rest_inches = bounds.height * _OVERVIEW_INCHES - table_inches - list_inches
     heights = (table_inches + list_inches, max(rest_inches, _LEAST_CHART_INCHES))
     # Grids of their own, as what labels take at the sides of one would be taken from all in it.
     halves = place.subgridspec(2, 1, height_ratios=heights)
     texts = halves[0].subgridspec(2, 1, height_ratios=(table_inches, list_inches))
-    panels.draw_percentiles(figure.add_subplot(texts[0]), parts)
-    panels.draw_owners(figure.add_subplot(texts[1]), owners)
+    latency_panels.draw_percentiles(figure.add_subplot(texts[0]), parts)
+    owner_panels.draw_owners(figure.add_subplot(texts[1]), owners)
     axes = figure.add_subplot(halves[1].subgridspec(1, 1)[0])
-    panels.draw_owners_in_flight(axes, owners, in_flight, timeline)
+    owner_panels.draw_owners_in_flight(axes, owners, in_flight, timeline)
 
 
 def _draw_owners(figure: Figure, capture: OpenedRows, timeline: Timeline, by: By) -> None:
@@ -176,9 +151,9 @@ def _draw_owners(figure: Figure, capture: OpenedRows, timeline: Timeline, by: By
     heights = ((len(owners.top) + 1) * _OWNER_INCHES, *[_OWNERS_CHART_INCHES] * 2)
     figure.set_size_inches(_WIDTH_INCHES, sum(heights) + _FRAME_INCHES)
     bars, in_flight, throughput = figure.subplots(3, height_ratios=heights)
-    panels.draw_owners(bars, owners)
-    panels.draw_owners_in_flight(in_flight, owners, depth.by_owner, timeline)
-    panels.draw_owners_throughput(throughput, owners, depth.bytes_per_s_by_owner, timeline)
+    owner_panels.draw_owners(bars, owners)
+    owner_panels.draw_owners_in_flight(in_flight, owners, depth.by_owner, timeline)
+    owner_panels.draw_owners_throughput(throughput, owners, depth.bytes_per_s_by_owner, timeline)
     _label_ends([in_flight, throughput], timeline)
 
 
@@ -192,20 +167,20 @@ def _draw_latencies(
     heights = [
         inches
         for table in tables
-        for inches in (chart_inches, panels.table_line_count(table) * _TABLE_LINE_INCHES)
+        for inches in (chart_inches, latency_panels.table_line_count(table) * _TABLE_LINE_INCHES)
     ]
     figure.set_size_inches(_WIDTH_INCHES, sum(heights) + _FRAME_INCHES)
     rows = list(figure.subplots(len(heights), height_ratios=heights))
     for chart, percentiles, each, table in zip(rows[::2], rows[1::2], traffic, tables, strict=True):
         on = _on(each.device, devices)
         if kind is Kind.HEATMAP:
-            panels.draw_heatmap(chart, each.latencies, timeline, on)
-            panels.label_marks(chart, timeline)
+            latency_panels.draw_heatmap(chart, each.latencies, timeline, on)
+            label_marks(chart, timeline)
         elif kind is Kind.HISTOGRAM:
-            panels.draw_histogram(chart, each.latencies, on)
+            latency_panels.draw_histogram(chart, each.latencies, on)
         else:
-            panels.draw_cdf(chart, each.latencies, on)
-        panels.draw_percentiles(percentiles, table)
+            latency_panels.draw_cdf(chart, each.latencies, on)
+        latency_panels.draw_percentiles(percentiles, table)
 
 
 def _draw_over_time(
@@ -235,7 +210,7 @@ def _draw_over_time(
 
 def _draw_offsets(axes: Axes, offsets: DeviceOffsets | None, timeline: Timeline) -> None:
     if offsets is None:
-        panels.draw_note(axes, "no I/O has an offset")
+        draw_note(axes, "no I/O has an offset")
     else:
         panels.draw_offsets(axes, offsets, timeline)
 
@@ -247,67 +222,7 @@ def _on(device: str | None, devices: Devices) -> str:
 
 def _label_ends(rows: Sequence[Axes], timeline: Timeline) -> None:
     """Leaves one time axis to charts above each other, below, and names the marks above."""
-    panels.label_marks(rows[0], timeline)
+    label_marks(rows[0], timeline)
     for axes in rows[:-1]:
         axes.tick_params(labelbottom=False)
         axes.set_xlabel("")
-
-
-def _legend(contents: Contents, timeline: Timeline, kind: Kind) -> list[Artist]:
-    handles: list[Artist] = [Patch(color=OP_COLOURS[op], label=OPS[op]) for op in contents.ops]
-    if kind in _HEATMAPS:
-        for name, style in zip(LINE_PERCENTILES, LINE_STYLES, strict=True):
-            handles.append(Line2D([], [], label=f"{name} of all", **style))
-    if contents.failed_count and kind in _KINDS_WITH_MARKS:
-        handles.append(Line2D([], [], label="failed", **FAILED_STYLE))
-    if contents.hung_count and kind in _KINDS_WITH_MARKS:
-        handles.append(Patch(label="not completed", **HUNG_STYLE))
-    if timeline.loss_spans_s:
-        handles.append(Patch(label="I/Os were lost", **LOSS_STYLE))
-    return handles
-
-
-def _draw_frame(
-    figure: Figure,
-    capture: OpenedRows,
-    contents: Contents,
-    timeline: Timeline,
-    legend: list[Artist],
-    left_out_count: int,
-) -> None:
-    """Title and legend above, completeness below, outside of what the layout may use."""
-    width, height = (float(inches) for inches in figure.get_size_inches())
-    is_all = capture.selection == Selection(layer=capture.selection.layer)
-    failed = contents.failed_count if is_all else None
-    completeness = make_completeness(capture.files, failed=failed)
-    per_line = int(width * _CHARACTERS_PER_INCH)
-    footer = wrap(
-        with_known_characters(format_completeness(completeness)),
-        per_line,
-        max_lines=_MOST_FOOTER_LINES,
-    )
-    about = (
-        captions.subtitle(capture, contents, timeline, left_out_count),
-        captions.narrowing(capture),
-    )
-    subtitle = [line for text in about for line in wrap(text, per_line)][:_MOST_SUBTITLE_LINES]
-    bottom = (len(footer) + 1) * _SMALL_LINE_INCHES / height
-    below = 1 - (_SUBTITLE_INCHES + len(subtitle) * _SMALL_LINE_INCHES) / height
-    top = below - (_LEGEND_INCHES if legend else _MARGIN_INCHES) / height
-    figure.set_layout_engine("constrained", rect=(0, bottom, 1, top - bottom), w_pad=0.08)
-    left = _MARGIN_INCHES / width
-    title = captions.title(capture, contents)
-    figure.text(left, 1 - _MARGIN_INCHES / height, title, va="top", size=13, weight="bold")
-    at = 1 - _SUBTITLE_INCHES / height
-    figure.text(left, at, "\n".join(subtitle), va="top", color=FAINT_INK)
-    figure.text(left, _MARGIN_INCHES / height, "\n".join(footer), color=FAINT_INK)
-    if legend:
-        figure.legend(
-            handles=legend,
-            loc="upper left",
-            bbox_to_anchor=(left, below),
-            ncols=len(legend),
-            borderpad=0.2,
-            borderaxespad=0,
-            frameon=False,
-        )
