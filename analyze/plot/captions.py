@@ -23,7 +23,7 @@ _MOST_NAMES = 4
 _LONGEST_HOST = 64
 _LONGEST_TITLE = 85
 _LONGEST_CONDITION = 150
-_LONGEST_PATH = 28
+_LONGEST_PATH = 22
 
 
 def title(capture: OpenedRows, contents: Contents) -> str:

@@ -9,12 +9,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analyze.completeness import make_completeness
+from analyze.latency import PERCENTILES
 from analyze.opened import OpenedRows
 from analyze.plot import captions
 from analyze.plot.bins import OPS
 from analyze.plot.contents import Contents
 from analyze.plot.kinds import Kind
-from analyze.plot.percentiles import LINE_PERCENTILES
+from analyze.plot.percentiles import LINE_PERCENTILES, is_carried
 from analyze.plot.theme import (
     FAILED_STYLE,
     FAINT_INK,
@@ -41,8 +42,9 @@ _KINDS_WITH_FAILED = (*_HEATMAPS, Kind.OFFSET)
 
 def make_legend(contents: Contents, timeline: Timeline, kind: Kind) -> list[Artist]:
     handles: list[Artist] = [Patch(color=OP_COLOURS[op], label=OPS[op]) for op in contents.ops]
-    if kind in _HEATMAPS:
-        for name, style in zip(LINE_PERCENTILES, LINE_STYLES, strict=True):
+    good_count = contents.io_count - contents.failed_count - contents.hung_count
+    for name, style in zip(LINE_PERCENTILES, LINE_STYLES, strict=True):
+        if kind in _HEATMAPS and is_carried(PERCENTILES[name], good_count):
             handles.append(Line2D([], [], label=f"{name} of all", **style))
     if contents.failed_count and kind in _KINDS_WITH_FAILED:
         handles.append(Line2D([], [], label="failed", **FAILED_STYLE))

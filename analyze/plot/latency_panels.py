@@ -84,6 +84,7 @@ def draw_histogram(axes: Axes, latencies: Latencies, on: str = "") -> None:
                 alpha=alpha,
             )
     _set_latency_axis(axes, latencies)
+    _say_if_empty(axes, latencies)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator("auto", steps=_ROUND_STEPS, integer=True))
     set_count_ticks(axes.xaxis)
@@ -98,6 +99,7 @@ def draw_cdf(axes: Axes, latencies: Latencies, on: str = "") -> None:
         axes.plot(CURVE_SHARES, op.curve_ns, color=colour)
         axes.plot(_SHARES, op.percentiles_ns, "o", color=colour, markersize=4)
     _set_latency_axis(axes, latencies)
+    _say_if_empty(axes, latencies)
     most_ios = max((op.io_count for op in latencies.by_op), default=1)
     axes.set_xlim(0, min(1 - 0.5 / most_ios, CURVE_SHARES[-1]))
     axes.xaxis.set_major_locator(FixedLocator(_CDF_TICKS))
@@ -156,6 +158,9 @@ def _set_latency_axis(axes: Axes, latencies: Latencies) -> None:
     axes.set_yscale("log")
     axes.set_ylim(low_ns, high_ns)
     set_latency_ticks(axes.yaxis, low_ns, high_ns)
+
+
+def _say_if_empty(axes: Axes, latencies: Latencies) -> None:
     if not latencies.by_op:
         has_failed = latencies.failed.any()
         write_centred(axes, "every I/O failed" if has_failed else "no I/O completed")

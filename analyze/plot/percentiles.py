@@ -29,8 +29,13 @@ class Steps:
 
 def carried_percentiles_ns(latencies: Distribution, fractions: FloatArray) -> FloatArray:
     """The percentiles; NaN where less than one I/O lies beyond, so that it says nothing."""
-    beyond = latencies.ios.sum() * (1 - fractions)
-    return np.where(beyond > 1 - _ROUNDING, latencies.percentiles_ns(fractions), np.nan)
+    carried = [is_carried(fraction, int(latencies.ios.sum())) for fraction in fractions]
+    return np.where(carried, latencies.percentiles_ns(fractions), np.nan)
+
+
+def is_carried(fraction: float, io_count: int) -> bool:
+    """Whether at least one of the I/Os lies beyond the percentile."""
+    return bool(io_count * (1 - fraction) > 1 - _ROUNDING)
 
 
 def percentiles_over_time(cells: Cells, bin_count: int) -> Steps:

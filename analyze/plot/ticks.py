@@ -18,6 +18,7 @@ from analyze.units import (
 )
 
 _TICK_INCHES = 0.72
+_FEWEST_STEPS = 2.5  # so that there are two ticks
 _FRACTION_TICK_INCHES = 1.2  # the clock is a longer label where steps are small
 _FRACTION_STEP_S = 10
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -67,7 +68,7 @@ def width_inches(axes: Axes) -> float:
 def _time_step(span_s: float, width_inches: float) -> float:
     for step_s in _TIME_STEPS_S:
         tick_inches = _TICK_INCHES if step_s >= _FRACTION_STEP_S else _FRACTION_TICK_INCHES
-        if span_s / step_s <= width_inches / tick_inches:
+        if span_s / step_s <= max(width_inches / tick_inches, _FEWEST_STEPS):
             return step_s
     return _TIME_STEPS_S[-1]
 
