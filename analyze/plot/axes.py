@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What charts share: their titles, the axis of time, and the marks upon it."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import StepPatch
 
 from analyze.latency import FloatArray
 from analyze.plot.hung import HungIo
@@ -22,6 +25,11 @@ from analyze.plot.timeline import Timeline
 _MOST_LARGE_MARKS = 4  # of a time bin: more would hide each other
 _MARK_LABEL_INCHES = 0.15
 _LONGEST_MARK = 30
+
+
+def add_steps(axes: Axes, values: FloatArray, edges: FloatArray, **style: Any) -> None:
+    """As Axes.stairs, which takes long to find limits; here the caller sets them."""
+    axes.add_artist(StepPatch(values, edges, **style))
 
 
 def set_title(axes: Axes, title: str, note: str = "") -> None:

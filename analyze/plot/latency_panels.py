@@ -11,7 +11,14 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from analyze.latency import PERCENTILES, FloatArray
-from analyze.plot.axes import mark_failed, mark_hung, set_time_axis, set_title, write_centred
+from analyze.plot.axes import (
+    add_steps,
+    mark_failed,
+    mark_hung,
+    set_time_axis,
+    set_title,
+    write_centred,
+)
 from analyze.plot.bins import OPS
 from analyze.plot.theme import FAINT_INK, HEAT_COLOURS, INK, LINE_STYLES, OP_COLOURS
 from analyze.plot.ticks import set_count_ticks, set_latency_ticks
@@ -67,7 +74,7 @@ def _draw_scale(axes: Axes, mesh: QuadMesh, peak: float) -> None:
 def _draw_lines(axes: Axes, latencies: Latencies, timeline: Timeline) -> None:
     edges_s = timeline.edges_s[latencies.lines.edges_bins]
     for values, style in zip(latencies.lines.percentiles_ns, LINE_STYLES, strict=True):
-        axes.stairs(values, edges_s, baseline=None, **style)
+        add_steps(axes, values, edges_s, baseline=None, fill=False, **style)
 
 
 def draw_histogram(axes: Axes, latencies: Latencies, on: str = "") -> None:

@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm, to_rgba_array
 from matplotlib.ticker import MaxNLocator
 
 from analyze.latency import FloatArray
-from analyze.plot.axes import mark_failed, mark_hung, set_time_axis, set_title
+from analyze.plot.axes import add_steps, mark_failed, mark_hung, set_time_axis, set_title
 from analyze.plot.bins import CACHE_FLUSH, Series
 from analyze.plot.offsets import DeviceOffsets
 from analyze.plot.theme import OP_COLOURS, drawable
@@ -43,7 +43,8 @@ def _draw_series(
     draw_stack(axes, series.values[:CACHE_FLUSH] / unit, OP_COLOURS, timeline)
     if cache_flushes.any():
         colour = OP_COLOURS[CACHE_FLUSH]
-        axes.stairs(cache_flushes, timeline.edges_s, baseline=None, color=colour)
+        style = {"baseline": None, "fill": False, "color": colour}
+        add_steps(axes, cache_flushes, timeline.edges_s, **style)
         axes.set_ylim(top=max(axes.get_ylim()[1], 1.05 * float(cache_flushes.max())))
 
 
@@ -51,7 +52,8 @@ def draw_stack(axes: Axes, stacked: FloatArray, colours: Sequence[str], timeline
     tops = np.cumsum(stacked, axis=0)
     for values, top, colour in zip(stacked, tops, colours, strict=False):
         if values.any():
-            axes.stairs(top, timeline.edges_s, baseline=top - values, fill=True, color=colour)
+            style = {"baseline": top - values, "color": colour, "linewidth": 0}
+            add_steps(axes, top, timeline.edges_s, **style)
     set_time_axis(axes, timeline)
     axes.set_ylim(0, 1.05 * float(tops[-1].max()) or 1.0)
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=_ROUND_STEPS))

@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Text
 
 from analyze.capture import open_captures
@@ -182,6 +182,14 @@ def test_owners_are_named_beside_their_share_over_time(tmp_path: Path, kind: Kin
         By.CGROUP: "/db.slice",
     }[by]
     assert name in said.splitlines()
+
+
+@pytest.mark.parametrize("kind", [Kind.IOPS, Kind.PROCESSES])
+def test_areas_have_no_outline_which_would_cover_those_below(tmp_path: Path, kind: Kind) -> None:
+    figure = draw_rows(tmp_path, mixed_table(503), kind)
+    areas = [steps for steps in figure.findobj(StepPatch) if isinstance(steps, StepPatch)]
+    assert len(areas) > 3
+    assert {steps.get_linewidth() for steps in areas if steps.get_fill()} == {0}
 
 
 @pytest.mark.parametrize(("per_cell", "ticks"), [(1, None), (2, ["1", "2"]), (7, ["1", "7"])])
