@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Charts of a capture.
 
-Data goes from the queries (`traffic`, `depth`, `offsets`, `processes`: rows to binned numbers) by
-`panels` (numbers to one chart) and `figure` (charts to a page) to `output` (page to an image).
+Data goes from the queries (`traffic`, `owners`, `depth`, `offsets`: rows to binned numbers) by the
+panels (numbers to one chart), `figure` (charts to a page) and `frame` (what stands around them) to
+`output` (page to an image).
 """

@@ -8,7 +8,7 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 
 from analyze.errors import IorecError
-from analyze.latency import FloatArray
+from analyze.latency import FloatArray, Numbers
 from analyze.opened import OpenedRows
 from analyze.plot.timeline import Timeline
 
@@ -47,6 +47,22 @@ _TIMED = f"""
 
 
 @dataclass(frozen=True)
+class Devices:
+    """The devices with the most time in I/O, longest first, out of `count`."""
+
+    shown: tuple[str | None, ...]
+    count: int
+
+    @property
+    def left_out_count(self) -> int:
+        return self.count - len(self.shown)
+
+    def first(self, limit: int) -> "Devices":
+        """The same with less of them shown."""
+        return Devices(self.shown[:limit], self.count)
+
+
+@dataclass(frozen=True)
 class Series:
     """A quantity per op and time bin; mean and peak are those of the sum without cache flushes."""
 
@@ -72,7 +88,22 @@ def query_timed(
     return capture.sql(_TIMED + query, window | (parameters or {}))
 
 
-def add_up(shape: tuple[int, ...], keys: tuple[FloatArray, ...], amounts: FloatArray) -> FloatArray:
+def with_device_rows(capture: OpenedRows, devices: Devices) -> tuple[str, dict[str, object]]:
+    """A SQL table, `timed` with `device_row`, and its parameters.
+
+    That is the device's place among those shown, or behind them.
+    """
+    if devices.count == 1:
+        return "(SELECT *, 0 AS device_row FROM timed)", {}
+    rows = (
+        f"(SELECT timed.*, coalesce(row, {len(devices.shown)}) AS device_row FROM timed LEFT JOIN"
+        " (SELECT unnest($devices::VARCHAR[]) AS shown, unnest(range(len($devices))) AS row)"
+        f" ON {capture.named('device')} IS NOT DISTINCT FROM shown)"
+    )
+    return rows, {"devices": list(devices.shown)}
+
+
+def add_up(shape: tuple[int, ...], keys: tuple[Numbers, ...], amounts: FloatArray) -> FloatArray:
     """An array of `shape` with every amount added at its key."""
     places = tuple(key.astype(np.int64) for key in keys)
     try:

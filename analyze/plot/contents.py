@@ -4,22 +4,22 @@
 from dataclasses import dataclass
 
 from analyze.opened import OpenedRows
-from analyze.plot.bins import CACHE_FLUSH, OP_INDEX, query_timed
+from analyze.plot.bins import CACHE_FLUSH, OP_INDEX, Devices, query_timed
 from analyze.plot.timeline import Timeline
 
-_MOST_DEVICES = 4
+_MOST_DEVICES = 12
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The busiest devices out of `device_count`, and the indices of the OPS that occur."""
+    """The busiest devices, and the indices of the OPS that occur."""
 
     io_count: int
     cache_flush_count: int  # not among `io_count`
     failed_count: int
+    hung_count: int  # that did not complete
     ops: tuple[int, ...]
-    devices: tuple[str | None, ...]
-    device_count: int
+    devices: Devices
 
     @property
     def row_count(self) -> int:
@@ -51,15 +51,17 @@ def load_contents(capture: OpenedRows) -> Contents:
     ).fetchall()
     devices = capture.sql(
         f"SELECT {capture.named('device')} AS name, count(*) OVER () FROM io GROUP BY name"
-        f" ORDER BY count(*) DESC, name LIMIT {_MOST_DEVICES}"
+        f" ORDER BY sum(coalesce(latency_ns, {capture.covered_ns})) DESC, name"
+        f" LIMIT {_MOST_DEVICES}"
     ).fetchall()
+    hung = capture.sql("SELECT count(*) FROM io WHERE latency_ns IS NULL").fetchall()
     return Contents(
         io_count=sum(count for op_index, count, _ in ops if op_index != CACHE_FLUSH),
         cache_flush_count=sum(count for op_index, count, _ in ops if op_index == CACHE_FLUSH),
         failed_count=sum(failed for *_, failed in ops),
+        hung_count=hung[0][0],
         ops=tuple(op_index for op_index, *_ in ops),
-        devices=tuple(device for device, _ in devices),
-        device_count=devices[0][1] if devices else 0,
+        devices=Devices(tuple(device for device, _ in devices), devices[0][1] if devices else 0),
     )
 
 

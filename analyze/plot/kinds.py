@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The charts that can be asked for."""
+"""The charts that can be asked for, and whose I/O they can tell apart."""
 
 from enum import StrEnum
 
@@ -14,3 +14,10 @@ class Kind(StrEnum):
     DEPTH = "depth"
     OFFSET = "offset"
     PROCESSES = "processes"
+
+
+class By(StrEnum):
+    PROCESS = "process"
+    DEVICE = "device"
+    FILE = "file"
+    CGROUP = "cgroup"

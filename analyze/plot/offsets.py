@@ -7,7 +7,8 @@ import numpy as np
 
 from analyze.latency import FloatArray
 from analyze.opened import OpenedRows
-from analyze.plot.bins import OPS, add_up, query_timed
+from analyze.plot.bins import OPS, Devices, add_up, query_timed
+from analyze.plot.hung import HungIo, load_hung
 from analyze.plot.timeline import Timeline
 
 _OFFSET_BINS = 96
@@ -23,14 +24,7 @@ class DeviceOffsets:
     edges_bytes: FloatArray
     counts: FloatArray  # (op, offset bin, time bin)
     failed: FloatArray  # (offset bin, time bin)
-
-
-@dataclass(frozen=True)
-class Offsets:
-    """The devices with the most I/Os that have an offset, busiest first."""
-
-    devices: tuple[DeviceOffsets, ...]
-    left_out_count: int
+    hung: tuple[HungIo, ...]  # that have an offset
 
 
 @dataclass(frozen=True)
@@ -46,13 +40,15 @@ class _Range:
         return max((self.high - self.low) // _OFFSET_BINS + 1, _SECTOR_BYTES, self.high >> 20)
 
 
-def load_offsets(capture: OpenedRows, timeline: Timeline, device_limit: int) -> Offsets:
-    devices = capture.sql(
+def load_offsets(
+    capture: OpenedRows, timeline: Timeline, devices: Devices
+) -> tuple[DeviceOffsets | None, ...]:
+    """Of each device that is shown; None if none of its I/Os has an offset."""
+    found = capture.sql(
         f"""
         SELECT {capture.named("device")} AS name, count(*) AS ios, greatest(min("offset"), 0),
-            greatest(max("offset"), 0), count(*) OVER ()
-        FROM io WHERE "offset" IS NOT NULL GROUP BY name ORDER BY ios DESC, name
-        LIMIT {device_limit}
+            greatest(max("offset"), 0)
+        FROM io WHERE "offset" IS NOT NULL GROUP BY name
         """
     ).fetchall()
     ends = {
@@ -62,23 +58,23 @@ def load_offsets(capture: OpenedRows, timeline: Timeline, device_limit: int) -> 
     }
     ranges = [
         _Range(name, ios, low, max(low, min(high, ends.get(name, high))))
-        for name, ios, low, high, _ in devices
+        for name, ios, low, high in found
+        if name in devices.shown
     ]
-    device_count = devices[0][-1] if devices else 0
     counts, failed = _count(capture, timeline, ranges)
-    return Offsets(
-        tuple(
-            DeviceOffsets(
-                range_.device,
-                range_.io_count,
-                range_.low + np.arange(_OFFSET_BINS + 1) * float(range_.step),
-                counts[row],
-                failed[row],
-            )
-            for row, range_ in enumerate(ranges)
-        ),
-        device_count - len(ranges),
-    )
+    hung = [io for io in load_hung(capture, timeline) if io.offset is not None]
+    offsets = {
+        range_.device: DeviceOffsets(
+            range_.device,
+            range_.io_count,
+            range_.low + np.arange(_OFFSET_BINS + 1) * float(range_.step),
+            counts[row],
+            failed[row],
+            tuple(io for io in hung if io.device == range_.device),
+        )
+        for row, range_ in enumerate(ranges)
+    }
+    return tuple(map(offsets.get, devices.shown))
 
 
 def _count(

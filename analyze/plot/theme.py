@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.patheffects import withStroke
 
 from analyze.escape import escape_for_terminal
 
@@ -26,6 +27,28 @@ FAILED_STYLE: dict[str, Any] = {
     "markerfacecolor": "#D00000",
     "markeredgecolor": "white",
     "markeredgewidth": 0.7,
+}
+MANY_FAILED_STYLE = FAILED_STYLE | {"marker": "s", "markersize": 3, "markeredgewidth": 0}
+HUNG_STYLE: dict[str, Any] = {"fill": False, "edgecolor": "#D00000", "linewidth": 1.2}
+# In the order of LINE_PERCENTILES, with a border that parts them from every colour of the heatmap.
+LINE_STYLES: tuple[dict[str, Any], ...] = tuple(
+    {
+        "color": colour,
+        "linewidth": 1.3,
+        "path_effects": [withStroke(linewidth=3, foreground="#000000")],
+    }
+    for colour in ("#FFFFFF", "#FF7FDD")
+)
+# Paul Tol's muted colours, which are none of those above.
+OWNER_COLOURS = (
+    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
+    *("#DDCC77", "#CC6677", "#882255", "#AA4499"),
+)
+OTHERS_COLOUR = "#CCCCCC"
+MARK_STYLE: dict[str, Any] = {"color": "#000000", "linewidth": 1, "linestyle": (0, (4, 2))}
+MARK_LABEL_STYLE: dict[str, Any] = {
+    "size": 8,
+    "bbox": {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1},
 }
 LOSS_STYLE: dict[str, Any] = {
     "facecolor": "#F3E9A0",
@@ -59,6 +82,7 @@ _SETTINGS: dict[Any, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "hatch.linewidth": 0.6,
+    "svg.fonttype": "none",  # text that can be searched and edited
     "svg.hashsalt": "iorec",  # the same capture gives the same file
 }
 

@@ -17,8 +17,9 @@ from analyze.units import (
     format_whole_seconds,
 )
 
-_MOST_TIME_TICKS = 9
-_MOST_FRACTION_TICKS = 6  # the clock is a longer label where steps are small
+_TICK_INCHES = 0.72
+_FEWEST_STEPS = 2.5  # so that there are two ticks
+_FRACTION_TICK_INCHES = 1.2  # the clock is a longer label where steps are small
 _FRACTION_STEP_S = 10
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _TIME_STEPS_S: tuple[float, ...] = (
@@ -28,14 +29,14 @@ _TIME_STEPS_S: tuple[float, ...] = (
     *(hours * _HOUR for hours in (1, 2, 3, 6, 12)),
     *(digit * 10.0**power * _DAY for power in range(6) for digit in (1, 2, 5)),
 )
-_SHORT_AXIS = 500
+_SHORT_AXIS = 3000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def set_time_ticks(axes: Axes, timeline: Timeline) -> None:
     """Time since the capture began, which `-b` and `-e` take, over the clock."""
     first_s, last_s = (float(edge) for edge in timeline.edges_s[[0, -1]])
-    step_s = _time_step(last_s - first_s)
+    step_s = _time_step(last_s - first_s, width_inches(axes))
     at_s = [n * step_s for n in range(ceil(first_s / step_s), floor(last_s / step_s) + 1)]
     labels = [
         f"{_elapsed(at, step_s, last_s)}\n{_clock(timeline.origin_ns, at, step_s)}" for at in at_s
@@ -58,10 +59,16 @@ def set_count_ticks(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: format_short_count(value)))
 
 
-def _time_step(span_s: float) -> float:
+def width_inches(axes: Axes) -> float:
+    """Of the axes before the layout, which widens them by a third."""
+    figure = axes.get_figure(root=True)
+    return 1.0 if figure is None else float(axes.get_position().width * figure.get_figwidth())
+
+
+def _time_step(span_s: float, width_inches: float) -> float:
     for step_s in _TIME_STEPS_S:
-        is_short_label = step_s >= _FRACTION_STEP_S
-        if span_s / step_s <= (_MOST_TIME_TICKS if is_short_label else _MOST_FRACTION_TICKS):
+        tick_inches = _TICK_INCHES if step_s >= _FRACTION_STEP_S else _FRACTION_TICK_INCHES
+        if span_s / step_s <= max(width_inches / tick_inches, _FEWEST_STEPS):
             return step_s
     return _TIME_STEPS_S[-1]
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The time axis of a plot: a capture's window in equal bins."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from analyze.completeness import make_completeness
 from analyze.opened import OpenedRows
+from analyze.plot.marks import Mark
 
 _MOST_BINS = 360
 _FEWEST_BINS = 24
@@ -26,6 +28,7 @@ class Timeline:
     width_ns: int
     bin_count: int
     loss_spans_s: tuple[tuple[float, float], ...]  # ascending, at least a bin wide
+    marks: tuple[tuple[float, str], ...] = ()  # ascending: when, in seconds, and what
 
     @property
     def length_ns(self) -> int:
@@ -38,7 +41,7 @@ class Timeline:
         return (from_origin_ns + np.arange(self.bin_count + 1) * float(self.width_ns)) / 1e9
 
 
-def make_timeline(capture: OpenedRows, io_count: int) -> Timeline:
+def make_timeline(capture: OpenedRows, io_count: int, marks: Sequence[Mark] = ()) -> Timeline:
     """The window as far as it was recorded; fewer bins for few I/Os, against noise."""
     stopped_ns = max(file.metadata.stopped_at for file in capture.files)
     end_ns = min(capture.window.end_ns, stopped_ns)
@@ -52,6 +55,7 @@ def make_timeline(capture: OpenedRows, io_count: int) -> Timeline:
         width_ns=width_ns,
         bin_count=bin_count,
         loss_spans_s=(),
+        marks=tuple(((mark.time_ns - capture.origin_ns) / 1e9, mark.text) for mark in marks),
     )
     return replace(timeline, loss_spans_s=_loss_spans(capture, timeline))
 

@@ -12,6 +12,7 @@ from analyze.latency import (
     Numbers,
     add_up_buckets,
     bucket_sql,
+    buckets_of,
     edges_ns,
 )
 from analyze.opened import OpenedRows
@@ -19,17 +20,21 @@ from analyze.plot.bins import (
     CACHE_FLUSH,
     OPS,
     Cells,
+    Devices,
     Series,
     add_up,
     make_series,
     query_timed,
+    with_device_rows,
 )
+from analyze.plot.hung import HungIo, load_hung
+from analyze.plot.percentiles import Steps, carried_percentiles_ns, percentiles_over_time
 from analyze.plot.timeline import Timeline
 
 CURVE_SHARES = 1 - 10.0 ** -np.linspace(0, 5, 501)  # 0 to 99.999 %, denser towards the end
 
 _ROWS_PER_DOUBLING = 4  # keep a lone I/O visible
-_FEWEST_DOUBLINGS = 3
+_FEWEST_ROWS = 12
 _IN_FLIGHT = -(2**15)
 
 
@@ -40,44 +45,74 @@ class OpLatency:
     op_index: int
     io_count: int
     size_bytes: float
-    percentiles_ns: FloatArray  # PERCENTILES
+    percentiles_ns: FloatArray  # PERCENTILES, NaN where the I/Os do not carry one
     longest_ns: float
-    curve_ns: FloatArray  # at CURVE_SHARES
+    curve_ns: FloatArray  # at CURVE_SHARES: the latency of an I/O, nothing in between
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """I/Os that succeeded in logarithmic rows of latency; `by_op` is empty if none did."""
+    """I/Os that succeeded in logarithmic rows of latency; `by_op` is empty if none did.
+
+    The rows reach to the ages of the hung ones, too.
+    """
 
     edges_ns: FloatArray
     heat: FloatArray  # (row, time bin), number of I/Os, without cache flushes
     failed: FloatArray  # (row, time bin), number of I/Os
+    hung: tuple[HungIo, ...]
+    lines: Steps  # of the I/Os in `heat`
     histogram: FloatArray  # (op, row), number of I/Os
     by_op: tuple[OpLatency, ...]
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Rates and latencies by time of submission."""
+    """Rates and latencies of one device by time of submission."""
 
+    device: str | None
     iops: Series
     bytes_per_s: Series  # without discards, which move no data, and without failed I/Os
     latencies: Latencies
 
 
-def load_traffic(capture: OpenedRows, timeline: Timeline) -> Traffic:
-    """An I/O in flight counts in the rates and has no latency."""
+def load_traffic(capture: OpenedRows, timeline: Timeline, devices: Devices) -> tuple[Traffic, ...]:
+    """Of each device that is shown, in the same rows of latency.
+
+    An I/O in flight counts in the rates and has no latency.
+    """
+    rows, parameters = with_device_rows(capture, devices)
     cells = query_timed(
         capture,
         timeline,
         f"""
-        SELECT op_index, has_failed, start_bin,
+        SELECT device_row, op_index, has_failed, start_bin,
             coalesce({bucket_sql("latency_ns")}, ({_IN_FLIGHT})::SMALLINT) AS bucket,
             count(*) AS ios, sum(size_bytes)::DOUBLE AS bytes,
             coalesce(min(latency_ns), 0) AS low_ns, coalesce(max(latency_ns), 0) AS high_ns
-        FROM timed GROUP BY ALL
+        FROM {rows} GROUP BY ALL
         """,
+        parameters,
     ).fetchnumpy()
+    hung = load_hung(capture, timeline)
+    completed = cells["bucket"] != _IN_FLIGHT
+    ages = buckets_of(np.array([io.age_ns for io in hung]))
+    shown_rows = _rows_to_show(np.concatenate((cells["bucket"][completed], ages)))
+    return tuple(
+        _traffic(
+            device,
+            {name: column[cells["device_row"] == row] for name, column in cells.items()},
+            tuple(io for io in hung if io.device == device),
+            shown_rows,
+            timeline,
+        )
+        for row, device in enumerate(devices.shown)
+    )
+
+
+def _traffic(
+    device: str | None, cells: Cells, hung: tuple[HungIo, ...], rows: range, timeline: Timeline
+) -> Traffic:
     shape = (len(OPS), timeline.bin_count)
     keys = (cells["op_index"], cells["start_bin"])
     width_s = timeline.width_ns / 1e9
@@ -85,37 +120,48 @@ def load_traffic(capture: OpenedRows, timeline: Timeline) -> Traffic:
     moved_bytes = np.where(moves_nothing, 0, cells["bytes"])
     completed = cells["bucket"] != _IN_FLIGHT
     return Traffic(
+        device,
         make_series(add_up(shape, keys, cells["ios"]) / width_s),
         make_series(add_up(shape, keys, moved_bytes) / width_s),
-        _latencies({name: column[completed] for name, column in cells.items()}, timeline),
+        _latencies(
+            {name: column[completed] for name, column in cells.items()}, hung, rows, timeline
+        ),
     )
 
 
-def _latencies(cells: Cells, timeline: Timeline) -> Latencies:
-    rows = cells["bucket"] // (BUCKETS_PER_DOUBLING // _ROWS_PER_DOUBLING)
-    first, row_count = _rows_to_show(rows)
-    places = (rows - first, cells["start_bin"])
-    shape = (row_count, timeline.bin_count)
+def _latencies(
+    cells: Cells, hung: tuple[HungIo, ...], rows: range, timeline: Timeline
+) -> Latencies:
+    places = (_rows_of(cells["bucket"]) - rows.start, cells["start_bin"])
+    shape = (len(rows), timeline.bin_count)
     has_failed = cells["has_failed"].astype(bool)
     in_heat = ~has_failed & (cells["op_index"] != CACHE_FLUSH)
     good = {name: column[~has_failed] for name, column in cells.items()}
     return Latencies(
-        edges_ns=edges_ns(np.arange(first, first + row_count + 1), _ROWS_PER_DOUBLING),
+        edges_ns=edges_ns(np.arange(rows.start, rows.stop + 1), _ROWS_PER_DOUBLING),
         heat=add_up(shape, places, np.where(in_heat, cells["ios"], 0)),
         failed=add_up(shape, places, np.where(has_failed, cells["ios"], 0)),
+        hung=hung,
+        lines=percentiles_over_time(
+            {name: column[in_heat] for name, column in cells.items()}, timeline.bin_count
+        ),
         histogram=add_up(
-            (len(OPS), row_count), (good["op_index"], places[0][~has_failed]), good["ios"]
+            (len(OPS), len(rows)), (good["op_index"], places[0][~has_failed]), good["ios"]
         ),
         by_op=tuple(_op_latency(int(op), good) for op in np.unique(good["op_index"])),
     )
 
 
-def _rows_to_show(rows: Numbers) -> tuple[int, int]:
-    """The first row and how many: whole doublings with a margin, so that one row is not all."""
+def _rows_of(buckets: Numbers) -> Numbers:
+    return buckets // (BUCKETS_PER_DOUBLING // _ROWS_PER_DOUBLING)
+
+
+def _rows_to_show(buckets: Numbers) -> range:
+    """The rows of all buckets with a margin of one, so many that one row is not all."""
+    rows = _rows_of(buckets)
     low, high = (int(rows.min()), int(rows.max())) if rows.size else (0, 0)
-    first_doubling = low // _ROWS_PER_DOUBLING - 1
-    doubling_count = max(high // _ROWS_PER_DOUBLING + 2 - first_doubling, _FEWEST_DOUBLINGS)
-    return first_doubling * _ROWS_PER_DOUBLING, doubling_count * _ROWS_PER_DOUBLING
+    lacking = max(_FEWEST_ROWS - (high + 3 - low), 0)
+    return range(low - 1 - lacking // 2, high + 2 + (lacking + 1) // 2)
 
 
 def _op_latency(op_index: int, cells: Cells) -> OpLatency:
@@ -126,7 +172,13 @@ def _op_latency(op_index: int, cells: Cells) -> OpLatency:
         op_index=op_index,
         io_count=int(latencies.ios.sum()),
         size_bytes=float(cells["bytes"][of_op].sum()),
-        percentiles_ns=latencies.percentiles_ns(np.array([*PERCENTILES.values()])),
+        percentiles_ns=carried_percentiles_ns(latencies, np.array([*PERCENTILES.values()])),
         longest_ns=float(latencies.high_ns[-1]),
-        curve_ns=latencies.percentiles_ns(CURVE_SHARES),
+        curve_ns=latencies.percentiles_ns(_shares_of_ios(int(latencies.ios.sum()))),
     )
+
+
+def _shares_of_ios(io_count: int) -> FloatArray:
+    """The places of I/Os in the order of latency, from 0 to 1, that reach CURVE_SHARES."""
+    ranks: FloatArray = np.clip(np.ceil(CURVE_SHARES * io_count) - 1, 0, None)
+    return ranks / max(io_count - 1, 1)

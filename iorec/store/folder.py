@@ -120,11 +120,21 @@ class Folder:
             os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode
         )
 
-    def create(self, name: str) -> BinaryIO:
-        """A new file, readable and writable by its owner alone."""
+    def read_start(self, name: str, size_bytes: int) -> bytes:
+        """The first bytes of a file; none if it cannot be read or is no regular file."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(name, flags, dir_fd=self._fd), "rb") as file:
+                is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+                return file.read(size_bytes) if is_regular else b""
+        except OSError:
+            return b""
+
+    def create(self, name: str, mode: int = 0o600) -> BinaryIO:
+        """A new file, readable and writable by its owner alone, or as `mode` and the umask say."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(name, flags, 0o600, dir_fd=self._fd)
+            fd = os.open(name, flags, mode, dir_fd=self._fd)
             if self._owner is not None:
                 os.fchown(fd, self._owner.uid, self._owner.gid)
         except OSError as error:
@@ -141,11 +151,11 @@ class Folder:
         return part
 
     @contextmanager
-    def writing(self, name: str, *, is_forced: bool) -> Iterator[BinaryIO]:
+    def writing(self, name: str, *, is_forced: bool, mode: int = 0o600) -> Iterator[BinaryIO]:
         """A file that gets its name when it is written whole and on disk, and else is removed."""
         self._remove_unfinished(name)
         temporary = f"{name}.{secrets.token_hex(4)}.tmp"
-        with self.create(temporary) as file:
+        with self.create(temporary, mode) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 yield file

@@ -48,6 +48,80 @@ def test_an_existing_picture_is_refused_unless_forced(capture: Path) -> None:
     assert "<svg" in picture.read_text()
 
 
+def test_its_own_earlier_picture_is_replaced_under_the_default_name(capture: Path) -> None:
+    plot([capture])
+    overview = capture.with_name("run.png").read_bytes()
+    plot([capture], kind=Kind.IOPS)
+    assert capture.with_name("run.png").read_bytes() != overview
+    with pytest.raises(IorecError, match="exists"):
+        plot([capture], output=capture.with_name("run.png"))
+
+
+def test_another_picture_under_the_default_name_is_kept(capture: Path) -> None:
+    plot([capture], kind=Kind.IOPS)
+    picture = capture.with_name("run.png")
+    others = picture.read_bytes().replace(b"Software\0iorec", b"Software\0other")
+    target = capture.with_name("elsewhere.png")
+    picture.rename(target)
+    for make in (lambda: picture.write_bytes(others), lambda: picture.symlink_to(target)):
+        make()
+        with pytest.raises(IorecError, match="exists"):
+            plot([capture], kind=Kind.IOPS)
+        picture.unlink()
+    assert names(capture.parent) == ["elsewhere.png", "run.parquet"]
+
+
+def test_a_picture_that_was_put_there_while_drawing_is_kept(
+    capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plot([capture], kind=Kind.IOPS)
+    picture = capture.with_name("run.png")
+
+    def render_late(*_: object) -> bytes:
+        picture.write_text("mine")
+        return b"ours"
+
+    monkeypatch.setattr("analyze.plot.output.render", render_late)
+    with pytest.raises(IorecError, match="cannot name the file"):
+        plot([capture], kind=Kind.IOPS)
+    assert picture.read_text() == "mine"
+    assert names(capture.parent) == ["run.parquet", "run.png"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_picture_has_the_mode_that_the_umask_leaves(capture: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        plot([capture], kind=Kind.IOPS)
+    finally:
+        os.umask(before)
+    assert capture.with_name("run.png").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_picture_belongs_to_the_user_behind_sudo(
+    capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setenv("SUDO_GID", "2345")
+    plot([capture], kind=Kind.IOPS)
+    status = capture.with_name("run.png").stat()
+    assert (status.st_uid, status.st_gid) == (1234, 2345)
+
+
+def test_without_a_home_matplotlib_says_nothing_and_leaves_nothing(capture: Path) -> None:
+    temporary = capture.parent / "tmp"
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "iorec", "plot", capture, "--kind", "iops"],
+        env={"HOME": "/proc/nowhere", "TMPDIR": str(temporary), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == f"wrote {capture.with_name('run.png')}\n"
+    assert not names(temporary)
+
+
 @pytest.mark.parametrize("name", ["run.gif", "run", ".png", "run.parquet"])
 def test_an_unknown_suffix_is_a_usage_error(capture: Path, name: str) -> None:
     with pytest.raises(IorecError) as refusal:
@@ -55,6 +129,13 @@ def test_an_unknown_suffix_is_a_usage_error(capture: Path, name: str) -> None:
     assert refusal.value.exit_code == 2
     assert ".png, .svg, .pdf" in refusal.value.hint
     assert names(capture.parent) == ["run.parquet"]
+
+
+@pytest.mark.parametrize("kind", [Kind.HISTOGRAM, Kind.CDF])
+def test_a_mark_in_a_chart_without_time_is_a_usage_error(capture: Path, kind: Kind) -> None:
+    with pytest.raises(IorecError, match="has no time for a mark"):
+        plot([capture], kind=kind, mark=["1=x"])
+    plot([capture], kind=Kind.IOPS, mark=["1=x"])
 
 
 def test_a_missing_folder_is_named(capture: Path) -> None:

@@ -8,16 +8,22 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Text
 
 from analyze.capture import open_captures
 from analyze.plot.figure import draw
-from analyze.plot.kinds import Kind
+from analyze.plot.kinds import By, Kind
 from analyze.plot.output import render
+from analyze.plot.theme import HUNG_STYLE
 from tests.builders import START_NS, mixed_table, rfc3339, table, write_capture
 
+HUNG_COLOUR = to_rgba(HUNG_STYLE["edgecolor"])
 HOSTILE_NAMES = (
     "<script>alert(1)</script>",
     "$\\frac{a}$",
@@ -33,6 +39,10 @@ def draw_rows(folder: Path, rows: pa.Table, kind: Kind = Kind.OVERVIEW, **overri
         return draw(capture, kind)
 
 
+def rectangles(axes: Axes) -> list[Rectangle]:
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
 def words(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(Text))
 
@@ -41,7 +51,9 @@ def words(figure: Figure) -> str:
 def test_every_kind_draws_in_every_format(tmp_path: Path, kind: Kind) -> None:
     figure = draw_rows(tmp_path, mixed_table(503), kind)
     assert render(figure, ".png").startswith(b"\x89PNG")
-    assert b"<svg" in render(figure, ".svg")
+    svg = render(figure, ".svg")
+    assert b"<svg" in svg
+    assert b">2026-11-21 20:32:47 UTC" in svg  # text, not outlines
     assert render(figure, ".pdf").startswith(b"%PDF")
 
 
@@ -49,6 +61,29 @@ def test_the_overview_says_host_devices_time_and_completeness(tmp_path: Path) ->
     said = words(draw_rows(tmp_path, mixed_table(503)))
     for word in ("db1", "nvme0n1, sda", "2026-11-21 20:32:47 UTC", "6.18.44", "503 I/Os", "0 lost"):
         assert word in said
+
+
+def test_the_caption_says_what_was_left_out(tmp_path: Path) -> None:
+    filters = {"device": ["loop0"], "op": ["read", "write"], "min_latency_ns": 10_000}
+    path = write_capture(tmp_path / "run.parquet", mixed_table(503), filters=filters)
+    with open_captures([path], begin=1.5, end=4, where="bytes > 0\nAND pid > 0") as capture:
+        said = words(draw(capture, Kind.IOPS))
+    assert "from 1.5 s up to 4 s" in said
+    assert "where bytes > 0\\x0aAND pid > 0" in said
+    assert "recorded: device loop0 and op read, write and latency from 10.0 µs" in said
+    with open_captures([path], end=4) as capture:
+        said = words(draw(capture, Kind.IOPS))
+    assert "\nup to 4 s  ·" in said
+    assert "where" not in said
+
+
+def test_the_caption_says_the_layer(tmp_path: Path) -> None:
+    rows = table(100, layer=["request", "bio"] * 50)
+    path = write_capture(tmp_path / "run.parquet", rows)
+    for layer, said in ((None, "layer request, bio"), ("bio", "layer bio")):
+        with open_captures([path], layer=layer) as capture:
+            assert f"  ·  {said}  ·  Linux" in words(draw(capture, Kind.IOPS))
+    assert "from" not in words(draw_rows(tmp_path, rows, Kind.IOPS))
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -108,8 +143,85 @@ def test_many_devices_are_named_or_counted(tmp_path: Path) -> None:
     rows = table(240, device=[f"sd{chr(97 + index % 14)}" for index in range(240)])
     overview = words(draw_rows(tmp_path, rows))
     assert "sda, sdb, sdc, sdd and 10 more" in overview
-    assert "10 more devices are not shown" in overview
-    assert "2 more devices are not shown" in words(draw_rows(tmp_path, rows, Kind.OFFSET))
+    assert "10 more devices not shown" in overview
+    assert "2 more devices not shown" in words(draw_rows(tmp_path, rows, Kind.OFFSET))
+
+
+CHARTS_OF_A_DEVICE = {
+    Kind.OVERVIEW: "Latency",
+    Kind.HEATMAP: "Latency",
+    Kind.HISTOGRAM: "Histogram",
+    Kind.CDF: "CDF",
+    Kind.IOPS: "IOPS",
+    Kind.THROUGHPUT: "Throughput",
+    Kind.DEPTH: "I/Os in flight",
+    Kind.OFFSET: "Offset",
+}
+
+
+@pytest.mark.parametrize("kind", CHARTS_OF_A_DEVICE)
+def test_each_of_several_devices_has_its_own_charts(tmp_path: Path, kind: Kind) -> None:
+    said = words(draw_rows(tmp_path, mixed_table(503), kind))
+    for device in ("nvme0n1", "sda"):
+        assert f"\n{CHARTS_OF_A_DEVICE[kind]} on {device}" in said
+
+
+@pytest.mark.parametrize("kind", [Kind.OVERVIEW, Kind.PROCESSES])
+@pytest.mark.parametrize("by", list(By))
+def test_owners_are_named_beside_their_share_over_time(tmp_path: Path, kind: Kind, by: By) -> None:
+    path = f"/{'long/' * 20}journal"
+    rows = table(100, comm="postgres", device="sdx", cgroup="/db.slice", file=path)
+    with open_captures([write_capture(tmp_path / "run.parquet", rows)]) as capture:
+        said = words(draw(capture, kind, by))
+    assert f"Time in I/O by {by}" in said
+    assert f"I/Os in flight by {by}" in said
+    name = {
+        By.PROCESS: "postgres (1000)",
+        By.DEVICE: "sdx",
+        By.FILE: f"…{path[-22:]}",
+        By.CGROUP: "/db.slice",
+    }[by]
+    assert name in said.splitlines()
+
+
+@pytest.mark.parametrize("kind", [Kind.IOPS, Kind.PROCESSES])
+def test_areas_have_no_outline_which_would_cover_those_below(tmp_path: Path, kind: Kind) -> None:
+    figure = draw_rows(tmp_path, mixed_table(503), kind)
+    areas = [steps for steps in figure.findobj(StepPatch) if isinstance(steps, StepPatch)]
+    assert len(areas) > 3
+    assert {steps.get_linewidth() for steps in areas if steps.get_fill()} == {0}
+
+
+@pytest.mark.parametrize(("per_cell", "ticks"), [(1, None), (2, ["1", "2"]), (7, ["1", "7"])])
+def test_the_scale_of_few_ios_per_cell_has_a_label_at_each_end(
+    tmp_path: Path, per_cell: int, ticks: list[str] | None
+) -> None:
+    times = START_NS + np.repeat(np.arange(20), per_cell) * 50_000_000
+    rows = table(20 * per_cell, time=times)
+    figure = draw_rows(tmp_path, rows, Kind.HEATMAP)
+    scales = [axes for axes in figure.axes[0].child_axes if axes.get_ylabel() == "I/Os per cell"]
+    shown = [[label.get_text() for label in axes.get_xticklabels()] for axes in scales]
+    assert shown == ([] if ticks is None else [ticks])
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("process_count", [1, 40])
+def test_no_text_lies_upon_another(tmp_path: Path, kind: Kind, process_count: int) -> None:
+    pids = np.arange(2000) % process_count
+    ops = np.array(["read", "write", "flush", "cache_flush"])[np.arange(2000) % 4]
+    figure = draw_rows(tmp_path, table(2000, op=ops, pid=pids, bytes=123_456_789), kind)
+    figure.draw_without_rendering()
+    of_axes = {text for axis in figure.findobj(Axis) for text in axis.findobj(Text)}
+    boxes = [
+        (text.get_text(), text.get_window_extent())
+        for text in figure.findobj(Text)
+        if isinstance(text, Text) and text.get_text() and text not in of_axes
+    ]
+    for place, (name, box) in enumerate(boxes):
+        for other_name, other in boxes[:place]:
+            across = min(box.x1, other.x1) - max(box.x0, other.x0)
+            down = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert min(across, down) < 2, f"{name!r} and {other_name!r}"
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -130,6 +242,20 @@ def test_failed_ios_are_counted_in_the_caption_and_marked(tmp_path: Path) -> Non
     # One in the legend, the others in the heatmap and the chart of offsets.
     assert sum(np.size(line.get_xdata()) for line in marks) >= 2
     assert "failed" not in words(draw_rows(tmp_path, table(100)))
+
+
+@pytest.mark.parametrize("kind", [Kind.HEATMAP, Kind.OFFSET])
+def test_an_io_that_did_not_complete_is_a_bar_to_the_end(tmp_path: Path, kind: Kind) -> None:
+    rows = table(1000, latency_ns=[1000, None] + [1000] * 998, offset=0, queue_ns=None)
+    figure = draw_rows(tmp_path, rows, kind)
+    [bar] = [bar for bar in rectangles(figure.axes[0]) if bar.get_edgecolor() == HUNG_COLOUR]
+    assert not bar.get_fill()
+    box = bar.get_bbox()
+    assert (box.x0, box.x1) == pytest.approx((0.001, 1.0))
+    assert box.y0 < (0 if kind is Kind.OFFSET else 999_000_000) < box.y1
+    said = words(figure)
+    assert "1,000 I/Os, 1 not completed  ·" in said
+    assert "not completed" in said.splitlines()
 
 
 def test_a_capture_of_failed_ios_alone_says_so(tmp_path: Path) -> None:
