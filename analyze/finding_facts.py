@@ -179,7 +179,8 @@ class Facts:
             f"SELECT {named} AS device, CASE WHEN {listed or 'false'} THEN pid END AS kept,"
             f" (epoch_ns(time) - {self.capture.window.begin_ns}) // {self.bin_ns} AS bin,"
             " sum(bytes)::BIGINT, count(*), sum(latency_ns)::BIGINT FROM io"
-            " WHERE latency_ns IS NOT NULL AND device IS NOT NULL AND op <> 'cache_flush'"
+            " WHERE latency_ns IS NOT NULL AND device IS NOT NULL AND time IS NOT NULL"
+            " AND op <> 'cache_flush'"
             " GROUP BY ALL"
         ).fetchall()
         count = self.length_ns // self.bin_ns + 1
