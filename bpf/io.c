@@ -31,8 +31,7 @@ static inline void trace_complete(u64 latency_ns, u32 bytes, u16 error)
 static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, u64 key,
 				  struct bio *bio, u32 dev, u8 partno, u32 cmd_flags, u32 bytes)
 {
-	u64 id = bpf_get_current_pid_tgid();
-	struct identity who = { .cgroup = bpf_get_current_cgroup_id(), .pid = id >> 32, .tid = id };
+	struct identity who = current_thread();
 	struct slot *slot;
 
 	take_turn(mine);
@@ -40,7 +39,6 @@ static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, 
 	slot = claim(key, mine, first_lane);
 	if (!slot)
 		return NULL;
-	bpf_get_current_comm(&who.comm, sizeof(who.comm));
 	slot->source = layer * CPUS + bpf_get_smp_processor_id();
 	slot->cmd_flags = effective_flags(cmd_flags, bytes);
 	slot->bytes = bytes;

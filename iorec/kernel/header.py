@@ -36,6 +36,8 @@ _STRUCTS = {
     "blkcg": ("css.cgroup",),
     "cgroup": ("kn",),
     "kernfs_node": ("id",),
+    "css_set": ("dfl_cgrp",),
+    "task_struct": ("pid", "tgid", "comm", "cgroups"),
     "request_queue": ("disk",),
     "request": (
         "q",
@@ -113,10 +115,17 @@ def _struct_definition(name: str, members: Iterable[Member]) -> list[str]:
     for member in sorted(members, key=lambda m: m.offset):
         if member.offset > end:
             lines.append(f"\tchar padding_{end}[{member.offset - end}];")
-        c_type = member.c_type if member.c_type.endswith("*") else f"u{8 * member.size}"
-        lines.append(f"\t{c_type} {member.name};")
+        lines.append(f"\t{_declaration(member)};")
         end = member.offset + member.size
     return [*lines, "};"]
+
+
+def _declaration(member: Member) -> str:
+    if member.c_type.endswith("*"):
+        return f"{member.c_type} {member.name}"
+    if member.size > 8:
+        return f"u64 {member.name}[{member.size // 8}]"
+    return f"u{8 * member.size} {member.name}"
 
 
 def _features(kernel: KernelTypes, structs: dict[str, dict[str, Member]]) -> list[str]:
@@ -125,6 +134,8 @@ def _features(kernel: KernelTypes, structs: dict[str, dict[str, Member]]) -> lis
         features.append("HAVE_BLOCK_IO_START")  # 6.5
     if has_blk_status(kernel):
         features.append("HAVE_BLK_STATUS")
+    if "BPF_FUNC_get_current_task_btf" in kernel.enum("bpf_func_id"):
+        features.append("HAVE_CURRENT_TASK")  # 3ca1032ab7ab, 5.11
     return features
 
 
