@@ -125,8 +125,8 @@ int bio_complete(u64 *ctx)
 	return 0;
 }
 
-/* The verifier looks at each round of a loop; so many make it take 0.1 s. More take a tail call. */
-#define BIOS_PER_CALL 128
+/* The verifier looks at each round of a loop; so many make it take 40 ms. More take a tail call. */
+#define BIOS_PER_CALL 64
 BPF_PROG_ARRAY(more_bios, MOST_COPIES);
 
 /*

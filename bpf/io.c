@@ -3,9 +3,9 @@
 
 /*
  * A request has at most as many bios as its queue allows segments: 2048 on SCSI, less on most, more
- * on nbd only. The kernel allows 32 tail calls in a row, thus 33 * 128 bios.
+ * on nbd only. The kernel allows 32 tail calls in a row, thus 33 times those of one call.
  */
-#define MOST_BIOS 4096
+#define MOST_BIOS (33 * 64)
 /* The verifier looks at each condition in a loop: many bios at once make it fast. */
 #define BIOS_PER_STEP 8
 

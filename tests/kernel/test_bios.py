@@ -24,7 +24,7 @@ from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
 
-BIOS_PER_CALL = 128  # of bpf/bio.c
+BIOS_PER_CALL = 64  # of bpf/bio.c
 
 _HOT_ADD = Path("/sys/class/zram-control/hot_add")
 
