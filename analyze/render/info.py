@@ -54,6 +54,8 @@ def _fact_lines(capture: CaptureInfo, width: int) -> list[str]:
             "checked": _checked(capture.completeness),
             "clock steps": _clock_steps(metadata),
         }
+        if missed := metadata.counts.missed_events:
+            facts["not seen"] = f"{format_count(missed)} merges, splits and requeues"
     if metadata.recorder is not None:
         facts["recorder"] = _recorder(metadata, metadata.recorder, capture.recorder_cpu_ns)
     notes = [("note", _note(note)) for note in metadata.notes]

@@ -65,7 +65,8 @@ def read_kernel_names() -> KernelNames:
 def _read_kernel_names() -> KernelNames:
     with KernelTypes() as kernel:
         has_status = has_blk_status(kernel)
-        ops = {value: _op_name(name) for name, value in req_ops(kernel).items()}
+        named = req_ops(kernel).items()
+        ops = {value: _op_name(name) for name, value in named if name != "REQ_OP_LAST"}
         ops[OP_CACHE_FLUSH] = "cache_flush"
         bits = kernel.enum("req_flag_bits")
         preemptible = is_preemptible(kernel)

@@ -88,6 +88,7 @@ def test_a_refusal_by_the_kernel_is_told_with_its_reason(ram_folder: Path) -> No
         (("-p", "4194303"), "no process 4194303", 1),
         (("--cgroup", "/no/such/group"), "no cgroup /no/such/group", 1),
         (("--op", "teleport"), "no operation teleport", 2),
+        (("--op", "last"), "no operation last", 2),
         (("--duration", "soon"), "soon", 2),
         (("--duration", "5"), "5", 2),
         (("--duration", "0s"), "--duration is 0", 2),

@@ -56,6 +56,12 @@ def test_the_sum_of_completions_names_what_it_does_not_explain(tmp_path: Path) -
         assert f"+ 0 lost + 3 {rest}\n" in render_info(info, 140)
 
 
+def test_events_that_no_program_took_are_said(tmp_path: Path) -> None:
+    text = render_info(info_of(tmp_path / "run.parquet", counts={"missed_events": 1234}), 120)
+    assert "\nnot seen     1,234 merges, splits and requeues\n" in text
+    assert "not seen" not in render_info(info_of(tmp_path / "run.parquet"), 120)
+
+
 def test_the_json_document_holds_the_whole_metadata(tmp_path: Path) -> None:
     path = tmp_path / "run.parquet"
     document = json.loads(render_json(info_of(path)))
