@@ -114,7 +114,8 @@ class Facts:
             f" count(*) FILTER ({flushing}) AS flushing,"
             f" coalesce(sum(latency_ns) FILTER ({flushing}), 0)::BIGINT AS flushing_ns,"
             f" count(*) FILTER ({misaligned}) AS misaligned,"
-            " epoch_ns(min(time)) AS first_ns, max(epoch_ns(time) + latency_ns) AS last_ns,"
+            " coalesce(epoch_ns(min(time)), 0) AS first_ns,"
+            " coalesce(max(epoch_ns(time) + latency_ns), 0) AS last_ns,"
             ' coalesce(min("offset"), 0) AS lowest,'
             ' coalesce(max("offset" + bytes), 0) AS highest'
             " FROM io WHERE latency_ns IS NOT NULL AND device IS NOT NULL"
@@ -179,9 +180,8 @@ class Facts:
             f"SELECT {named} AS device, CASE WHEN {listed or 'false'} THEN pid END AS kept,"
             f" (epoch_ns(time) - {self.capture.window.begin_ns}) // {self.bin_ns} AS bin,"
             " sum(bytes)::BIGINT, count(*), sum(latency_ns)::BIGINT FROM io"
-            " WHERE latency_ns IS NOT NULL AND device IS NOT NULL AND time IS NOT NULL"
-            " AND op <> 'cache_flush'"
-            " GROUP BY ALL"
+            " WHERE latency_ns IS NOT NULL AND device IS NOT NULL AND op <> 'cache_flush'"
+            " GROUP BY ALL HAVING bin IS NOT NULL"
         ).fetchall()
         count = self.length_ns // self.bin_ns + 1
         found: dict[tuple[str, int | None], NDArray[np.int64]] = {}
