@@ -2,6 +2,7 @@
 """Rules that look at when I/Os were done."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from analyze.finding_facts import Course, Facts, ios_of, pid_where, time_of
 from analyze.units import format_bytes, format_count, format_duration, format_percent
 
 _LEAST_BINS = 30
+_LEAST_BURSTS = 4
+# Bins that are looked at together: bursts are not exact to a bin.
+_COARSENESSES = (1, 2, 4, 8, 16)
 _LEAST_STALL_NS = 50_000_000
 _MOST_CANDIDATES = 100_000
 _MOST_STALLS = 3  # of a device
@@ -23,12 +27,13 @@ def periodic_bursts(facts: Facts) -> Iterator[Finding]:
         for course in courses:
             if course.pid is None or course.ios.sum() < _LEAST_BINS:
                 continue
-            period = _period(course.bytes)
+            period = next(filter(None, map(partial(_period, course.bytes), _COARSENESSES)), None)
             if period is None:
                 continue
             is_burst = course.bytes > 2 * course.bytes.mean()
             part = course.bytes[is_burst].sum() / course.bytes.sum()
-            if part < 0.5 or is_burst.mean() > 0.5:
+            bursts = np.count_nonzero(np.diff(is_burst.astype(np.int8), prepend=0) == 1)
+            if part < 0.5 or is_burst.mean() > 0.5 or bursts < _LEAST_BURSTS:
                 continue
             size = format_bytes(int(course.bytes.sum()))
             yield Finding(
@@ -45,12 +50,13 @@ def periodic_bursts(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _period(values: NDArray[np.int64]) -> float | None:
+def _period(bins: NDArray[np.int64], together: int) -> float | None:
     """In bins: the first distance at which the values are alike again, and not in between.
 
-    The first peak of the autocorrelation of 0.5 or more that follows one below 0.2. At least three
-    periods must fit in.
+    The first peak of the autocorrelation of 0.5 or more that follows one below 0.2, of so many bins
+    taken together. At least three periods must fit in.
     """
+    values = bins[: len(bins) // together * together].reshape(-1, together).sum(axis=1)
     if len(values) < _LEAST_BINS:
         return None
     deviation = values - values.mean()
@@ -68,7 +74,7 @@ def _period(values: NDArray[np.int64]) -> float | None:
     first = int(np.flatnonzero(after >= 0.8 * after.max())[0])
     while first + 1 < len(after) and after[first + 1] > after[first]:
         first += 1
-    return float(first + apart[0])
+    return float(first + apart[0]) * together
 
 
 def waits_behind(facts: Facts) -> Iterator[Finding]:
