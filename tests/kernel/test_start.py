@@ -41,7 +41,7 @@ def record(
         *work,
     ]
     return subprocess.run(
-        [IOREC, "record", *options], env=environment, capture_output=True, text=True, timeout=60
+        [IOREC, "record", *options], env=environment, capture_output=True, text=True, timeout=240
     )
 
 
