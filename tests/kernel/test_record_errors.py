@@ -90,7 +90,6 @@ def test_a_refusal_by_the_kernel_is_told_with_its_reason(ram_folder: Path) -> No
         (("--op", "teleport"), "no operation teleport", 2),
         (("--op", "last"), "no operation last", 2),
         (("--duration", "soon"), "soon", 2),
-        (("--duration", "5"), "5", 2),
         (("--duration", "0s"), "--duration is 0", 2),
         (("--min-latency", "-3ms"), "-3ms", 2),
         (("--max-size", "1X"), "1X", 2),
