@@ -24,6 +24,7 @@ from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
 
+LAYERS = ("request", "bio")
 BIOS_PER_CALL = 64  # of bpf/bio.c
 
 _HOT_ADD = Path("/sys/class/zram-control/hot_add")
@@ -130,9 +131,11 @@ def test_bios_and_requests_of_a_file_system_have_the_same_bytes(
         """
         capture = record("-l", "request,bio", "-d", loop.name, "--", "sh", "-ec", script)
     assert_accounts_close(capture, loop.name)
-    requests, bios = (sums(capture, layer, loop.name) for layer in ("request", "bio"))
+    requests, bios = (sums(capture, layer, loop.name) for layer in LAYERS)
     kernel = capture.metadata["diskstats"][loop.name]
     for op in ("read", "write", "discard"):
+        if any(missed_completions(capture, loop.name, layer=layer, op=op) for layer in LAYERS):
+            continue  # which is in the account that closes
         assert requests[op] == (kernel[op]["ios"], kernel[op]["bytes"])
         assert bios[op][1] == requests[op][1]
     # Bios of 8 MiB were split: as bios they are whole, as requests in parts.
