@@ -22,7 +22,6 @@ from duckdb import (
 )
 
 from analyze.batches import stream_batches
-from analyze.capture_name import CaptureName
 from analyze.completeness import Completeness, make_completeness
 from analyze.condition import first_line
 from analyze.database import MEMORY_LIMIT, create_views, open_database
@@ -116,9 +115,9 @@ class Capture(OpenedRows):
 
         The memory that it takes does not grow with the capture. Rows of one time come in any order.
         """
-        in_slices = not any(CaptureName(file.path).is_csv for file in self.files)
         with self.connection.cursor() as own:  # so that other queries may run in between
-            yield from stream_batches(own, columns or self._columns, rows, in_slices=in_slices)
+            wanted = columns or self._columns
+            yield from stream_batches(own, wanted, rows, in_slices=self.can_be_sliced)
 
     def table(self) -> pa.Table:
         """All rows as an Arrow table, in memory."""

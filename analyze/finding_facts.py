@@ -16,9 +16,13 @@ from analyze.row_query import quoted
 _MOST_PROCESSES = 8
 _BINS = 1000
 _LEAST_BIN_NS = 10_000_000
-_SMALL_BYTES = 16 << 10
-_ALIGNED_BYTES = 4096
 _SECOND_NS = 1_000_000_000
+
+
+# SQL for I/Os that are counted apart; without double quotes, so that a shell takes it within some.
+SMALL_SYNC = "contains(flags, 'sync') AND bytes BETWEEN 1 AND 16384"
+FLUSHING = "(op = 'flush' OR contains(flags, 'preflush') OR contains(flags, 'fua'))"
+MISALIGNED = "op IN ('read', 'write') AND (io.offset | bytes) & 4095 <> 0"
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,7 @@ class Share:
     @property
     def process(self) -> str:
         """What people call it."""
-        name = "no process" if self.comm is None else self.comm
-        return name if self.pid is None else f"{name} ({self.pid})"
+        return process_name(self.pid, self.comm)
 
     @property
     def mean_in_flight(self) -> float:
@@ -88,6 +91,11 @@ class Course:
     ios: NDArray[np.int64]
     time_ns: NDArray[np.int64]
 
+    @property
+    def process(self) -> str:
+        """What people call it."""
+        return process_name(self.pid, self.comm)
+
 
 class Facts:
     """What the rules look at, loaded when it is first asked for."""
@@ -100,20 +108,17 @@ class Facts:
     @cached_property
     def shares(self) -> tuple[Share, ...]:
         """All of them, cache flushes of devices too."""
-        small = f"contains(flags, 'sync') AND bytes BETWEEN 1 AND {_SMALL_BYTES}"
-        flushing = "op = 'flush' OR contains(flags, 'preflush') OR contains(flags, 'fua')"
-        misaligned = f"op IN ('read', 'write') AND (\"offset\" | bytes) & {_ALIGNED_BYTES - 1} <> 0"
         rows = self.capture.records(
             f"SELECT {self.capture.named('device')} AS device, host, device AS name, pid,"
             " any_value(comm) AS comm, op,"
             " count(*) AS ios, sum(bytes)::BIGINT AS bytes, sum(latency_ns)::BIGINT AS time_ns,"
             " coalesce(sum(queue_ns) FILTER (layer = 'request'), 0)::BIGINT AS queue_ns,"
             " count(*) FILTER (errno <> 0) AS errors,"
-            f" count(*) FILTER ({small}) AS small_sync,"
-            f" coalesce(sum(latency_ns) FILTER ({small}), 0)::BIGINT AS small_sync_ns,"
-            f" count(*) FILTER ({flushing}) AS flushing,"
-            f" coalesce(sum(latency_ns) FILTER ({flushing}), 0)::BIGINT AS flushing_ns,"
-            f" count(*) FILTER ({misaligned}) AS misaligned,"
+            f" count(*) FILTER ({SMALL_SYNC}) AS small_sync,"
+            f" coalesce(sum(latency_ns) FILTER ({SMALL_SYNC}), 0)::BIGINT AS small_sync_ns,"
+            f" count(*) FILTER ({FLUSHING}) AS flushing,"
+            f" coalesce(sum(latency_ns) FILTER ({FLUSHING}), 0)::BIGINT AS flushing_ns,"
+            f" count(*) FILTER ({MISALIGNED}) AS misaligned,"
             " coalesce(epoch_ns(min(time)), 0) AS first_ns,"
             " coalesce(max(epoch_ns(time) + latency_ns), 0) AS last_ns,"
             ' coalesce(min("offset"), 0) AS lowest,'
@@ -193,6 +198,12 @@ class Facts:
     def seconds(self, time_ns: int) -> float:
         """Since the start of the capture, as -b and -e take it."""
         return (time_ns - self.capture.origin_ns) / _SECOND_NS
+
+
+def process_name(pid: int | None, comm: str | None) -> str:
+    """The name, and the number if there is one."""
+    name = "no process" if comm is None else comm
+    return name if pid is None else f"{name} ({pid})"
 
 
 def pid_where(pid: int | None) -> str:

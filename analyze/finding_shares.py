@@ -5,7 +5,15 @@ from collections import Counter
 from collections.abc import Iterator
 
 from analyze.finding import Finding
-from analyze.finding_facts import Facts, Share, ios_of, time_of
+from analyze.finding_facts import (
+    FLUSHING,
+    MISALIGNED,
+    SMALL_SYNC,
+    Facts,
+    Share,
+    ios_of,
+    time_of,
+)
 from analyze.hosts import name_on
 from analyze.ledgers import shown_ledgers
 from analyze.metadata import Device
@@ -34,8 +42,7 @@ def flush_bound(facts: Facts) -> Iterator[Finding]:
             f" most for {most.process}",
             most,
             part,
-            f"{most.device_where} AND (op = 'flush' OR contains(flags, 'preflush')"
-            " OR contains(flags, 'fua'))",
+            f"{most.device_where} AND {FLUSHING}",
         )
 
 
@@ -54,7 +61,7 @@ def small_sync_writes(facts: Facts) -> Iterator[Finding]:
                     " larger or grouped ones would be fewer",
                     share,
                     part,
-                    f"{share.where} AND contains(flags, 'sync') AND bytes <= 16384",
+                    f"{share.where} AND {SMALL_SYNC}",
                 )
 
 
@@ -129,7 +136,7 @@ def misaligned(facts: Facts) -> Iterator[Finding]:
             f" {most.op}s of {most.process}: a device of larger blocks reads before it writes them",
             most,
             part,
-            f"{most.device_where} AND (io.offset % 4096 <> 0 OR bytes % 4096 <> 0)",
+            f"{most.device_where} AND {MISALIGNED}",
         )
 
 
@@ -174,33 +181,21 @@ def discards(facts: Facts) -> Iterator[Finding]:
 def splits(facts: Facts) -> Iterator[Finding]:
     """Many I/Os were larger than their device takes, and were split."""
     for device, count, ios in _events(facts, "splits"):
-        yield Finding(
-            "splits",
-            "high",
+        text = (
             f"{format_count(count)} I/Os of {device} were larger than it takes (max_sectors_kb) and"
-            f" were split; {format_count(ios)} came of them and others",
-            device,
-            None,
-            None,
-            min(count / ios, 1),
-            f"device = '{device}'",
+            f" were split; {format_count(ios)} came of them and others"
         )
+        yield _of_device("splits", text, facts, device, count / ios)
 
 
 def requeues(facts: Facts) -> Iterator[Finding]:
     """A driver put many requests back, as the device could not take them."""
     for device, count, ios in _events(facts, "requeues"):
-        yield Finding(
-            "requeues",
-            "high",
+        text = (
             f"requests of {device} were put back {format_count(count)} times, at"
-            f" {format_count(ios)} I/Os: the device could not take them when they came",
-            device,
-            None,
-            None,
-            min(count / ios, 1),
-            f"device = '{device}'",
+            f" {format_count(ios)} I/Os: the device could not take them when they came"
         )
+        yield _of_device("requeues", text, facts, device, count / ios)
 
 
 def loop_on_file(facts: Facts) -> Iterator[Finding]:
@@ -234,7 +229,7 @@ def _events(facts: Facts, kind: str) -> Iterator[tuple[str, int, int]]:
     Only of whole captures: when it happened is not known.
     """
     selection = facts.capture.selection
-    if (selection.begin_s, selection.end_s, selection.where) != (None, None, None):
+    if not selection.is_of_all_rows:
         return
     events: Counter[str] = Counter()
     ios: Counter[str] = Counter()
@@ -243,14 +238,19 @@ def _events(facts: Facts, kind: str) -> Iterator[tuple[str, int, int]]:
             events[_name(facts, file, event.device)] += getattr(event, kind)
         for entry in shown_ledgers(file.metadata, selection.layer):
             ios[_name(facts, file, entry.device)] += entry.recorded
-    for device, count in events.items():
-        if count >= _LEAST_IOS and 0 < ios[device] <= 100 * count:
-            yield device, count, ios[device]
+    for device, _, _ in facts.devices:
+        if events[device] >= _LEAST_IOS and 0 < ios[device] <= 100 * events[device]:
+            yield device, events[device], ios[device]
 
 
 def _name(facts: Facts, file: CaptureFile, device: str | None) -> str:
     name = device or "?"
     return name_on(file.host, name) if facts.capture.has_several_hosts else name
+
+
+def _of_device(rule: str, text: str, facts: Facts, device: str, weight: float) -> Finding:
+    where = facts.device_where(device)
+    return Finding(rule, "high", text, device, None, None, min(weight, 1.0), where)
 
 
 def _finding(

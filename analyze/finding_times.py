@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.finding import Finding
-from analyze.finding_facts import Course, Facts, ios_of, pid_where, time_of
+from analyze.finding_facts import Facts, ios_of, pid_where, time_of
 from analyze.units import format_bytes, format_count, format_duration, format_percent
 
 _LEAST_BINS = 30
@@ -39,7 +39,7 @@ def periodic_bursts(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "periodic-bursts",
                 "high" if len(course.bytes) / period >= 5 else "medium",
-                f"{_name(course)} does I/O on {device} in bursts every"
+                f"{course.process} does I/O on {device} in bursts every"
                 f" {format_duration(period * facts.bin_ns)}: {format_percent(part)} of its {size}"
                 f" in {format_percent(is_burst.mean())} of the time",
                 device,
@@ -96,7 +96,7 @@ def waits_behind(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "waits-behind",
             "high" if beside_ns >= 10 * alone_ns else "medium",
-            f"while {_name(heavy)} keeps {device} busy, an I/O of others takes"
+            f"while {heavy.process} keeps {device} busy, an I/O of others takes"
             f" {format_duration(beside_ns)}, else {format_duration(alone_ns)}",
             device,
             heavy.pid,
@@ -167,7 +167,3 @@ def _stalls(late: list[_Late], least_ns: int) -> Iterator[tuple[int, int, int]]:
         if together >= max(4, 3 / 4 * len(inside)) and length_ns >= least_ns // 2:
             yield begin_ns, end_ns, len(inside)
         place += max(len(inside), 1)
-
-
-def _name(course: Course) -> str:
-    return f"{course.comm or 'no process'} ({course.pid})"

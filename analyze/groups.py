@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from analyze.latency import edges_ns
+from analyze.units import ratio
 
 Key = dict[str, str | int | None]
 
@@ -81,10 +82,10 @@ def make_group(row: dict[str, Any], keys: Sequence[str], total_ns: int, duration
     return Group(
         key={key: row[key] for key in keys},
         **{name: row[name] for name in (*counts, *sizes)},
-        ios_per_s=_ratio(row["ios"] * _SECOND_NS, duration_ns),
-        bytes_per_s=_ratio(row["moved_bytes"] * _SECOND_NS, duration_ns),
+        ios_per_s=ratio(row["ios"] * _SECOND_NS, duration_ns),
+        bytes_per_s=ratio(row["moved_bytes"] * _SECOND_NS, duration_ns),
         time_ns=row["time_ns"],
-        time_share=_ratio(row["time_ns"], total_ns),
+        time_share=ratio(row["time_ns"], total_ns),
         queue_share=_queue_share(row["queue_sum_ns"], row["device_sum_ns"]),
         latency=Latency(
             sum_ns=row["latency_sum_ns"],
@@ -103,11 +104,7 @@ def make_group(row: dict[str, Any], keys: Sequence[str], total_ns: int, duration
 def _queue_share(queue_sum_ns: int | None, device_sum_ns: int | None) -> float | None:
     if queue_sum_ns is None or device_sum_ns is None:
         return None
-    return _ratio(queue_sum_ns, queue_sum_ns + device_sum_ns)
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+    return ratio(queue_sum_ns, queue_sum_ns + device_sum_ns)
 
 
 def _make_histogram(counts: Sequence[int]) -> tuple[HistogramBin, ...]:

@@ -19,6 +19,7 @@ from analyze.numbered_rows import (
     rows_by_time,
 )
 from analyze.opened import OpenedRows
+from analyze.units import ratio
 
 _NOWHERE = -1
 _QUEUE_FRACTIONS = np.array([0.5, 0.95, 0.99])
@@ -197,19 +198,15 @@ def _make_load(device: str | None, account: _Account, covered_ns: int, queue: In
         device=device,
         ios=account.ios,
         busy_ns=account.busy_ns,
-        busy_share=_ratio(account.busy_ns, covered_ns),
+        busy_share=ratio(account.busy_ns, covered_ns),
         time_ns=account.time_ns,
-        mean_in_flight=_ratio(account.time_ns, covered_ns),
+        mean_in_flight=ratio(account.time_ns, covered_ns),
         max_in_flight=account.max_in_flight,
-        mean_bytes=_ratio(account.moved_bytes, account.moved_ios),
-        sequential_share=_ratio(account.sequential_ios, account.placed_ios),
-        reread_share=_ratio(account.read_bytes - account.distinct_bytes, account.read_bytes),
+        mean_bytes=ratio(account.moved_bytes, account.moved_ios),
+        sequential_share=ratio(account.sequential_ios, account.placed_ios),
+        reread_share=ratio(account.read_bytes - account.distinct_bytes, account.read_bytes),
         queue_p50_ns=p50,
         queue_p95_ns=p95,
         queue_p99_ns=p99,
         queue_max_ns=int(queue[:, 3].max()) if len(queue) else None,
     )
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from analyze.batches import stream_batches
-from analyze.capture_name import CaptureName
 from analyze.opened import OpenedRows
 from analyze.selection import recorded_span
 
@@ -31,10 +30,9 @@ def rows_by_time(capture: OpenedRows, devices: Numbers) -> Iterator[Rows]:
     """
     begin_ns = capture.window.begin_ns
     end_ns = min(capture.window.end_ns, recorded_span(capture.files).end_ns)
-    in_slices = not any(CaptureName(file.path).is_csv for file in capture.files)
     ops: Numbers = {name: number for number, name in enumerate((*MOVING_OPS, _CACHE_FLUSH))}
     with capture.connection.cursor() as own:
-        for batch in stream_batches(own, _COLUMNS, ROWS, in_slices=in_slices):
+        for batch in stream_batches(own, _COLUMNS, ROWS, in_slices=capture.can_be_sliced):
             start_ns = np.clip(_ints(batch["time"].cast(pa.int64())), begin_ns, end_ns)
             latency_ns = _ints(batch["latency_ns"])
             is_in_flight = ~_is_valid(batch["latency_ns"])

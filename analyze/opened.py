@@ -6,6 +6,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
+from analyze.capture_name import CaptureName
 from analyze.hosts import name_on
 from analyze.metadata import Device
 from analyze.selection import Selection, Window, recorded_span
@@ -62,6 +63,11 @@ class OpenedRows:
     def has_several_hosts(self) -> bool:
         """Whether the files are of several machines, or boots of one: names alone tell nothing."""
         return len({file.host for file in self.files}) > 1
+
+    @property
+    def can_be_sliced(self) -> bool:
+        """Whether the files can be read in part, as Parquet can."""
+        return not any(CaptureName(file.path).is_csv for file in self.files)
 
     @property
     def devices(self) -> dict[str, Device]:

@@ -107,7 +107,7 @@ def make_report(
 def _completeness(capture: Capture, summary: Summary) -> Completeness:
     """With what the rows tell, if the summary is of all of them."""
     selection = capture.selection
-    if (selection.begin_s, selection.end_s, selection.where) != (None, None, None):
+    if not selection.is_of_all_rows:
         return capture.completeness()
     ledgers = [shown_ledgers(file.metadata, selection.layer) for file in capture.files]
     counted = sum(entry.recorded_bytes for entries in ledgers for entry in entries)

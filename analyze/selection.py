@@ -35,6 +35,11 @@ class Selection:
     where: str | None = None
     layer: str | None = None
 
+    @property
+    def is_of_all_rows(self) -> bool:
+        """Whether neither time nor a condition leaves out any of the layer."""
+        return (self.begin_s, self.end_s, self.where) == (None, None, None)
+
 
 def make_selection(
     span: Window,

@@ -8,6 +8,7 @@ from analyze.hosts import name_on
 from analyze.ledgers import shown_ledgers
 from analyze.opened import OpenedRows
 from analyze.sources import CaptureFile
+from analyze.units import ratio
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,16 @@ def load_stacks(capture: OpenedRows) -> tuple[Stack, ...]:
             device=device,
             ios=ios,
             bytes=size_bytes,
-            amplification=_ratio(sum(leg[2] for leg in legs.get(device, ())), size_bytes),
-            passed_on_share=None if passed_on_ns is None else _ratio(passed_on_ns, time_ns),
+            amplification=ratio(sum(leg[2] for leg in legs.get(device, ())), size_bytes),
+            passed_on_share=None if passed_on_ns is None else ratio(passed_on_ns, time_ns),
             legs=tuple(
                 Leg(
                     device=name,
                     ios=leg_ios,
                     bytes=leg_bytes,
-                    bytes_share=_ratio(leg_bytes, size_bytes),
-                    time_share=_ratio(leg_ns, time_ns),
-                    avg_ns=_ratio(leg_ns, leg_ios),
+                    bytes_share=ratio(leg_bytes, size_bytes),
+                    time_share=ratio(leg_ns, time_ns),
+                    avg_ns=ratio(leg_ns, leg_ios),
                     is_slowest=place == 0,
                 )
                 for place, (name, leg_ios, leg_bytes, leg_ns) in enumerate(legs.get(device, ()))
@@ -108,7 +109,3 @@ def load_stacks(capture: OpenedRows) -> tuple[Stack, ...]:
         )
         for device, ios, size_bytes, time_ns, passed_on_ns in own
     )
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

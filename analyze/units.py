@@ -179,6 +179,11 @@ def format_throughput(bytes_per_second: float | None) -> str:
     return _UNKNOWN if bytes_per_second is None else f"{format_bytes(bytes_per_second)}/s"
 
 
+def ratio(part: int, whole: int) -> float | None:
+    """The fraction as format_percent takes it; None of nothing."""
+    return part / whole if whole else None
+
+
 def format_percent(fraction: float | None) -> str:
     """`12.3%` of 0.123; `-` if unknown."""
     return _UNKNOWN if fraction is None else f"{fraction * 100:.1f}%"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from analyze.bio_times import BioTime
 from analyze.escape import escape_for_terminal
-from analyze.render.table import Column, fit_columns, format_columns, missing_lines, pick_columns
+from analyze.render.table import Column, pick_columns, table_lines
 from analyze.units import format_count, format_duration, format_percent
 
 _COLUMNS: tuple[tuple[str, Callable[[BioTime], str], int], ...] = (
@@ -29,9 +29,7 @@ def bio_time_lines(rows: Sequence[BioTime], width: int, names: Sequence[str]) ->
         Column("OP", [escape_for_terminal(row.op) for row in rows], is_text=True),
         *(pick_columns(values, names) if names else values),
     ]
-    shown = fit_columns(columns, width)
     return [
         "where the time of bios went: before the request, queued, in the device, after:",
-        *format_columns(shown),
-        *missing_lines(columns, shown, width),
+        *table_lines(columns, width),
     ]

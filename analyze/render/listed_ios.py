@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
 from analyze.listed_ios import ListedIo, Listing
-from analyze.render.table import Column, fit_columns, format_columns, missing_lines, pick_columns
+from analyze.render.table import Column, fit_columns, format_columns, pick_columns, table_lines
 from analyze.report import Report
 from analyze.units import format_bytes, format_count, format_duration, format_elapsed
 
@@ -28,9 +28,7 @@ def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list
         return ["no I/Os have completed"]
     if names:
         columns = pick_columns(columns, names)
-    shown = fit_columns(columns, width)
-    lines = [*format_columns(shown), *missing_lines(columns, shown, width)]
-    return [f"{format_count(len(rows))} slowest:", *lines]
+    return [f"{format_count(len(rows))} slowest:", *table_lines(columns, width)]
 
 
 def in_flight_lines(report: Report, width: int) -> list[str]:

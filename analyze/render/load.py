@@ -8,10 +8,8 @@ from analyze.load import Load, Loads
 from analyze.render.table import (
     TOO_LOW,
     Column,
-    fit_columns,
-    format_columns,
-    missing_lines,
     pick_columns,
+    table_lines,
 )
 from analyze.units import (
     format_bytes,
@@ -59,5 +57,4 @@ def load_lines(
         Column("DEVICE", [*names, "total"][: len(rows)], is_text=True),
         *(pick_columns(values, picked) if picked else values),
     ]
-    shown = fit_columns(columns, width)
-    return [*format_columns(shown), *missing_lines(columns, shown, width)]
+    return table_lines(columns, width)

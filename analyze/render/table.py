@@ -57,6 +57,12 @@ def column_name(title: str) -> str:
     return title.lstrip(TOO_LOW).lower().replace(" ", "-").translate({ord(c): None for c in "./"})
 
 
+def table_lines(columns: Sequence[Column], width: int) -> list[str]:
+    """The columns for which there is room, then which are missing."""
+    shown = fit_columns(columns, width)
+    return [*format_columns(shown), *missing_lines(columns, shown, width)]
+
+
 def missing_lines(columns: Sequence[Column], shown: Sequence[Column], width: int) -> list[str]:
     """Which columns are not among those shown, if any."""
     titles = [column.title for column in shown]

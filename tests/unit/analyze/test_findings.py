@@ -303,3 +303,12 @@ def test_of_many_ios_a_report_says_how_to_get_the_findings(
         assert "\nwhat stands out: --findings" in render_text(make_report(capture), 80)
         report = make_report(capture, findings=True)
     assert [finding.id for finding in report.findings or ()] == ["errors"]
+
+
+def test_the_rows_of_a_device_with_events_are_there_whatever_it_is_called(tmp_path: Path) -> None:
+    split = {"device": "it's", "op": "read", "merges": 0, "splits": 500, "requeues": 0}
+    overrides = {"counts": {"events": [split | {"refused": 0}]}}
+    found = findings(tmp_path, table(1000, device="it's"), **overrides)
+    (finding,) = [each for each in found if each.id == "splits"]
+    with analyze.open(tmp_path / "run.parquet", where=finding.where) as shown:
+        assert shown.summary().total.ios == 1000
