@@ -255,7 +255,7 @@ def test_processes_and_devices_of_two_hosts_or_boots_are_not_merged(tmp_path: Pa
         by_op = capture.summary(["op"])
         by_host = capture.summary(["host"])
         by_capture = capture.summary(["capture"])
-    assert by_process.key_columns == ("host", "pid", "comm")
+    assert by_process.key_columns == ("host", "pid", "process")
     hosts = {"db1 boot aaaaaaaa": 7, "db1 boot bbbbbbbb": 3, "db2": 3}
     for summary in (by_process, by_host):
         assert {group.key["host"]: group.ios for group in summary.groups} == hosts
@@ -272,7 +272,7 @@ def test_an_empty_capture_has_no_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        ({"by": ("colour",)}, "choose from: process, pid, "),
+        ({"by": ("colour",)}, "choose from: process, thread, "),
         ({"sort": "colour"}, "choose from: time, ios, "),
         ({"by": ("com",)}, "did you mean comm? choose from: process, "),
         ({"sort": "p98"}, "did you mean p99? choose from: time, "),
