@@ -35,7 +35,9 @@ def open_database(paths: Sequence[Path], resources: ExitStack) -> DuckDBPyConnec
     )
     resources.callback(connection.close)
     names = {name for path in paths for name in (str(path.resolve()), literal_path(path))}
-    connection.execute("SET enable_progress_bar = false")
+    # In a notebook without ipywidgets there is none, and DuckDB refuses to be told so.
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
+        connection.execute("SET enable_progress_bar = false")
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, names))}]")
     connection.execute("SET enable_external_access = false")

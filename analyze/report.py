@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analyze.bio_times import BioTime, load_bio_times
-from analyze.capture import Capture
 from analyze.completeness import Completeness, make_completeness
 from analyze.finding import Finding
 from analyze.findings import load_findings
@@ -14,9 +13,10 @@ from analyze.groups import Group
 from analyze.ledgers import shown_ledgers
 from analyze.listed_ios import ListedIo, Listing, load_failed, load_in_flight, load_slowest
 from analyze.load import Loads, load_loads
+from analyze.opened import OpenedRows
 from analyze.selection import Selection
 from analyze.stacks import Level, Stack, find_levels, load_stacks
-from analyze.summary import Summary
+from analyze.summary import Summary, summarize
 from analyze.typed_json import EpochNs
 
 # The rules look at them within two seconds or so.
@@ -55,8 +55,8 @@ class Report:
 
 
 def make_report(
-    capture: Capture,
-    by: Sequence[str] = ("process",),
+    capture: OpenedRows,
+    by: str | Sequence[str] = "process",
     *,
     sort: str = "time",
     top: int | None = None,
@@ -74,7 +74,9 @@ def make_report(
     out, which takes twice as long as the sums; None: if there are few enough I/Os that nobody
     notices.
     """
-    summary = capture.summary(by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns)
+    summary = summarize(
+        capture, by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns
+    )
     if findings is None:
         findings = summary.total.ios <= _MOST_IOS_UNASKED
     return Report(
@@ -104,11 +106,11 @@ def make_report(
     )
 
 
-def _completeness(capture: Capture, summary: Summary) -> Completeness:
+def _completeness(capture: OpenedRows, summary: Summary) -> Completeness:
     """With what the rows tell, if the summary is of all of them."""
     selection = capture.selection
     if not selection.is_of_all_rows:
-        return capture.completeness()
+        return make_completeness(capture.files)
     ledgers = [shown_ledgers(file.metadata, selection.layer) for file in capture.files]
     counted = sum(entry.recorded_bytes for entries in ledgers for entry in entries)
     has_ledgers = all(file.metadata.counts for file in capture.files)
@@ -124,5 +126,5 @@ def _parts(summary: Summary) -> tuple[Group, ...]:
     return (*filter(None, (summary.total, summary.cache_flush_total)),)
 
 
-def _has_bios(capture: Capture) -> bool:
+def _has_bios(capture: OpenedRows) -> bool:
     return any("bio" in file.metadata.layers for file in capture.files)

@@ -71,8 +71,6 @@ def plot(
     from analyze.plot.marks import load_marks
     from analyze.plot.output import image_suffix, render
 
-    if (mark or marks) and kind in (Kind.HISTOGRAM, Kind.CDF):
-        raise IorecError(f"a {kind} has no time for a mark", "choose a kind over time", 2)
     suffix = ".png" if output is None else image_suffix(output)
     with (
         raising_interrupts(),

@@ -127,7 +127,7 @@ def test_every_row_and_the_last_metadata_come_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run.parquet"]
     with analyze.open(tmp_path / "run.parquet") as capture:
         assert capture.completeness().is_complete
-        assert capture.table().sort_by("time").equals(rows.cast(capture.table().schema))
+        assert capture.arrow().sort_by("time").equals(rows.cast(capture.arrow().schema))
 
 
 def test_a_spool_of_version_2_is_read(tmp_path: Path) -> None:
