@@ -110,7 +110,7 @@ def test_data_frames_have_categories_and_integers_that_may_be_unknown(tmp_path: 
         for field in SCHEMA
         if pa.types.is_integer(field.type)
     }
-    assert len(names) + len(numbers) == len(SCHEMA) - 1
+    assert len(names) + len(numbers) == len(SCHEMA) - 2
     assert {name: str(frame[name].dtype) for name in names} == dict.fromkeys(names, "category")
     assert {name: str(frame[name].dtype) for name in numbers} == numbers
     assert {polars[name].dtype for name in names} == {pl.Categorical()}

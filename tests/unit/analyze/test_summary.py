@@ -163,11 +163,11 @@ def test_a_frame_has_the_same_columns_and_types_whatever_is_unknown(tmp_path: Pa
     nothing = summary_of(tmp_path, table(0)).frame()
     unknown = summary_of(tmp_path, table(3, pid=None, comm=None, latency_ns=None)).frame()
     assert (len(nothing), len(unknown)) == (0, 1)
-    assert unknown[["pid", "comm", "latency_min_ns", "latency_p50_ns"]].isna().all(axis=None)
+    assert unknown[["pid", "process", "latency_min_ns", "latency_p50_ns"]].isna().all(axis=None)
     for frame in (whole, nothing, unknown):
         types = {name: str(kind) for name, kind in frame.dtypes.items()}
         assert types == {name: str(kind) for name, kind in whole.dtypes.items()}
-        assert (types["pid"], types["comm"], types["ios"]) == ("Int32", "category", "Int64")
+        assert (types["pid"], types["process"], types["ios"]) == ("Int32", "category", "Int64")
 
 
 def test_sums_that_no_column_holds_are_said(tmp_path: Path) -> None:
