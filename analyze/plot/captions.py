@@ -23,7 +23,7 @@ _MOST_NAMES = 4
 _LONGEST_HOST = 64
 _LONGEST_TITLE = 85
 _LONGEST_CONDITION = 150
-_LONGEST_PATH = 22
+_LONGEST_NAME = 30
 
 
 def title(capture: OpenedRows, contents: Contents) -> str:
@@ -116,9 +116,11 @@ def only_io(io: OnlyIo) -> str:
 
 def owner_name(owner: Owner) -> str:
     """The name, of a path the end, the process's number, and the host if there are several."""
-    is_long = owner.name is not None and len(owner.name) > _LONGEST_PATH
-    shown = f"…{owner.name[-_LONGEST_PATH:]}" if owner.name is not None and is_long else owner.name
-    name = drawable(shown, 4 * _LONGEST_PATH)
+    shown = owner.name
+    if shown is not None and len(shown) > _LONGEST_NAME:
+        tail = _LONGEST_NAME - 1 if shown.startswith("/") else _LONGEST_NAME // 2
+        shown = f"{shown[: _LONGEST_NAME - 1 - tail]}…{shown[-tail:]}"
+    name = drawable(shown, 4 * _LONGEST_NAME)
     if owner.pid is not None:
         name = f"{name} ({owner.pid})"
     return name if owner.host is None else f"{drawable(owner.host)}: {name}"

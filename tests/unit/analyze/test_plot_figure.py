@@ -208,7 +208,7 @@ def test_owners_are_named_beside_their_share_over_time(tmp_path: Path, kind: Kin
     name = {
         By.PROCESS: "postgres (1000)",
         By.DEVICE: "sdx",
-        By.FILE: f"…{path[-22:]}",
+        By.FILE: f"…{path[-29:]}",
         By.CGROUP: "/db.slice",
     }[by]
     assert name in said.splitlines()
