@@ -20,7 +20,7 @@ from analyze.summary import Summary
 from analyze.typed_json import EpochNs
 
 # The rules look at them within two seconds or so.
-_MOST_IOS_UNASKED = 10_000_000
+MOST_IOS_UNASKED = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def make_report(
     """
     summary = capture.summary(by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns)
     if findings is None:
-        findings = summary.total.ios <= _MOST_IOS_UNASKED
+        findings = summary.total.ios <= MOST_IOS_UNASKED
     return Report(
         sources=tuple(
             Source(

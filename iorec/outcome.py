@@ -13,6 +13,7 @@ from analyze.escape import escape_for_terminal, shell_word
 from analyze.ledgers import shown_ledgers
 from analyze.units import format_bytes, format_count, format_duration
 from analyze.verdict import advise, format_completeness, format_failed, format_recorded
+from iorec.host.signals import interruptible, raising_interrupts
 from iorec.messages import format_unmatched
 from iorec.store.result import Result
 
@@ -36,6 +37,27 @@ def format_end(result: Result) -> str:
             f"next: iorec {_next_command(result.path)} {shell_word(result.path)}",
         )
     )
+
+
+def summary_lines(path: Path, width: int) -> list[str]:
+    """What is in a finished capture; whatever goes wrong here, the recording went well."""
+    # Only now: DuckDB takes a fifth of a second, and nobody waits for it before the end is said.
+    from analyze.capture import open_captures
+    from analyze.highlights import load_highlights
+    from analyze.render.highlights import highlight_lines
+
+    try:
+        with (
+            raising_interrupts(),
+            open_captures([path]) as capture,
+            interruptible(capture.connection.interrupt),
+        ):
+            highlights = load_highlights(capture)
+    except KeyboardInterrupt:
+        return []
+    except Exception as error:
+        return [f"no summary: {escape_for_terminal(str(error))}"]
+    return highlight_lines(highlights, width) if highlights else []
 
 
 def _next_command(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from analyze.units import COUNT_FORMS, DURATION_FORMS, SIZE_FORMS
+from iorec.host.terminal import output_width
 from iorec.options import COUNT, DURATION, SIZE, Verbose
 
 _DEFAULT_BUFFER = 16 << 20
@@ -189,10 +190,14 @@ def record(
         lambda has_trace: _say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
     )
     # Only now: see its docstring.
-    from iorec.outcome import format_end, verdict
+    from iorec.outcome import format_end, summary_lines, verdict
 
     found = verdict(result)
     _say(format_end(result), is_quiet=quiet)
+    # CSV takes too long to read: ten times as long, and compressed twenty times.
+    if result.failure is None and result.path.suffix == ".parquet" and not quiet:
+        for line in summary_lines(result.path, output_width(sys.stderr)):
+            typer.echo(line, err=True)
     for line in found.warnings:
         typer.echo(line, err=True)
     if result.failure is not None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from iorec.outcome import format_end, verdict
+from iorec.outcome import format_end, summary_lines, verdict
 from iorec.store.result import Result
-from tests.builders import described, table
+from tests.builders import described, table, write_capture
 
 MIB = 1 << 20
 
@@ -96,3 +96,11 @@ def test_the_next_command_can_be_typed_whatever_the_capture_is_called() -> None:
     ]
     (next_line,) = format_end(Result(Path("my run.csv"), 1, whole, None)).splitlines()[2:]
     assert next_line == "next: iorec report 'my run.csv'"
+
+
+def test_a_summary_that_fails_says_so_and_no_more(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(3))
+    assert summary_lines(path, 80) == ["I/O time: fio (1000) 100.0%"]
+    path.write_bytes(path.read_bytes()[:-1])
+    (said,) = summary_lines(path, 80)
+    assert said.startswith("no summary: cannot read ")

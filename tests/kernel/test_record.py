@@ -478,3 +478,14 @@ def test_verbose_programs_print_to_the_trace(
         run("umount", tracing)
     assert "trace_pipe" in capture.stderr
     assert trace.count("submit comm=dd") == 7
+
+
+def test_the_end_says_who_waited_and_for_what_unless_asked_to_be_quiet(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    work = ["--", *direct(503, 0, loop, ram_folder / "expected.json")]
+    said = record("-d", loop.name, *work).stderr
+    assert f"\nI/O time: {PYTHON} (" in said
+    assert f"\nslowest device: {loop.name}, p99 " in said
+    assert record("-d", loop.name, "-q", *work).stderr == ""
+    assert "I/O time" not in record("-d", loop.name, "-c", "nobody", *work).stderr
