@@ -35,7 +35,8 @@ def open_database(paths: Sequence[Path], resources: ExitStack) -> DuckDBPyConnec
     )
     resources.callback(connection.close)
     names = {name for path in paths for name in (str(path.resolve()), literal_path(path))}
-    connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET enable_progress_bar = true")  # for query_progress(); printed is none
+    connection.execute("SET enable_progress_bar_print = false")
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, names))}]")
     connection.execute("SET enable_external_access = false")
