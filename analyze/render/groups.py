@@ -148,9 +148,10 @@ def cache_flush_lines(summary: Summary, width: int) -> list[str]:
 def histogram_lines(group: Group, kind: str = "") -> list[str]:
     """The latency of a group in powers of two of a microsecond, as biolatency prints it.
 
-    `kind` says what they are if they are not the I/Os.
+    From the first to the last that is not empty. `kind` says what they are if not the I/Os.
     """
     bins = group.histogram or ()
+    first = next((place for place, bin_ in enumerate(bins) if bin_.ios), 0)
     peak = max((bin_.ios for bin_ in bins), default=0)
     title = ", ".join(f"{_key_title(key)} {format_key(key, v)}" for key, v in group.key.items())
     return [
@@ -159,8 +160,9 @@ def histogram_lines(group: Group, kind: str = "") -> list[str]:
         *(
             f"{bin_.low_ns // 1000:>10} -> {bin_.high_ns // 1000 - 1:<10} : {bin_.ios:<8}"
             f" |{'*' * (_STARS * bin_.ios // peak):<{_STARS}}|"
-            for bin_ in bins
+            for bin_ in bins[first:]
         ),
+        f"     {'total':<19} : {sum(bin_.ios for bin_ in bins)}",
     ]
 
 

@@ -358,7 +358,16 @@ def test_a_histogram_looks_like_that_of_biolatency(tmp_path: Path) -> None:
         "         0 -> 1          : 2        |**************************              |\n"
         "         2 -> 3          : 1        |*************                           |\n"
         "         4 -> 7          : 3        |****************************************|\n"
+        "     total               : 6\n"
     ) in text
+
+
+def test_a_histogram_begins_and_ends_where_there_are_ios(tmp_path: Path) -> None:
+    rows = table(3, latency_ns=[9000, 9000, 40_000], queue_ns=None)
+    text = render_text(report_of(tmp_path, rows, histogram=True), 80)
+    *_, histogram = text.partition("distribution\n")
+    starts = [line.split()[0] for line in histogram.split("\n\n")[0].splitlines()]
+    assert starts == ["8", "16", "32", "total"]
 
 
 def test_what_is_shown_of_a_capture_is_said(tmp_path: Path) -> None:
