@@ -15,9 +15,11 @@ from analyze.ledgers import shown_ledgers
 from analyze.listed_ios import ListedIo, Listing, load_failed, load_in_flight, load_slowest
 from analyze.load import Loads, load_loads
 from analyze.selection import Selection
+from analyze.sources import CaptureFile
 from analyze.stacks import Level, Stack, find_levels, load_stacks
 from analyze.summary import Summary
 from analyze.typed_json import EpochNs
+from analyze.verdict import format_completeness
 
 # The rules look at them within two seconds or so.
 MOST_IOS_UNASKED = 10_000_000
@@ -25,13 +27,15 @@ MOST_IOS_UNASKED = 10_000_000
 
 @dataclass(frozen=True)
 class Source:
-    """A file of the report, and where and when it was recorded."""
+    """A file of the report, where and when it was recorded, and whether it alone is complete."""
 
     path: Path
     hostname: str
     kernel: str
     started_at: EpochNs
     duration_ns: int
+    is_complete: bool | None
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,7 @@ def make_report(
     if findings is None:
         findings = summary.total.ios <= MOST_IOS_UNASKED
     return Report(
-        sources=tuple(
-            Source(
-                path=file.path,
-                hostname=file.metadata.hostname,
-                kernel=file.metadata.kernel,
-                started_at=file.metadata.started_at,
-                duration_ns=file.metadata.stopped_at - file.metadata.started_at,
-            )
-            for file in capture.files
-        ),
+        sources=tuple(map(_make_source, capture.files)),
         repeats=capture.repeats,
         origin=EpochNs(capture.origin_ns),
         selection=capture.selection,
@@ -101,6 +96,19 @@ def make_report(
         in_flight=load_in_flight(capture, sum(part.in_flight for part in _parts(summary))),
         failed=load_failed(capture, sum(part.errors for part in _parts(summary))),
         findings=load_findings(capture) if findings else None,
+    )
+
+
+def _make_source(file: CaptureFile) -> Source:
+    completeness = make_completeness([file])
+    return Source(
+        path=file.path,
+        hostname=file.metadata.hostname,
+        kernel=file.metadata.kernel,
+        started_at=file.metadata.started_at,
+        duration_ns=file.metadata.stopped_at - file.metadata.started_at,
+        is_complete=completeness.is_complete,
+        verdict=format_completeness(completeness),
     )
 
 

@@ -54,9 +54,7 @@ def render_text(
     if report.slowest is None and report.bio_times is None and report.loads is None:
         shown.append(findings_summary(report.findings, width))
     sections = [
-        completeness_lines(report.completeness, report.origin, width)
-        + _source_lines(report)
-        + level_lines(report.levels, width),
+        _headline(report, width) + _source_lines(report) + level_lines(report.levels, width),
         device_lines(report.completeness, width),
         _selection_lines(report),
         *([findings_lines(report.findings or (), width)] if only_findings else shown),
@@ -81,9 +79,27 @@ def _view(report: Report, width: int, columns: Sequence[str]) -> list[list[str]]
     ]
 
 
-def completeness_lines(completeness: Completeness, origin_ns: int, width: int) -> list[str]:
+def _headline(report: Report, width: int) -> list[str]:
+    """The verdict on all captures; of several, also on each of those that are not complete."""
+    count = len(report.sources)
+    if count == 1:
+        return completeness_lines(report.completeness, report.origin, width)
+    summed = f"{format_count(count)} captures summed up: "
+    lines = completeness_lines(report.completeness, report.origin, width, summed)
+    lacking = [source for source in report.sources if not source.is_complete]
+    for source in lacking[:_MAX_SOURCES]:
+        lines += _wrapped(f"{escape_for_terminal(str(source.path))}: {source.verdict}", width)
+    left_out = len(lacking) - _MAX_SOURCES
+    if left_out > 0:
+        lines.append(f"and {format_counted(left_out, 'more incomplete capture')}")
+    return lines
+
+
+def completeness_lines(
+    completeness: Completeness, origin_ns: int, width: int, of_what: str = ""
+) -> list[str]:
     """The verdict, when I/Os were lost in seconds from `origin_ns`, and what that means."""
-    lines = _wrapped(format_completeness(completeness), width)
+    lines = _wrapped(of_what + format_completeness(completeness), width)
     for gap in completeness.gaps[:_MAX_GAPS]:
         begin, end = format_elapsed(gap.start, origin_ns), format_elapsed(gap.stop, origin_ns)
         lost = f"{format_count(gap.lost)} lost from {begin} to {end}"

@@ -74,6 +74,22 @@ def test_an_unknown_key_is_an_empty_field(tmp_path: Path) -> None:
     assert line["comm"] == ""
 
 
+def test_several_captures_are_summed_up_and_each_that_lacks_ios_is_named(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        lost = 0 if name in "af" else 1
+        counts = {"completions": 10 + lost, "lost": {"ring_full": lost}}
+        write_capture(tmp_path / f"{name}.parquet", table(10), counts=counts, diskstats={})
+    with analyze.open(tmp_path) as capture:
+        report = make_report(capture)
+    lines = render_text(report, 400).splitlines()
+    assert lines[0].startswith("7 captures summed up: INCOMPLETE: 5 of 75 I/Os lost (ring buffer")
+    named = [line.partition(".parquet: INCOMPLETE: 1 of 11 I/Os lost ") for line in lines]
+    assert [Path(path).name for path, is_verdict, _ in named if is_verdict] == ["b", "c", "d"]
+    assert "and 2 more incomplete captures" in lines
+    sources = json.loads(render_json(report))["sources"]
+    assert [source["is_complete"] for source in sources] == [True, *[False] * 4, True, False]
+
+
 def test_hostile_names_do_no_harm_and_stay_distinguishable(tmp_path: Path) -> None:
     report = report_of(tmp_path, table(len(HOSTILE), comm=HOSTILE), by=("comm",))
     text = render_text(report, 200)
