@@ -24,6 +24,8 @@ from analyze.verdict import format_completeness
 # The rules look at them within two seconds or so.
 MOST_IOS_UNASKED = 10_000_000
 
+_ROOT_CGROUPS = {"/", "id:1"}  # the second where nothing of version 2 is mounted
+
 
 @dataclass(frozen=True)
 class Source:
@@ -56,6 +58,7 @@ class Report:
     in_flight: Listing
     failed: Listing
     findings: tuple[Finding, ...] | None  # None: nobody has looked
+    lacks_cgroups: bool  # the groups are by cgroup, and those of the machine are not in the rows
 
 
 def make_report(
@@ -96,7 +99,15 @@ def make_report(
         in_flight=load_in_flight(capture, sum(part.in_flight for part in _parts(summary))),
         failed=load_failed(capture, sum(part.errors for part in _parts(summary))),
         findings=load_findings(capture) if findings else None,
+        lacks_cgroups=_lacks_cgroups(capture, summary),
     )
+
+
+def _lacks_cgroups(capture: Capture, summary: Summary) -> bool:
+    """Whether all I/Os are of the root cgroup, on a machine whose cgroups are of version 1."""
+    found = {group.key["cgroup"] for group in summary.groups if "cgroup" in group.key}
+    versions = {file.metadata.cgroup_version for file in capture.files}
+    return len(found) == 1 and found <= _ROOT_CGROUPS and versions == {1}
 
 
 def _make_source(file: CaptureFile) -> Source:

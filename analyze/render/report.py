@@ -34,6 +34,7 @@ _REFUSED = (
     "REFUSED: attempts for which no request was free and the caller would not wait, as io_uring's;"
     " each was retried, and only that counts as an I/O"
 )
+_LACKS_CGROUPS = "(all in one cgroup: those of this machine are of version 1, iorec knows 2)"
 # What diskstats counts as flushes are those of the devices; an fsync's is a write of 0 bytes there.
 _OPS = {"write": "write, flush", "flush": "cache_flush"}
 _VERDICTS = {True: "agrees", False: "DIFFERS", None: "not comparable"}
@@ -72,7 +73,8 @@ def _view(report: Report, width: int, columns: Sequence[str]) -> list[list[str]]
     if report.loads is not None:
         return [load_lines(report.loads, width, columns, is_too_low=is_too_low)]
     return [
-        group_lines(summary, report.origin, width, columns, is_too_low=is_too_low),
+        group_lines(summary, report.origin, width, columns, is_too_low=is_too_low)
+        + _wrapped(_LACKS_CGROUPS, width) * report.lacks_cgroups,
         cache_flush_lines(summary, width),
         *_histograms(summary),
         _stack_lines(report, width),

@@ -90,6 +90,25 @@ def test_several_captures_are_summed_up_and_each_that_lacks_ios_is_named(tmp_pat
     assert [source["is_complete"] for source in sources] == [True, *[False] * 4, True, False]
 
 
+@pytest.mark.parametrize(
+    ("version", "cgroup", "by", "is_said"),
+    [
+        (1, "/", "cgroup", True),
+        (1, "id:1", "cgroup,op", True),
+        (1, "/a", "cgroup", False),
+        (1, "/", "pid", False),
+        (2, "/", "cgroup", False),
+        (None, "/", "cgroup", False),
+    ],
+)
+def test_why_every_cgroup_is_the_root_is_said(
+    tmp_path: Path, version: int | None, cgroup: str, by: str, is_said: bool
+) -> None:
+    overrides = {"cgroup_version": version}
+    report = report_of(tmp_path, table(10, cgroup=cgroup), overrides, by=by.split(","))
+    assert ("(all in one cgroup: " in render_text(report, 100)) is is_said
+
+
 def test_hostile_names_do_no_harm_and_stay_distinguishable(tmp_path: Path) -> None:
     report = report_of(tmp_path, table(len(HOSTILE), comm=HOSTILE), by=("comm",))
     text = render_text(report, 200)
