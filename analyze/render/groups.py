@@ -15,6 +15,7 @@ from analyze.render.table import (
     format_columns,
     missing_lines,
     pick_columns,
+    unnamed_file_lines,
     wrap_units,
 )
 from analyze.summary import Summary
@@ -32,6 +33,7 @@ from analyze.units import (
 
 _STARS = 40
 _KEY_TITLES = {"errno": "ERROR", "size_class_bytes": "SIZE FROM", "owner_by": "KNOWN BY"}
+_FILE_KEYS = ("file", "owner")
 _NUMERIC_KEYS = ("pid", "tid", "cpu", "size_class_bytes")
 # Title, value, and how early the column is left out when there is little room.
 _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
@@ -121,7 +123,12 @@ def group_lines(
         option = f": --top {most}" * (most > max(len(part.groups) for part in parts))
         lines.append(f"({format_count(left_out)} more{option})")
     lines.append(total_line)
-    return [*lines, *missing_lines(columns, shown, width)]
+    files = [group.key[key] for group in groups for key in _FILE_KEYS if key in group.key]
+    return [
+        *lines,
+        *missing_lines(columns, shown, width),
+        *unnamed_file_lines(files, width),
+    ]
 
 
 def cache_flush_lines(summary: Summary, width: int) -> list[str]:

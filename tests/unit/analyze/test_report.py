@@ -109,6 +109,22 @@ def test_why_every_cgroup_is_the_root_is_said(
     assert ("(all in one cgroup: " in render_text(report, 100)) is is_said
 
 
+@pytest.mark.parametrize("options", [{"by": ("file",)}, {"by": ("owner",)}, {"slowest": 3}])
+def test_a_file_that_is_numbers_is_explained_where_it_is_shown(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    said = "(7:9:19 is inode 19 of device 7:9: no path was found for the file)"
+    for file, is_said in (("7:9:19", True), ("/data/7:9:19", False), ("/data/a", False)):
+        report = report_of(tmp_path, table(3, comm="kworker/u8:3", file=file), **options)
+        assert (said in render_text(report, 200).splitlines()) is is_said
+
+
+def test_a_file_that_is_not_shown_is_not_explained(tmp_path: Path) -> None:
+    report = report_of(tmp_path, table(3, file="7:9:19"), slowest=3)
+    assert "no path was found" in render_text(report, 200, ["file", "latency"])
+    assert "no path was found" not in render_text(report, 200, ["latency"])
+
+
 def test_hostile_names_do_no_harm_and_stay_distinguishable(tmp_path: Path) -> None:
     report = report_of(tmp_path, table(len(HOSTILE), comm=HOSTILE), by=("comm",))
     text = render_text(report, 200)
