@@ -141,7 +141,12 @@ def record(
     from analyze.metadata import Filters
     from iorec import __version__
     from iorec.host.privileges import check_privileges
-    from iorec.messages import format_start, format_warnings
+    from iorec.messages import (
+        find_recorded_disk,
+        format_leftovers,
+        format_own_writes,
+        format_start,
+    )
     from iorec.record.filters import resolve_layers, with_resolved_devices
     from iorec.record.session import record_session
     from iorec.record.settings import Limits, Settings, buffer_bytes
@@ -182,8 +187,10 @@ def record(
         is_verbose=verbose,
     )
     check_privileges()
-    for line in format_warnings(settings):
+    for line in format_leftovers(settings.output.path.parent):
         typer.echo(line, err=True)
+    # Now, while this process may look everywhere.
+    own_disk = find_recorded_disk(settings.output.path.parent, settings.filters.resolved_device)
     result = record_session(
         settings,
         StatusLine(settings.limits, settings.filters, is_quiet=quiet),
@@ -200,6 +207,8 @@ def record(
             typer.echo(line, err=True)
     for line in found.warnings:
         typer.echo(line, err=True)
+    if own_disk is not None:
+        typer.echo(format_own_writes(result.path, own_disk, result.spool_bytes), err=True)
     if result.failure is not None:
         raise result.failure
     if strict and not found.is_complete:

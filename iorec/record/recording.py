@@ -80,7 +80,7 @@ def record_and_convert(prepared: Prepared) -> Result:
             if prepared.workload is not None:
                 prepared.workload.end(signals)
             raise
-        result = replace(result, earlier=tuple(incomplete))
+        result = replace(result, earlier=tuple(incomplete), spool_bytes=rotation.spool_bytes)
     if prepared.workload is not None:
         result = replace(result, exit_status=prepared.workload.end(signals))
     return result

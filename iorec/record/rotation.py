@@ -39,11 +39,17 @@ class Rotation:
         self._is_converted = is_converted
         self._conversions = Conversions(is_forced=is_forced)
         self._number = self._oldest = 1
+        self._earlier_bytes = 0
 
     @property
     def capture(self) -> CaptureName:
         """The file that is being recorded."""
         return self._output.numbered(self._number)
+
+    @property
+    def spool_bytes(self) -> int:
+        """What all spools have taken so far."""
+        return self._earlier_bytes + os.fstat(self.part.fileno()).st_size
 
     def advance(self) -> BinaryIO:
         """Hands over the finished spool to become a capture, and opens the next one.
@@ -56,6 +62,7 @@ class Rotation:
         else:
             self._name_again()
             folder, part = self.folder, self.folder.create_spool(following)
+        self._earlier_bytes = self.spool_bytes
         self.part.close()
         if self._is_converted:
             self._conversions.add(folder, self.capture)

@@ -17,4 +17,5 @@ class Result:
     metadata: Metadata
     exit_status: int | None  # of a workload that ended by itself
     failure: IorecError | None = None  # what ended the recording early
+    spool_bytes: int = 0  # written while recording, of all files
     earlier: tuple[str, ...] = ()  # of the files before it, the last that are incomplete, and why

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -334,7 +335,10 @@ def test_an_output_on_what_is_recorded_is_warned_of(
                 done = run(
                     IOREC, "record", "-o", mount / "x.parquet", *options, capture_output=True
                 )
-                assert ("which is recorded" in done.stderr) == is_warned, device
+                last = done.stderr.splitlines()[-1]
+                assert ("which was recorded" in last) == is_warned, device
+                assert done.stderr.count("which was recorded") == is_warned
+                assert not is_warned or re.search(r"the [1-9]\S* \w+ that the recorder wrote", last)
     finally:
         run("delpart", loop.path, 1)
         run("delpart", loop.path, 2)
