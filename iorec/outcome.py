@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analyze.capture_name import SPOOL_SUFFIX
-from analyze.completeness import make_completeness_of
+from analyze.completeness import Completeness, make_completeness_of
 from analyze.escape import escape_for_terminal, shell_word
 from analyze.ledgers import shown_ledgers
 from analyze.units import format_bytes, format_count, format_duration
@@ -32,11 +32,17 @@ def format_end(result: Result) -> str:
     return "\n".join(
         (
             f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"
-            f" {format_count(completeness.lost)} lost{format_failed(completeness)}",
+            f" {_lost(completeness)}{format_failed(completeness)}",
             f"{escape_for_terminal(str(result.path))} ({format_bytes(result.size_bytes)})",
             f"next: iorec {_next_command(result.path)} {shell_word(result.path)}",
         )
     )
+
+
+def _lost(completeness: Completeness) -> str:
+    """Nothing is called lost only where nothing else is missing, which the verdict then names."""
+    is_complete = completeness.is_complete or completeness.lost
+    return f"{format_count(completeness.lost)} lost" if is_complete else "incomplete"
 
 
 def summary_lines(path: Path, width: int) -> list[str]:

@@ -35,6 +35,7 @@ _REFUSED = (
     " each was retried, and only that counts as an I/O"
 )
 _LACKS_CGROUPS = "(all in one cgroup: those of this machine are of version 1, iorec knows 2)"
+_UNCOMPARED = "(not compared with /proc/diskstats: that is read when a recording ends)"
 # What diskstats counts as flushes are those of the devices; an fsync's is a write of 0 bytes there.
 _OPS = {"write": "write, flush", "flush": "cache_flush"}
 _VERDICTS = {True: "agrees", False: "DIFFERS", None: "not comparable"}
@@ -134,21 +135,31 @@ def device_lines(completeness: Completeness, width: int) -> list[str]:
     kept = set(by_weight[: max(differing, _MAX_DEVICE_LINES)])
     rows = [row for row in completeness.devices if row in kept]
     left_out = len(completeness.devices) - len(rows)
+    is_uncompared = completeness.is_recovered and all(row.agrees is None for row in rows)
     columns = [
         Column("DEVICE", [escape_for_terminal(row.device) for row in rows], is_text=True),
         Column("OP", [_OPS.get(row.op, row.op) for row in rows], is_text=True),
         Column("I/OS", [format_count(row.counted_ios) for row in rows]),
-        Column("DISKSTATS", [_diskstats_range(row) for row in rows]),
-        Column("", [_VERDICTS[row.agrees] for row in rows], is_text=True),
-        *_size_columns(rows),
+        *([] if is_uncompared else _diskstats_columns(rows)),
         *_event_columns(completeness, rows),
     ]
     lines = format_columns(fit_columns(columns, width)) if rows else []
+    if rows and is_uncompared:
+        lines.append(_UNCOMPARED)
     if left_out:
         lines.append(f"({left_out} more, which do not differ)")
     if any(event.refused for event in completeness.events):
         lines += _wrapped(_REFUSED, width)
     return lines
+
+
+def _diskstats_columns(rows: Sequence[Agreement]) -> list[Column]:
+    """Their counts, and whether ours agree."""
+    return [
+        Column("DISKSTATS", [_diskstats_range(row) for row in rows]),
+        Column("", [_VERDICTS[row.agrees] for row in rows], is_text=True),
+        *_size_columns(rows),
+    ]
 
 
 def _size_columns(rows: Sequence[Agreement]) -> list[Column]:

@@ -80,6 +80,12 @@ def test_what_was_discarded_is_not_in_the_bytes_of_the_last_words() -> None:
     assert ended.startswith("3 I/Os, 3.0 KiB in ")
 
 
+def test_0_lost_is_said_of_what_lacks_nothing(tmp_path: Path) -> None:
+    assert format_end(result()).splitlines()[0].endswith("; 0 lost")
+    assert format_end(result({"ring_full": 2})).splitlines()[0].endswith("; 2 lost")
+    assert format_end(result(complete=False)).splitlines()[0].endswith("; incomplete")
+
+
 def test_bytes_that_two_layers_saw_are_counted_once_in_the_last_words() -> None:
     layers, devices = ["request"] * 2 + ["bio"] * 3, ["sda"] * 4 + ["zram0"]
     rows = table(5, layer=layers, device=devices, bytes=1024)
