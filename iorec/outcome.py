@@ -17,6 +17,8 @@ from iorec.host.signals import interruptible, raising_interrupts
 from iorec.messages import format_unmatched
 from iorec.store.result import Result
 
+_MOST_NAMED = 3
+
 
 def format_end(result: Result) -> str:
     """What was recorded, what was lost, and the next command.
@@ -29,14 +31,24 @@ def format_end(result: Result) -> str:
     duration = format_duration(metadata.duration_s * 1e9)
     entries = [entry for entry in shown_ledgers(metadata, None) if entry.op != "discard"]
     size = sum(entry.recorded_bytes for entry in entries)
+    last_file, last = ("the last file: ", "the last ") if result.kept else ("", "")
     return "\n".join(
         (
-            f"{format_recorded(completeness)}, {format_bytes(size)} in {duration};"
+            f"{last_file}{format_recorded(completeness)},"
+            f" {format_bytes(size)} in {duration};"
             f" {_lost(completeness)}{format_failed(completeness)}",
-            f"{escape_for_terminal(str(result.path))} ({format_bytes(result.size_bytes)})",
+            f"{_files(result)} ({last}{format_bytes(result.size_bytes)})",
             f"next: iorec {_next_command(result.path)} {shell_word(result.path)}",
         )
     )
+
+
+def _files(result: Result) -> str:
+    """All that a rotating recording has kept, or how many and from which to which."""
+    *before, last = (escape_for_terminal(str(path)) for path in (*result.kept, result.path))
+    if len(before) > _MOST_NAMED:
+        return f"{len(before) + 1} files, {before[0]} to {last}"
+    return ", ".join([*before, last])
 
 
 def _lost(completeness: Completeness) -> str:

@@ -63,7 +63,10 @@ def record(
     rotate: Annotated[
         int | None,
         typer.Option(
-            parser=COUNT, metavar="N", help="At --max-size go on in a new file; keep the newest N."
+            parser=COUNT,
+            metavar="N",
+            help="At --max-size go on in a new file, NAME-00001.parquet and so on; keep the"
+            " newest N. With -f, all such files of before are replaced.",
         ),
     ] = None,
     layer: Annotated[

@@ -93,6 +93,22 @@ def test_bytes_that_two_layers_saw_are_counted_once_in_the_last_words() -> None:
     assert " 3.0 KiB in " in ended
 
 
+@pytest.mark.parametrize(
+    ("count", "files"),
+    [
+        (1, "run-00002.parquet, run.parquet (the last 1 B)"),
+        (3, "run-00002.parquet, run-00003.parquet, run-00004.parquet, run.parquet (the last 1 B)"),
+        (4, "5 files, run-00002.parquet to run.parquet (the last 1 B)"),
+    ],
+)
+def test_the_files_that_a_rotating_recording_kept_are_named(count: int, files: str) -> None:
+    kept = tuple(Path(f"run-{number:05}.parquet") for number in range(2, 2 + count))
+    first, named, next_line = format_end(replace(result(), kept=kept)).splitlines()
+    assert first.startswith("the last file: 3 I/Os, ")
+    assert named == files
+    assert next_line == "next: iorec report run.parquet"
+
+
 def test_the_next_command_can_be_typed_whatever_the_capture_is_called() -> None:
     whole = described(table(3))
     ended = format_end(Result(Path("my run;\x1b.parquet"), 1, whole, None)).splitlines()
