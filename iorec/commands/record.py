@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
-from analyze.units import COUNT_FORMS, DURATION_FORMS, SIZE_FORMS
+from analyze.units import COUNT_FORMS, DURATION_FORMS, SIZE_FORMS, format_bytes
 from iorec.host.terminal import output_width
 from iorec.options import COUNT, DURATION, SIZE, Verbose
 
 _DEFAULT_BUFFER = 16 << 20
+_LEAST_MAX_SIZE = 64 << 10  # the metadata, which each batch has, take 5 KiB and more
 
 EPILOG = """\b
 Examples:
@@ -34,7 +35,11 @@ def record(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="The capture: .parquet, .csv or .csv.gz."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The capture: .parquet, .csv or .csv.gz; by default iorec-HOST-TIME.parquet.",
+            show_default=False,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
@@ -57,7 +62,9 @@ def record(
     max_size: Annotated[
         int | None,
         typer.Option(
-            parser=SIZE, metavar="SIZE", help=f"Stop when the file has this size: {SIZE_FORMS}."
+            parser=SIZE,
+            metavar="SIZE",
+            help=f"Stop when the file has this size, 64K or more: {SIZE_FORMS}.",
         ),
     ] = None,
     rotate: Annotated[
@@ -155,9 +162,14 @@ def record(
     from iorec.record.settings import Limits, Settings, buffer_bytes
     from iorec.status import StatusLine
 
-    for option, value in (("--duration", duration), ("--max-size", max_size)):
-        if value == 0:
-            raise IorecError(f"{option} is 0", "leave it out to record until Ctrl-C", exit_code=2)
+    if duration == 0:
+        raise IorecError("--duration is 0", "leave it out to record until Ctrl-C", exit_code=2)
+    if max_size is not None and max_size < _LEAST_MAX_SIZE:
+        raise IorecError(
+            f"--max-size of {format_bytes(max_size)} is less than a batch of I/Os takes",
+            f"give {format_bytes(_LEAST_MAX_SIZE)} or more",
+            exit_code=2,
+        )
     if rotate is not None and max_size is None:
         raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
     settings = Settings(

@@ -21,7 +21,12 @@ Examples:
 
 def recover(
     part: Annotated[
-        Path, typer.Argument(metavar="SPOOL", help="The .part file of an interrupted recording.")
+        Path,
+        typer.Argument(
+            metavar="SPOOL",
+            help="The .part file of an interrupted recording.",
+            readable=False,  # who opens it says more of what cannot be read
+        ),
     ],
     output: Annotated[
         Path | None,

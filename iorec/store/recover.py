@@ -64,7 +64,8 @@ def _open_spool(part: Path) -> BinaryIO:
     try:
         fd = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise IorecError(f"cannot open {part}: {error.strerror}", "check the name") from error
+        hint = "run it with sudo" if isinstance(error, PermissionError) else "check the name"
+        raise IorecError(f"cannot open {part}: {error.strerror}", hint) from error
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         os.close(fd)
