@@ -16,6 +16,7 @@ from analyze.verdict import advise, format_completeness, format_failed, format_r
 from iorec.host.signals import interruptible, raising_interrupts
 from iorec.messages import format_unmatched
 from iorec.store.result import Result
+from iorec.waiting import showing_queries
 
 _MOST_NAMED = 3
 
@@ -69,6 +70,7 @@ def summary_lines(path: Path, width: int) -> list[str]:
             raising_interrupts(),
             open_captures([path]) as capture,
             interruptible(capture.connection.interrupt),
+            showing_queries(capture.connection.query_progress),
         ):
             highlights = load_highlights(capture)
     except KeyboardInterrupt:
