@@ -7,7 +7,8 @@
 #   make test      every test
 #   make test-busy the tests with real devices, beside a load that has nothing to do with them
 #   make check     linters of Python, C and the scripts, types and the import contracts
-#   make docs      the JSON Schemas in docs/schema and the drawing in ARCHITECTURE.md, from the code
+#   make docs      the JSON Schemas in docs/schema, the drawing in ARCHITECTURE.md and what the cells
+#                  of docs/notebook.ipynb print, from the code
 #   make soak      one hour in which everything comes and goes, each row checked: SOAK_S, SOAK_SEED
 #   make fuzz      damaged files for every reader, for FUZZ_S seconds
 #   make bench     what it costs, beside other tracers, into bench-results/: half an hour alone
@@ -96,6 +97,7 @@ check: environment
 docs: environment
 	.venv/bin/python -m iorec.documentation
 	.venv/bin/python -m iorec.documentation.wings
+	.venv/bin/python -m iorec.documentation.notebook
 
 soak: environment
 	.venv/bin/python -m tests.soak

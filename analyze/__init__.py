@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Offline analysis of captures; it needs the file and neither root nor a Linux kernel.
 
-import analyze
+import iorec
 
-with analyze.open("run.parquet") as capture:
-    print(capture.completeness())
-    frame = capture.pandas()
-    for group in capture.summary(by=["comm", "op"]).groups:
-        print(group.key, group.latency.p99_ns)
+with iorec.open("run.parquet") as capture:  # the same as analyze.open
+    print(capture)
+    rows = capture.pandas()
+    groups = capture.summary(by=["comm", "op"]).frame()
+    capture.plot("heatmap").savefig("heatmap.png")
 """
 
 import importlib

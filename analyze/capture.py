@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from duckdb import (
@@ -26,8 +26,10 @@ from analyze.completeness import Completeness, make_completeness
 from analyze.condition import first_line
 from analyze.database import MEMORY_LIMIT, create_views, open_database
 from analyze.errors import IorecError
+from analyze.frames import to_pandas, to_polars
 from analyze.hosts import host_labels
 from analyze.opened import OpenedRows
+from analyze.render.opened import opened_line, opened_table
 from analyze.row_query import ORIGIN_COLUMNS, identifier
 from analyze.schema import SCHEMA
 from analyze.selection import (
@@ -41,6 +43,11 @@ from analyze.selection import (
 from analyze.sources import CaptureFile, find_captures, read_capture_file, without_repeats
 from analyze.summary import Summary, summarize
 
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from analyze.plot.output import Picture
+
 _MISTAKES_OF_CALLERS = (
     BinderException,
     CatalogException,
@@ -50,11 +57,7 @@ _MISTAKES_OF_CALLERS = (
 
 
 class Capture(OpenedRows):
-    """Captures opened as one; a context manager.
-
-    `repeats` are paths to files that were given twice. Within the context manager, a failure to
-    read the files is an IorecError.
-    """
+    """Captures opened as one; a context manager, in which a failure to read is an IorecError."""
 
     def __init__(
         self,
@@ -65,8 +68,7 @@ class Capture(OpenedRows):
         selection: Selection,
         resources: ExitStack,
     ) -> None:
-        super().__init__(connection, files, window, selection)
-        self.repeats = repeats
+        super().__init__(connection, files, repeats, window, selection)
         self._resources = resources
 
     def __enter__(self) -> "Capture":
@@ -81,6 +83,12 @@ class Capture(OpenedRows):
         if isinstance(error, Error) and not isinstance(error, _MISTAKES_OF_CALLERS):
             raise self._explained(error) from error
 
+    def __repr__(self) -> str:
+        return opened_line(self.files, self.selection, self.completeness())
+
+    def _repr_html_(self) -> str:
+        return opened_table(self.files, self.selection, self.completeness())
+
     def close(self) -> None:
         """Closes the files; a second time does nothing."""
         self._resources.close()
@@ -91,7 +99,7 @@ class Capture(OpenedRows):
 
     def summary(
         self,
-        by: Sequence[str] = ("process",),
+        by: str | Sequence[str] = "process",
         *,
         sort: str = "time",
         top: int | None = None,
@@ -119,13 +127,35 @@ class Capture(OpenedRows):
             wanted = columns or self._columns
             yield from stream_batches(own, wanted, rows, in_slices=self.can_be_sliced)
 
-    def table(self) -> pa.Table:
-        """All rows as an Arrow table, in memory."""
-        return self.duckdb().to_arrow_table()
+    def arrow(self) -> pa.Table:
+        """All rows by time as an Arrow table, in memory, with the types of the capture format."""
+        name_type = SCHEMA.field("file").type
+        origins = [pa.field(name, name_type) for name in self._columns if name in ORIGIN_COLUMNS]
+        schema = pa.schema([*SCHEMA, *origins])
+        batches = (batch.cast(schema) for batch in self.batches())
+        return pa.Table.from_batches(batches, schema).unify_dictionaries()
 
     def pandas(self) -> Any:
-        """All rows as a pandas data frame, in memory."""
-        return self.table().to_pandas()
+        """The same as a pandas data frame: names are categories, unknown integers <NA>."""
+        return to_pandas(self.arrow())
+
+    def polars(self) -> "DataFrame":
+        """The same as a polars data frame."""
+        return to_polars(self.arrow())
+
+    def plot(
+        self, kind: str = "overview", *, by: str = "process", marks: Sequence[str] = ()
+    ) -> "Picture":
+        """Draws what `iorec plot` draws with these options, as a matplotlib Figure.
+
+        Notebooks show it. Raises IorecError for an unknown kind or key, or a mark that is none.
+        """
+        # Late for the time that matplotlib takes to load: nothing in there imports this module.
+        from analyze.plot.figure import draw
+        from analyze.plot.kinds import By, Kind
+        from analyze.plot.marks import load_marks
+
+        return draw(self, Kind(kind), By(by), load_marks(self, marks))
 
     @property
     def _columns(self) -> tuple[str, ...]:
@@ -157,16 +187,18 @@ def open_captures(
     end: float | str | None = None,
     where: str | None = None,
     layer: str | None = None,
+    counts_progress: bool = False,
 ) -> Capture:
     """Opens files, globs and folders as one capture.
 
     `begin` and `end` are seconds from the start of the first recording, or a text such as
     `15:16:10`, see units.parse_moment_ns; `where` is a SQL condition on the columns; `layer` is
-    `request` or `bio`, see Selection. What cannot be read, or leaves no rows, raises IorecError.
+    `request` or `bio`, see Selection; `counts_progress` is that of open_database. What cannot be
+    read, or leaves no rows, raises IorecError.
     """
     found, repeats = without_repeats(find_captures(paths))
     with ExitStack() as resources:
-        connection = open_database(found, resources)
+        connection = open_database(found, resources, counts_progress=counts_progress)
         files = _with_hosts([read_capture_file(connection, path) for path in found])
         span = recorded_span(files)
         selection = make_selection(span, begin, end, where, layer)

@@ -10,6 +10,7 @@ class IorecError(Exception):
 
     def __init__(self, message: str, hint: str, exit_code: int = 1) -> None:
         super().__init__(message)
+        self.add_note(f"hint: {hint}")  # where Python shows the error, as in a notebook
         self.message = message
         self.hint = hint
         self.exit_code = exit_code

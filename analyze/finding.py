@@ -18,7 +18,7 @@ class Finding:
     text: str
     device: str
     pid: int | None
-    comm: str | None
+    process: str | None
     weight: float
     where: str
     begin_s: float | None = None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analyze.metadata import Device
 from analyze.opened import OpenedRows
-from analyze.row_query import quoted
+from analyze.row_query import PROCESS_NAME, quoted
 
 # Of so many processes of a device, those with the most bytes, the course over time is looked at.
 _MOST_PROCESSES = 8
@@ -38,7 +38,7 @@ class Share:
     device: str
     device_where: str  # selects its rows
     pid: int | None
-    comm: str | None
+    name: str | None
     op: str
     ios: int
     bytes: int
@@ -58,7 +58,7 @@ class Share:
     @property
     def process(self) -> str:
         """What people call it."""
-        return process_name(self.pid, self.comm)
+        return process_name(self.pid, self.name)
 
     @property
     def mean_in_flight(self) -> float:
@@ -86,7 +86,7 @@ class Course:
     """What a process did over time: bytes, I/Os and latency (ns) by bin."""
 
     pid: int | None
-    comm: str | None
+    name: str | None
     bytes: NDArray[np.int64]
     ios: NDArray[np.int64]
     time_ns: NDArray[np.int64]
@@ -94,7 +94,7 @@ class Course:
     @property
     def process(self) -> str:
         """What people call it."""
-        return process_name(self.pid, self.comm)
+        return process_name(self.pid, self.name)
 
 
 class Facts:
@@ -109,8 +109,8 @@ class Facts:
     def shares(self) -> tuple[Share, ...]:
         """All of them, cache flushes of devices too."""
         rows = self.capture.records(
-            f"SELECT {self.capture.named('device')} AS device, host, device AS name, pid,"
-            " any_value(comm) AS comm, op,"
+            f"SELECT {self.capture.named('device')} AS device, host, device AS of_host, pid,"
+            f" any_value({PROCESS_NAME}) AS name, op,"
             " count(*) AS ios, sum(bytes)::BIGINT AS bytes, sum(latency_ns)::BIGINT AS time_ns,"
             " coalesce(sum(queue_ns) FILTER (layer = 'request'), 0)::BIGINT AS queue_ns,"
             " count(*) FILTER (errno <> 0) AS errors,"
@@ -127,7 +127,7 @@ class Facts:
             " GROUP BY ALL ORDER BY time_ns DESC"
         )
         return tuple(
-            Share(device_where=self._device_where(row.pop("host"), row.pop("name")), **row)
+            Share(device_where=self._device_where(row.pop("host"), row.pop("of_host")), **row)
             for row in rows
         )
 
@@ -151,11 +151,11 @@ class Facts:
     def courses(self) -> dict[str, list[Course]]:
         """By device: the processes that moved most bytes, the largest first, then all others."""
         by_device: dict[str, dict[int | None, int]] = {}
-        comms: dict[tuple[str, int | None], str | None] = {}
+        names: dict[tuple[str, int | None], str | None] = {}
         for share in self.shares:
             moved = by_device.setdefault(share.device, {})
             moved[share.pid] = moved.get(share.pid, 0) + share.bytes
-            comms[share.device, share.pid] = share.comm
+            names[share.device, share.pid] = share.name
         shown = {
             device: sorted((pid for pid in moved if pid is not None), key=moved.__getitem__)
             for device, moved in by_device.items()
@@ -164,7 +164,7 @@ class Facts:
         found = self._binned(kept)
         return {
             device: [
-                Course(pid, comms.get((device, pid)), *found[device, pid])
+                Course(pid, names.get((device, pid)), *found[device, pid])
                 for pid in (*kept[device], None)
                 if (device, pid) in found
             ]
@@ -200,10 +200,10 @@ class Facts:
         return (time_ns - self.capture.origin_ns) / _SECOND_NS
 
 
-def process_name(pid: int | None, comm: str | None) -> str:
+def process_name(pid: int | None, name: str | None) -> str:
     """The name, and the number if there is one."""
-    name = "no process" if comm is None else comm
-    return name if pid is None else f"{name} ({pid})"
+    text = "no process" if name is None else name
+    return text if pid is None else f"{text} ({pid})"
 
 
 def pid_where(pid: int | None) -> str:

@@ -257,5 +257,5 @@ def _finding(
     rule: str, confidence: str, text: str, share: Share, weight: float, where: str
 ) -> Finding:
     return Finding(
-        rule, confidence, text, share.device, share.pid, share.comm, min(weight, 1.0), where
+        rule, confidence, text, share.device, share.pid, share.name, min(weight, 1.0), where
     )

@@ -44,7 +44,7 @@ def periodic_bursts(facts: Facts) -> Iterator[Finding]:
                 f" in {format_percent(is_burst.mean())} of the time",
                 device,
                 course.pid,
-                course.comm,
+                course.name,
                 float(part),
                 f"{facts.device_where(device)} AND {pid_where(course.pid)}",
             )
@@ -100,7 +100,7 @@ def waits_behind(facts: Facts) -> Iterator[Finding]:
             f" {format_duration(beside_ns)}, else {format_duration(alone_ns)}",
             device,
             heavy.pid,
-            heavy.comm,
+            heavy.name,
             float(is_busy.mean()),
             f"{facts.device_where(device)} AND pid <> {heavy.pid}",
         )

@@ -3,10 +3,11 @@
 
 from dataclasses import dataclass
 
-from analyze.capture import Capture
 from analyze.finding import Finding
 from analyze.groups import Group
+from analyze.opened import OpenedRows
 from analyze.report import MOST_IOS_UNASKED, make_report
+from analyze.summary import summarize
 
 _MOST_PROCESSES = 3
 # Of fewer I/Os, the p99 of a device would be that of one or two.
@@ -25,14 +26,14 @@ class Highlights:
     findings: tuple[Finding, ...]
 
 
-def load_highlights(capture: Capture) -> Highlights | None:
+def load_highlights(capture: OpenedRows) -> Highlights | None:
     """Reads the capture; None if it has no I/Os, or so many that somebody would have to wait."""
     if sum(file.row_count for file in capture.files) > MOST_IOS_UNASKED:
         return None
     report = make_report(capture, top=_MOST_PROCESSES)
     if not report.summary.total.ios:
         return None
-    devices = capture.summary(("device",), sort="p99").groups
+    devices = summarize(capture, ("device",), sort="p99").groups
     return Highlights(
         processes=report.summary.groups,
         slowest=next((device for device in devices if device.ios >= _LEAST_IOS), None),

@@ -4,9 +4,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from analyze.capture import Capture
 from analyze.completeness import Completeness, make_completeness
 from analyze.metadata import Metadata, Recorder
+from analyze.opened import OpenedRows
 from analyze.stacks import Level, find_levels
 
 
@@ -33,7 +33,7 @@ class Info:
     repeats: tuple[Path, ...]
 
 
-def make_info(capture: Capture) -> Info:
+def make_info(capture: OpenedRows) -> Info:
     """Reads nothing but what was read when the capture was opened: no bytes are added up."""
     captures = []
     for file in capture.files:

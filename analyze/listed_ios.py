@@ -6,6 +6,7 @@ from typing import Any
 
 from analyze.errors import IorecError
 from analyze.opened import OpenedRows
+from analyze.row_query import PROCESS_NAME
 from analyze.typed_json import EpochNs
 
 _SHOWN = 10
@@ -27,6 +28,8 @@ class ListedIo:
     pid: int | None
     tid: int | None
     comm: str | None
+    process: str | None
+    cmdline: str | None
     file: str | None
     queue_ns: int | None
     device_ns: int | None
@@ -74,8 +77,9 @@ def _load_listing(capture: OpenedRows, condition: str, count: int) -> Listing:
 def _load(capture: OpenedRows, condition: str, order: str, limit: int) -> tuple[ListedIo, ...]:
     rows = capture.records(
         f"SELECT epoch_ns(time) AS time_ns, op, {capture.named('device')} AS device,"
-        ' "offset", bytes, pid, tid, comm, file, queue_ns, latency_ns - queue_ns AS device_ns,'
-        f" latency_ns, errno FROM io WHERE {condition} ORDER BY {order} LIMIT {limit}"
+        f' "offset", bytes, pid, tid, comm, {PROCESS_NAME} AS process, cmdline, file, queue_ns,'
+        " latency_ns - queue_ns AS device_ns, latency_ns, errno FROM io"
+        f" WHERE {condition} ORDER BY {order} LIMIT {limit}"
     )
     return tuple(_make_io(capture, **row) for row in rows)
 

@@ -2,6 +2,7 @@
 """The rows of captures, open for queries, and what a query needs to know of their files."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from duckdb import DuckDBPyConnection
@@ -17,18 +18,21 @@ class OpenedRows:
     """What is summed up, listed and drawn.
 
     `connection` holds the view `io`: the rows in the window for which the condition holds, with the
-    columns of the capture format, `host` and `capture`, the file.
+    columns of the capture format, `host` and `capture`, the file. `repeats` are paths to files that
+    were given twice.
     """
 
     def __init__(
         self,
         connection: DuckDBPyConnection,
         files: tuple[CaptureFile, ...],
+        repeats: tuple[Path, ...],
         window: Window,
         selection: Selection,
     ) -> None:
         self.connection = connection
         self.files = files
+        self.repeats = repeats
         self.window = window
         self.selection = selection
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analyze.bio_times import BioTime, load_bio_times
-from analyze.capture import Capture
 from analyze.completeness import Completeness, make_completeness
 from analyze.finding import Finding
 from analyze.findings import load_findings
@@ -14,10 +13,11 @@ from analyze.groups import Group
 from analyze.ledgers import shown_ledgers
 from analyze.listed_ios import ListedIo, Listing, load_failed, load_in_flight, load_slowest
 from analyze.load import Loads, load_loads
+from analyze.opened import OpenedRows
 from analyze.selection import Selection
 from analyze.sources import CaptureFile
 from analyze.stacks import Level, Stack, find_levels, load_stacks
-from analyze.summary import Summary
+from analyze.summary import Summary, summarize
 from analyze.typed_json import EpochNs
 from analyze.verdict import format_completeness
 
@@ -62,8 +62,8 @@ class Report:
 
 
 def make_report(
-    capture: Capture,
-    by: Sequence[str] = ("process",),
+    capture: OpenedRows,
+    by: str | Sequence[str] = "process",
     *,
     sort: str = "time",
     top: int | None = None,
@@ -81,7 +81,9 @@ def make_report(
     out, which takes twice as long as the sums; None: if there are few enough I/Os that nobody
     notices.
     """
-    summary = capture.summary(by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns)
+    summary = summarize(
+        capture, by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns
+    )
     if findings is None:
         findings = summary.total.ios <= MOST_IOS_UNASKED
     return Report(
@@ -103,7 +105,7 @@ def make_report(
     )
 
 
-def _lacks_cgroups(capture: Capture, summary: Summary) -> bool:
+def _lacks_cgroups(capture: OpenedRows, summary: Summary) -> bool:
     """Whether all I/Os are of the root cgroup, on a machine whose cgroups are of version 1."""
     found = {group.key["cgroup"] for group in summary.groups if "cgroup" in group.key}
     versions = {file.metadata.cgroup_version for file in capture.files}
@@ -123,11 +125,11 @@ def _make_source(file: CaptureFile) -> Source:
     )
 
 
-def _completeness(capture: Capture, summary: Summary) -> Completeness:
+def _completeness(capture: OpenedRows, summary: Summary) -> Completeness:
     """With what the rows tell, if the summary is of all of them."""
     selection = capture.selection
     if not selection.is_of_all_rows:
-        return capture.completeness()
+        return make_completeness(capture.files)
     ledgers = [shown_ledgers(file.metadata, selection.layer) for file in capture.files]
     counted = sum(entry.recorded_bytes for entries in ledgers for entry in entries)
     has_ledgers = all(file.metadata.counts for file in capture.files)
@@ -143,5 +145,5 @@ def _parts(summary: Summary) -> tuple[Group, ...]:
     return (*filter(None, (summary.total, summary.cache_flush_total)),)
 
 
-def _has_bios(capture: Capture) -> bool:
+def _has_bios(capture: OpenedRows) -> bool:
     return any("bio" in file.metadata.layers for file in capture.files)

@@ -20,6 +20,9 @@ _SQL_TYPES = {
 COLUMN_TYPES = {field.name: _SQL_TYPES[str(field.type)] for field in SCHEMA}
 
 
+# SQL for what a process is called; captures of earlier versions know the comm of threads alone.
+PROCESS_NAME = "coalesce(process, comm)"
+
 # Not in the files: the machine, and the file itself.
 ORIGIN_COLUMNS = ("host", "capture")
 

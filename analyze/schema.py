@@ -30,6 +30,13 @@ SCHEMA = pa.schema(
         pa.field("charged_cgroup", _NAME),
         pa.field("inode", pa.int64()),
         pa.field("file", _NAME),
+        pa.field("process", _NAME),
+        pa.field("cmdline", _NAME),
+        pa.field("username", _NAME),
+        pa.field("ppid", pa.int32()),
+        pa.field("process_start", pa.timestamp("ns", tz="UTC")),
+        pa.field("dirtier_pid", pa.int32()),
+        pa.field("dirtier", _NAME),
     ]
 )
 

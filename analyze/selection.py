@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from analyze.errors import IorecError, unknown_name
+from analyze.escape import escape_for_terminal
 from analyze.schema import LAYERS
 from analyze.sources import CaptureFile
 from analyze.units import MOMENT_FORMS, format_duration, format_time, parse_moment_ns
@@ -34,6 +35,16 @@ class Selection:
     end_s: float | None = None
     where: str | None = None
     layer: str | None = None
+
+    def __str__(self) -> str:
+        """`in the layer bio from 1.5 s to 4 s where pid = 7`; empty if it is all that is shown."""
+        parts = (
+            "" if self.layer is None else f"in the layer {self.layer}",
+            "" if self.begin_s is None else f"from {self.begin_s:.9g} s",
+            "" if self.end_s is None else f"to {self.end_s:.9g} s",
+            "" if self.where is None else f"where {escape_for_terminal(self.where)}",
+        )
+        return " ".join(filter(None, parts))
 
     @property
     def is_of_all_rows(self) -> bool:

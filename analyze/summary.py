@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Sums up I/Os per group, and per interval of time if that is asked for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
+import pyarrow as pa
+
 from analyze.errors import IorecError, unknown_name
-from analyze.groups import MAX_GROUPS, Group, make_group
+from analyze.frames import to_pandas
+from analyze.groups import MAX_GROUPS, Group, Latency, make_group
 from analyze.intervals import Interval, load_intervals, slice_window
 from analyze.opened import OpenedRows
+from analyze.schema import SCHEMA
 from analyze.summary_query import (
     GROUPINGS,
     OF_ONE_HOST,
@@ -17,6 +21,18 @@ from analyze.summary_query import (
     groups_query,
     part_query,
 )
+
+# Columns of a table of groups.
+_ARROW_TYPES: dict[Any, pa.DataType] = {
+    int: pa.int64(),
+    int | None: pa.int64(),
+    float | None: pa.float64(),
+}
+_NUMBER_TYPES, _LATENCY_TYPES = (
+    {field.name: _ARROW_TYPES[field.type] for field in fields(part) if field.type in _ARROW_TYPES}
+    for part in (Group, Latency)
+)
+_KEY_TYPES = {field.name: field.type for field in SCHEMA}
 
 
 @dataclass(frozen=True)
@@ -42,10 +58,52 @@ class Summary:
     intervals: tuple[Interval, ...]
     completed_bytes: int  # of every I/O that ended, failed ones too
 
+    @property
+    def column_types(self) -> dict[str, pa.DataType | None]:
+        """The columns of `rows()`, with None for the type of a key that is in no file."""
+        return {
+            **({"start": SCHEMA.field("time").type} if self.intervals else {}),
+            **{name: _KEY_TYPES.get(name) for name in self.key_columns},
+            "kind": pa.string(),
+            **_NUMBER_TYPES,
+            **{f"latency_{name}": kind for name, kind in _LATENCY_TYPES.items()},
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A flat row for each group, as `iorec report --csv` prints them.
+
+        The column `kind` tells the groups of cache flushes, `cache_flush`, from those of I/Os,
+        `io`. Of intervals there is a row for each group of each, and one without a key for an
+        interval without I/Os.
+        """
+        parts: Sequence[Summary | Interval] = self.intervals or (self,)
+        for part in parts:
+            start, groups = {}, part.groups
+            if isinstance(part, Interval):
+                start, groups = {"start": part.start}, part.groups or (part.total,)
+            for kind, found in (("io", groups), ("cache_flush", part.cache_flushes)):
+                for group in found:
+                    yield start | group.key | {"kind": kind} | _numbers(group)
+
+    def frame(self) -> Any:
+        """The same rows as a pandas data frame, with the types of `Capture.pandas()`."""
+        rows = [*self.rows()]
+        try:
+            columns = {
+                name: pa.array([row.get(name) for row in rows], kind)
+                for name, kind in self.column_types.items()
+            }
+        except OverflowError as error:
+            raise IorecError(
+                "a sum takes more than the 64 bits of a column: the file is damaged",
+                "take the numbers of Summary.groups, which have no bound",
+            ) from error
+        return to_pandas(pa.table(columns))
+
 
 def summarize(
     capture: OpenedRows,
-    by: Sequence[str] = ("process",),
+    by: str | Sequence[str] = "process",
     *,
     sort: str = "time",
     top: int | None = None,
@@ -54,9 +112,11 @@ def summarize(
 ) -> Summary:
     """Groups the I/Os in one pass over the files and returns the `top` groups, or all.
 
-    With an interval, which is counted from the begin of the window, also the `top` groups of each.
-    Raises IorecError for an unknown grouping or order, and for more groups than fit into memory.
+    `by` is one of GROUPINGS, or several. With an interval, which is counted from the begin of the
+    window, also the `top` groups of each. Raises IorecError for an unknown grouping or order, and
+    for more groups than fit into memory.
     """
+    by = (by,) if isinstance(by, str) else tuple(by)
     keys = _key_columns(by, has_several_hosts=capture.has_several_hosts)
     if sort not in SORTS:
         raise unknown_name("sort by", sort, SORTS)
@@ -74,7 +134,7 @@ def summarize(
     )
     seconds_ns = capture.covered_ns
     return Summary(
-        by=tuple(by),
+        by=by,
         key_columns=tuple(keys),
         sort=sort,
         duration_ns=seconds_ns,
@@ -100,6 +160,11 @@ def _key_columns(by: Sequence[str], *, has_several_hosts: bool) -> list[str]:
     if has_several_hosts and not OF_ONE_HOST.isdisjoint(columns):
         columns.insert(0, "host")
     return list(dict.fromkeys(columns))
+
+
+def _numbers(group: Group) -> dict[str, Any]:
+    latency = {f"latency_{name}": getattr(group.latency, name) for name in _LATENCY_TYPES}
+    return {name: getattr(group, name) for name in _NUMBER_TYPES} | latency
 
 
 def _load_part(

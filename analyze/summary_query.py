@@ -4,21 +4,27 @@
 from collections.abc import Sequence
 
 from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
+from analyze.row_query import PROCESS_NAME
 
 # A column of `fine`: in which slice of time the I/O was submitted.
 INTERVAL = "interval_number"
 # What rows can be grouped by, and the columns of the key that it makes.
 GROUPINGS = {
-    "process": ("pid", "comm"),
+    "process": ("pid", "process"),
+    "thread": ("tid", "comm"),
     "pid": ("pid",),
     "tid": ("tid",),
     "comm": ("comm",),
+    "cmdline": ("cmdline",),
+    "user": ("username",),
+    "parent": ("ppid",),
     "device": ("device",),
     "above": ("above",),
     "partition": ("partition",),
     "op": ("op",),
     "flags": ("flags",),
     "cgroup": ("cgroup",),
+    "charged_cgroup": ("charged_cgroup",),
     "file": ("file",),
     "owner": ("owner", "owner_by"),
     "cpu": ("cpu",),
@@ -30,7 +36,20 @@ GROUPINGS = {
 }
 # Numbers and names of things that each machine, or boot of one, has its own of.
 OF_ONE_HOST = frozenset(
-    {"pid", "tid", "device", "above", "partition", "cgroup", "file", "owner", "cpu"}
+    {
+        "pid",
+        "tid",
+        "ppid",
+        "username",
+        "device",
+        "above",
+        "partition",
+        "cgroup",
+        "charged_cgroup",
+        "file",
+        "owner",
+        "cpu",
+    }
 )
 # What groups can be sorted by, the largest first.
 SORTS = {
@@ -49,14 +68,16 @@ SORTS = {
 }
 
 # A size class reaches from its name, a power of two, to the next one.
-# Whose I/O it is, and how that is known. What a kworker writes for the page cache is that of the
-# cgroup to which it is charged, or is known by its file only.
+# Whose I/O it is, and how that is known. What the kernel writes for the page cache is that of who
+# dirtied the file last, or of the cgroup to which it is charged, or is known by its file only.
 _IS_OF_KWORKER = "comm LIKE 'kworker/%'"
 _IS_CHARGED = f"{_IS_OF_KWORKER} AND charged_cgroup <> '/' AND charged_cgroup <> cgroup"
 _KEY_VALUES = {
-    "owner": f"CASE WHEN {_IS_CHARGED} THEN charged_cgroup"
-    f" WHEN {_IS_OF_KWORKER} AND file IS NOT NULL THEN file ELSE comm END",
-    "owner_by": f"CASE WHEN {_IS_CHARGED} THEN 'writeback cgroup'"
+    "process": PROCESS_NAME,
+    "owner": f"CASE WHEN dirtier IS NOT NULL THEN dirtier WHEN {_IS_CHARGED} THEN charged_cgroup"
+    f" WHEN {_IS_OF_KWORKER} AND file IS NOT NULL THEN file ELSE {PROCESS_NAME} END",
+    "owner_by": "CASE WHEN dirtier IS NOT NULL THEN 'dirtied last'"
+    f" WHEN {_IS_CHARGED} THEN 'writeback cgroup'"
     f" WHEN {_IS_OF_KWORKER} AND file IS NOT NULL THEN 'inode'"
     " WHEN comm IS NOT NULL THEN 'submitter' END",
     "size_class_bytes": "CASE WHEN bytes > 0 THEN 1::BIGINT << least(floor(log2(bytes)), 62)::INT"

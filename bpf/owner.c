@@ -3,9 +3,29 @@
 
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 
-/* For each layer and CPU the identities seen last. */
+/* For each layer and CPU the identities seen last, and those of who dirties files. */
 BPF_F_TABLE("array", u32, struct cached_identity, cached_identities,
-	    LAYERS * CPUS * CACHED_IDENTITIES, 0);
+	    (LAYERS + 1) * CPUS * CACHED_IDENTITIES, 0);
+
+/* A file of a file system with a block device. */
+struct file_key {
+	u64 inode;
+	u32 dev;
+	u32 generation;
+};
+
+/* The thread that dirtied a file's page last, by its identity. */
+struct dirtier {
+	u64 process_start_ns;
+	u64 identity; /* source << 32 | number */
+	u32 tid;
+	u32 epoch;
+};
+
+#define DIRTIED_FILES 16384
+
+/* Of each file; those dirtied longest ago are forgotten first. */
+BPF_F_TABLE("lru_hash", struct file_key, struct dirtier, dirtiers, DIRTIED_FILES, 0);
 
 /* Each copy of a program numbers those that it announces itself. */
 #define COPY_SHIFT 30
@@ -16,12 +36,13 @@ BPF_F_TABLE("array", u32, struct cached_identity, cached_identities,
  */
 static inline struct identity current_thread(void)
 {
-	struct identity who = {};
+	struct identity who = { .record_bytes = sizeof(struct record) };
 #ifdef HAVE_CURRENT_TASK
 	struct task_struct *task = bpf_get_current_task_btf();
 
 	who.pid = task->tgid;
 	who.tid = task->pid;
+	who.process_start_ns = task->group_leader->start_boottime;
 	who.cgroup = task->cgroups->dfl_cgrp->kn->id;
 #else
 	u64 id = bpf_get_current_pid_tgid();
@@ -37,6 +58,18 @@ static inline struct identity current_thread(void)
 	bpf_get_current_comm(&who.comm, sizeof(who.comm));
 #endif
 	return who;
+}
+
+static inline void set_process(struct announcement *row)
+{
+#ifdef HAVE_CURRENT_TASK
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	row->ppid = task->real_parent->tgid;
+	row->uid = task->cred->euid;
+	((u64 *)row->process)[0] = task->group_leader->comm[0];
+	((u64 *)row->process)[1] = task->group_leader->comm[1];
+#endif
 }
 
 /* Returns the identity's number, or LOST_IDENTITY if the ring had no room for it. */
@@ -55,7 +88,7 @@ static inline u32 announce(struct lane *mine, u32 source, const struct identity 
 	mine->identities++;
 	number = copy_number() << COPY_SHIFT | (u32)mine->identities;
 	row->identity = *who;
-	row->record_bytes = sizeof(struct record);
+	set_process(row);
 	row->number = number;
 	row->source = source;
 	settings->has_identities = true;
@@ -69,7 +102,8 @@ static inline u32 announce(struct lane *mine, u32 source, const struct identity 
 
 static inline u32 identity_number(struct lane *mine, u32 source, const struct identity *who)
 {
-	u32 spread = hash(who->inode << 32 ^ who->inode_dev ^ who->tid) >> 32;
+	u64 name = who->inode << 32 ^ who->inode_dev ^ who->tid ^ who->dirtied_by << 16;
+	u32 spread = hash(name) >> 32;
 	u32 index = source * CACHED_IDENTITIES + spread % CACHED_IDENTITIES, number;
 	struct control *settings = recorder();
 	struct cached_identity *cached;
@@ -85,7 +119,7 @@ static inline u32 identity_number(struct lane *mine, u32 source, const struct id
 	b = (const u64 *)who;
 	if (cached->number && cached->epoch == (u32)settings->epoch && a[0] == b[0] &&
 	    a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5] &&
-	    a[6] == b[6])
+	    a[6] == b[6] && a[8] == b[8] && a[9] == b[9])
 		return cached->number;
 	number = announce(mine, source, who, settings);
 	if (number == LOST_IDENTITY)
@@ -111,9 +145,33 @@ static inline u64 charged_cgroup(struct bio *bio)
 /* BIO_PAGE_PINNED, and BIO_NO_PAGE_REF before 6.5: the memory is a process's, not the cache's. */
 #define BIO_IS_DIRECT 1
 
+#define PF_KTHREAD 0x00200000
 #define FS_REQUIRES_DEV 1
 #define BTRFS_SUPER_MAGIC 0x9123683e
 #define BTRFS_BTREE_INODE_OBJECTID 1
+
+static inline bool is_btrfs_metadata(struct inode *inode)
+{
+	return inode->i_sb->s_magic == BTRFS_SUPER_MAGIC &&
+	       inode->i_ino == BTRFS_BTREE_INODE_OBJECTID;
+}
+
+/* Who dirtied the file of a kernel thread's write last, if it was announced in this epoch. */
+static inline void set_dirtier(struct identity *who)
+{
+#ifdef HAVE_CURRENT_TASK
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct file_key file = { who->inode, who->inode_dev, who->generation };
+	struct control *settings = recorder();
+	struct dirtier *last;
+
+	if (!(task->flags & PF_KTHREAD) || !settings)
+		return;
+	last = dirtiers.lookup(&file);
+	if (last && last->epoch == (u32)settings->epoch)
+		who->dirtied_by = last->identity;
+#endif
+}
 
 /*
  * The file in whose page cache the I/O's first page is. A page of anything else (a process, the
@@ -143,11 +201,62 @@ static inline void set_file(struct identity *who, struct bio *bio, volatile u64 
 		return;
 	}
 	sb = inode->i_sb;
-	if (sb->s_magic == BTRFS_SUPER_MAGIC && inode->i_ino == BTRFS_BTREE_INODE_OBJECTID) {
+	if (is_btrfs_metadata(inode)) {
 		who->inode_dev = partition_of_bio(bio);
 	} else if (sb->s_type->fs_flags & FS_REQUIRES_DEV) {
 		who->inode_dev = sb->s_dev;
 		who->inode = inode->i_ino;
 		who->generation = inode->i_generation;
+		if (op == REQ_OP_WRITE)
+			set_dirtier(who);
 	}
 }
+
+#ifdef HAVE_CURRENT_TASK
+/*
+ * A page of a file is dirtied. With its lock held and interrupts off (__folio_mark_dirty), so that
+ * nothing interrupts this: there are no copies of it.
+ */
+int page_dirty(u64 *ctx)
+{
+	struct address_space *mapping = (struct address_space *)ctx[1];
+	struct lane *mine = enter(PAGE_DIRTY_LANE);
+	u32 source = LAYERS * CPUS + bpf_get_smp_processor_id(), number;
+	struct control *settings = recorder();
+	struct dirtier *last, dirtier = {};
+	struct file_key file = {};
+	struct identity who;
+	struct inode *inode;
+
+	if (!mine || !settings || !mapping)
+		return 0;
+	inode = mapping->host;
+	if (!inode || (inode->i_mode & S_IFMT) == S_IFBLK || is_btrfs_metadata(inode) ||
+	    !(inode->i_sb->s_type->fs_flags & FS_REQUIRES_DEV))
+		return 0;
+	file.inode = inode->i_ino;
+	file.dev = inode->i_sb->s_dev;
+	file.generation = inode->i_generation;
+	who = current_thread();
+	last = dirtiers.lookup(&file);
+	if (last && last->tid == who.tid && last->process_start_ns == who.process_start_ns &&
+	    last->epoch == (u32)settings->epoch)
+		return 0;
+	number = identity_number(mine, source, &who);
+	if (number == LOST_IDENTITY) {
+		dirtiers.delete(&file);
+		return 0;
+	}
+	dirtier.process_start_ns = who.process_start_ns;
+	dirtier.identity = (u64)source << 32 | number;
+	dirtier.tid = who.tid;
+	dirtier.epoch = settings->epoch;
+	dirtiers.update(&file, &dirtier);
+	return 0;
+}
+#else
+int page_dirty(u64 *ctx)
+{
+	return 0;
+}
+#endif

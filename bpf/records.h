@@ -78,7 +78,10 @@ struct bucket {
 	struct slot slots[SLOTS_PER_BUCKET];
 };
 
-/* Who submits, and for whom. */
+/*
+ * Who submits, and for whom. A kernel thread writes what a process dirtied; who that was last is an
+ * identity that was announced before.
+ */
 struct identity {
 	u64 cgroup;
 	u64 charged_cgroup; /* 0: unknown */
@@ -88,6 +91,9 @@ struct identity {
 	u32 pid;
 	u32 tid;
 	char comm[16];
+	u64 record_bytes;     /* sizeof(struct record), see struct announcement */
+	u64 process_start_ns; /* since boot; 0: unknown, as are ppid, uid and process then */
+	u64 dirtied_by;	      /* source << 32 | number; 0: unknown */
 };
 
 /* No submitter; one whose announcement found no room. */
@@ -101,10 +107,12 @@ struct identity {
  */
 struct announcement {
 	struct identity identity;
-	u64 record_bytes; /* sizeof(struct record) */
+	u32 ppid;
+	u32 uid;
+	char process[16]; /* the comm of its leader */
 	u32 number;	  /* never used twice for a source */
 	u16 source;
-	u16 padding[25];
+	u16 padding[5];
 };
 
 /* The newest identities that a lane announced; a miss costs an announcement, no more. */

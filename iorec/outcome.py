@@ -68,7 +68,7 @@ def summary_lines(path: Path, width: int) -> list[str]:
     try:
         with (
             raising_interrupts(),
-            open_captures([path]) as capture,
+            open_captures([path], counts_progress=True) as capture,
             interruptible(capture.connection.interrupt),
             showing_queries(capture.connection.query_progress),
         ):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analyze.metadata import Metadata
+from analyze.schema import SCHEMA
 from analyze.typed_json import SignedInt
 from iorec.kernel.layers import LAYER_NAMES
 from iorec.kernel.layouts import NO_ISSUE, RECORD
@@ -25,6 +26,8 @@ _FLAGS = (
     *("alloc_cache", "swap", "drv", "fs_private", "atomic"),
 )
 _CPUS = 1 << 12
+_LONG_NAMES = ("comm", "cgroup", "file", "process", "cmdline")
+_KNOWN_OF_SUBMITTERS = [name for name in Submitter._fields if name in SCHEMA.names]
 
 ORIGIN = Origin(
     KernelNames(
@@ -66,7 +69,7 @@ def batches_of(rows: pa.Table) -> Iterator[Named]:
 
 
 def _bounded(rows: pa.Table, *, is_in_flight: bool) -> Iterator[Named]:
-    texts = [rows[name].unique().cast(pa.large_string()) for name in ("comm", "cgroup", "file")]
+    texts = [rows[name].unique().cast(pa.large_string()) for name in _LONG_NAMES]
     size = sum(pc.sum(pc.binary_length(text)).as_py() or 0 for text in texts)
     if len(rows) > 1 and (len(rows) > MOST_RECORDS or size > MOST_NAMES_BYTES // 2):
         half = len(rows) // 2
@@ -81,12 +84,8 @@ def _named(rows: pa.Table, *, is_in_flight: bool) -> Named:
     layers = [LAYER_NAMES.index(name) for name in columns["layer"]]
     sources = [layer * _CPUS + cpu for layer, cpu in zip(layers, columns["cpu"], strict=True)]
     who = [
-        Submitter(pid, tid, inode, comm, cgroup, charged, file)
-        for pid, tid, inode, comm, cgroup, charged, file in zip(
-            *(columns[name] for name in ("pid", "tid", "inode")),
-            *(columns[name] for name in ("comm", "cgroup", "charged_cgroup", "file")),
-            strict=True,
-        )
+        Submitter(**dict(zip(_KNOWN_OF_SUBMITTERS, values, strict=True)))
+        for values in zip(*(columns[name] for name in _KNOWN_OF_SUBMITTERS), strict=True)
     ]
     numbers: dict[Submitter, int] = {UNKNOWN: 0}
     identities = [numbers.setdefault(one, len(numbers)) for one in who]
@@ -122,4 +121,5 @@ def _named(rows: pa.Table, *, is_in_flight: bool) -> Named:
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    return column.to_pylist() if not pa.types.is_timestamp(column.type) else []
+    kind = pa.int64() if pa.types.is_timestamp(column.type) else column.type
+    return list(column.cast(kind).to_pylist())

@@ -110,7 +110,7 @@ def only_io(io: OnlyIo) -> str:
         took = f"failed with {errno_name(io.errno)} after {format_duration(io.latency_ns)}"
     return (
         f"Only one I/O: {drawable(io.op)} of {size} on {drawable(io.device)}{at}\n"
-        f"by {owner_name(Owner(None, io.comm, io.pid))} on {format_time(io.time_ns)}\n{took}"
+        f"by {owner_name(Owner(None, io.process, io.pid))} on {format_time(io.time_ns)}\n{took}"
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from analyze.opened import OpenedRows
 from analyze.plot.bins import CACHE_FLUSH, OP_INDEX, Devices, query_timed
 from analyze.plot.timeline import Timeline
+from analyze.row_query import PROCESS_NAME
 
 _MOST_DEVICES = 12
 
@@ -38,7 +39,7 @@ class OnlyIo:
     size_bytes: int | None
     latency_ns: int | None
     errno: int | None
-    comm: str | None
+    process: str | None
     pid: int | None
 
 
@@ -72,7 +73,7 @@ def load_only_io(capture: OpenedRows, timeline: Timeline) -> OnlyIo:
         timeline,
         f"""
         SELECT $begin + start_ns, op, {capture.named("device")}, "offset", bytes, latency_ns, errno,
-            comm, pid
+            {PROCESS_NAME}, pid
         FROM timed
         """,
     ).fetchall()

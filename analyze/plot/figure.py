@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
+from analyze.errors import IorecError
 from analyze.latency import FloatArray
 from analyze.opened import OpenedRows
 from analyze.plot import captions, frame, latency_panels, owner_panels, panels
@@ -18,6 +19,7 @@ from analyze.plot.depth import load_depth
 from analyze.plot.kinds import By, Kind
 from analyze.plot.marks import Mark
 from analyze.plot.offsets import DeviceOffsets, load_offsets
+from analyze.plot.output import Picture
 from analyze.plot.owners import Owners, load_owners
 from analyze.plot.theme import drawable, theme
 from analyze.plot.timeline import Timeline, make_timeline
@@ -48,12 +50,17 @@ def draw(
     kind: Kind = Kind.OVERVIEW,
     by: By = By.PROCESS,
     marks: Sequence[Mark] = (),
-) -> Figure:
-    """The figure of one kind; a capture with less than two I/Os gives one that says so."""
+) -> Picture:
+    """The figure of one kind; a capture with less than two I/Os gives one that says so.
+
+    Marks are for kinds over time; to others they are an IorecError.
+    """
+    if marks and kind in (Kind.HISTOGRAM, Kind.CDF):
+        raise IorecError(f"a {kind} has no time for a mark", "choose a kind over time", 2)
     with theme():
         contents = load_contents(capture)
         timeline = make_timeline(capture, contents.row_count, marks)
-        figure = Figure(dpi=_DOTS_PER_INCH)
+        figure = Picture(dpi=_DOTS_PER_INCH)
         legend: list[Artist] = []
         devices = contents.devices
         if contents.row_count == 0:

@@ -2,6 +2,9 @@
 """The charts that can be asked for, and whose I/O they can tell apart."""
 
 from enum import StrEnum
+from typing import NoReturn
+
+from analyze.errors import unknown_name
 
 
 class Kind(StrEnum):
@@ -15,9 +18,17 @@ class Kind(StrEnum):
     OFFSET = "offset"
     PROCESSES = "processes"
 
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise unknown_name("draw", str(value), cls)
+
 
 class By(StrEnum):
     PROCESS = "process"
     DEVICE = "device"
     FILE = "file"
     CGROUP = "cgroup"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise unknown_name("draw by", str(value), cls)

@@ -24,7 +24,9 @@ class Mark:
     text: str
 
 
-def load_marks(capture: OpenedRows, texts: Sequence[str], path: Path | None) -> tuple[Mark, ...]:
+def load_marks(
+    capture: OpenedRows, texts: Sequence[str], path: Path | None = None
+) -> tuple[Mark, ...]:
     """The marks of the window in the order of time: those given, and those of a file.
 
     Each is a time as -b takes it, `=` or a space, and a text; in the file one a line.

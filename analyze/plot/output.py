@@ -20,6 +20,13 @@ _PNG_START = re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR.{17}\0\0\0\x0etEXtSoftware\
 PNG_START_BYTES = 64  # enough of a file to tell whether it is our PNG
 
 
+class Picture(Figure):
+    """A figure that a notebook shows by itself, also without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return render(self, ".png")
+
+
 def image_suffix(path: Path) -> str:
     """The suffix that picks the format; an error lists those there are."""
     return known_suffix(path, _METADATA)

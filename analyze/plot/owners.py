@@ -10,10 +10,11 @@ from analyze.opened import OpenedRows
 from analyze.plot.bins import CACHE_FLUSH, OPS, query_timed
 from analyze.plot.kinds import By
 from analyze.plot.timeline import Timeline
+from analyze.row_query import PROCESS_NAME
 
 # The name and the number of an owner, in SQL.
 _KEYS = {
-    By.PROCESS: ("comm", "pid"),
+    By.PROCESS: (PROCESS_NAME, "pid"),
     By.DEVICE: ("device", "NULL::INTEGER"),
     By.FILE: ("file", "NULL::INTEGER"),
     By.CGROUP: ("cgroup", "NULL::INTEGER"),

@@ -32,9 +32,15 @@ from analyze.units import (
 )
 
 _STARS = 40
-_KEY_TITLES = {"errno": "ERROR", "size_class_bytes": "SIZE FROM", "owner_by": "KNOWN BY"}
+_KEY_TITLES = {
+    "errno": "ERROR",
+    "owner_by": "KNOWN BY",
+    "ppid": "PARENT",
+    "size_class_bytes": "SIZE FROM",
+    "username": "USER",
+}
 _FILE_KEYS = ("file", "owner")
-_NUMERIC_KEYS = ("pid", "tid", "cpu", "size_class_bytes")
+_NUMERIC_KEYS = ("pid", "tid", "ppid", "cpu", "size_class_bytes")
 # Title, value, and how early the column is left out when there is little room.
 _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
     ("I/OS", lambda group: format_count(group.ios), 0),

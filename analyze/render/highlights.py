@@ -27,8 +27,8 @@ def highlight_lines(highlights: Highlights, width: int) -> list[str]:
 
 
 def _process(group: Group) -> str:
-    pid, comm = group.key["pid"], group.key["comm"]
-    name = process_name(None if pid is None else int(pid), None if comm is None else str(comm))
+    pid, name = group.key["pid"], group.key["process"]
+    name = process_name(None if pid is None else int(pid), None if name is None else str(name))
     return f"{name} {format_percent(group.time_share)}"
 
 

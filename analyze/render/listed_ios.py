@@ -71,7 +71,7 @@ def _columns(rows: Sequence[ListedIo], origin_ns: int) -> list[Column]:
     return [
         Column("START", [format_elapsed(row.time, origin_ns) for row in rows]),
         Column("PID", [_text(row.pid) for row in rows]),
-        Column("COMM", [_text(row.comm) for row in rows], is_text=True),
+        Column("PROCESS", [_text(row.process) for row in rows], is_text=True),
         Column("OP", [_text(row.op) for row in rows], is_text=True),
         Column("DEVICE", [_text(row.device) for row in rows], is_text=True),
         Column("OFFSET", [_text(row.offset) for row in rows], 3),

@@ -222,17 +222,8 @@ def _source_lines(report: Report) -> list[str]:
 
 def _selection_lines(report: Report) -> list[str]:
     """Which part of the capture is shown below."""
-    shown, selection = [], report.selection
-    if selection.layer is not None:
-        shown.append(f"in the layer {selection.layer}")
-    if selection.begin_s is not None:
-        shown.append(f"from {selection.begin_s:.9g} s")
-    if selection.end_s is not None:
-        shown.append(f"to {selection.end_s:.9g} s")
-    if selection.where is not None:
-        shown.append(f"where {escape_for_terminal(selection.where)}")
-    if shown:
-        return [f"below: {format_counted(report.summary.total.ios, 'I/O')} {' '.join(shown)}"]
+    if shown := str(report.selection):
+        return [f"below: {format_counted(report.summary.total.ios, 'I/O')} {shown}"]
     if len(report.completeness.recorded_by_layer) > 1 and report.bio_times is None:
         return ["below: requests, and bios of devices without requests; all bios: --layer bio"]
     return []

@@ -72,12 +72,12 @@ def plot(
     from analyze.plot.marks import load_marks
     from analyze.plot.output import image_suffix, render
 
-    if (mark or marks) and kind in (Kind.HISTOGRAM, Kind.CDF):
-        raise IorecError(f"a {kind} has no time for a mark", "choose a kind over time", 2)
     suffix = ".png" if output is None else image_suffix(output)
     with (
         raising_interrupts(),
-        open_captures(captures, begin=begin, end=end, where=where, layer=layer) as capture,
+        open_captures(
+            captures, begin=begin, end=end, where=where, layer=layer, counts_progress=True
+        ) as capture,
         interruptible(capture.connection.interrupt),
         showing_queries(capture.connection.query_progress),
     ):

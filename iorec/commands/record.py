@@ -128,6 +128,13 @@ def record(
             show_default=False,
         ),
     ] = _DEFAULT_BUFFER,
+    cmdline: Annotated[
+        bool,
+        typer.Option(
+            "--cmdline/--no-cmdline",
+            help="Record the command lines of processes, which may hold secrets.",
+        ),
+    ] = True,
     convert_later: Annotated[
         bool,
         typer.Option("--convert-later", help="Leave the .part file to iorec recover."),
@@ -197,6 +204,7 @@ def record(
         workload=tuple(command or ()),
         command=("iorec", *sys.argv[1:]),
         version=__version__,
+        has_cmdlines=cmdline,
         is_converted=not convert_later,
         is_quiet=quiet,
         is_verbose=verbose,

@@ -33,10 +33,11 @@ def report(
         list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="Group by process (the default), pid, tid, comm, owner (who wrote, also where a"
-            " kworker submits), cgroup, file, device, partition, above (the stacked device that"
-            " sent it down), op, flags, cpu, errno, size, layer, host or capture (the file); by"
-            " several: --by device,op.",
+            help="Group by process (the default), thread, pid, tid, comm, cmdline, user, parent,"
+            " owner (who wrote, also where a kworker submits), cgroup, charged_cgroup (the"
+            " writer's), file, device, partition, above (the stacked device that sent it down), op,"
+            " flags, cpu, errno, size, layer, host or capture (the file); by several: --by"
+            " device,op.",
         ),
     ] = None,
     sort: Annotated[
@@ -157,7 +158,12 @@ def report(
     with (
         raising_interrupts(),
         open_captures(
-            captures, begin=begin, end=end, where=where, layer=None if has_both else layer
+            captures,
+            begin=begin,
+            end=end,
+            where=where,
+            layer=None if has_both else layer,
+            counts_progress=True,
         ) as capture,
         interruptible(capture.connection.interrupt),
         showing_queries(capture.connection.query_progress),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Draws the wings and their imports into ARCHITECTURE.md: `python -m iorec.documentation.wings`.
 
-A wing is a folder of iorec/, `cli` (iorec/commands and the files beside it), `analyze`, or one of
-its two folders. The imports are read by grimp, which comes with the development tools.
+A wing is a folder of iorec/, `cli` (iorec/commands and the files beside it), `analyze`, one of its
+two folders, or `analyze.capture`, which offers Python programs what the rest of it does. The
+imports are read by grimp, which comes with the development tools.
 """
 
 import re
@@ -28,8 +29,9 @@ def main() -> None:
 def read_wings() -> Wings:
     """Reads the imports of every module of this project."""
     graph = grimp.build_graph("iorec", "analyze")
-    modules = graph.modules - {"iorec"}  # it has but the version
+    modules = graph.modules - {"iorec", "analyze"}  # they have but the version and public names
     folders = {name.rpartition(".")[0] for name in modules if name.count(".") == 2}
+    folders.add("analyze.capture")
     wings: dict[str, set[str]] = defaultdict(set)
     for module in modules:
         wing = _wing_of(module, folders)

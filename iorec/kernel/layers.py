@@ -60,9 +60,11 @@ BIO = Layer(
 )
 LAYERS = (REQUEST, BIO)  # by number
 LAYER_NAMES = tuple(layer.name for layer in LAYERS)
-PROGRAMS_OF_ALL_LAYERS = {"bio_split": "block_split"}
+PROGRAMS_OF_ALL_LAYERS = {"bio_split": "block_split", "page_dirty": "writeback_dirty_folio"}
 # They change nothing, so that no copy could see that another one ran: they have none.
 MERGE_COUNTERS = ("back_merge", "front_merge")
+# Nothing interrupts this one.
+UNINTERRUPTED = ("page_dirty",)
 EVENT_COUNTERS = (*MERGE_COUNTERS, "bio_split")
 
 

@@ -70,16 +70,21 @@ IDENTITY = np.dtype(
         ("pid", "u4"),
         ("tid", "u4"),
         ("comm", "V16"),
+        ("record_bytes", "u8"),
+        ("process_start_ns", "u8"),
+        ("dirtied_by", "u8"),
     ]
 )
 
 ANNOUNCEMENT = np.dtype(
     [
         ("identity", IDENTITY),
-        ("record_bytes", "u8"),
+        ("ppid", "u4"),
+        ("uid", "u4"),
+        ("process", "V16"),
         ("number", "u4"),
         ("source", "u2"),
-        ("padding", "u2", 25),
+        ("padding", "u2", 5),
     ]
 )
 

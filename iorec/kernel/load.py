@@ -35,7 +35,11 @@ _CALLS_ITSELF, _NEXT_CALL = "bios_complete", "more_bios"
 _COPY_MARK, _PID_MARK = 0x2EC0_17D5, 0x2EC0_17D6
 _ALL_PARTITIONS = 0xFFFFFFFF  # WHOLE_DISK of bpf/filter.c
 _U32 = struct.Struct("=I")
-_START_BEFORE_6_5 = "block_getrq"
+# What kernels have that lack a tracepoint: before 6.5, and before 5.18 (203a31516616).
+_EARLIER_TRACEPOINTS = {
+    "block_io_start": "block_getrq",
+    "writeback_dirty_folio": "writeback_dirty_page",
+}
 
 
 class Running(NamedTuple):
@@ -92,12 +96,14 @@ def possible_cpus() -> int:
 
 def compile_plan(plan: Plan, defines: Mapping[str, str]) -> Compiled:
     """The programs of the plan for the running kernel."""
-    tracepoints = dict(plan.programs)
     with KernelTypes() as kernel:
         header = kernel_header(kernel, has_bios="bio" in plan.layers)
-        if "rq_start" in tracepoints and not kernel.has_tracepoint(tracepoints["rq_start"]):
-            tracepoints["rq_start"] = _START_BEFORE_6_5
-        targets = {name: kernel.tracepoint_id(place) for name, place in tracepoints.items()}
+        targets = {
+            name: kernel.tracepoint_id(
+                place if kernel.has_tracepoint(place) else _EARLIER_TRACEPOINTS.get(place, place)
+            )
+            for name, place in plan.programs.items()
+        }
     return compile_programs(header, defines, targets)
 
 

@@ -3,7 +3,13 @@
 
 from dataclasses import dataclass
 
-from iorec.kernel.layers import LAYERS, MERGE_COUNTERS, PROGRAMS_OF_ALL_LAYERS, layers_of
+from iorec.kernel.layers import (
+    LAYERS,
+    MERGE_COUNTERS,
+    PROGRAMS_OF_ALL_LAYERS,
+    UNINTERRUPTED,
+    layers_of,
+)
 
 SLOTS_PER_BUCKET = 8  # of bpf/records.h
 # Interrupts complete I/Os: one of a device may come in the middle of a softirq's completions, and
@@ -23,7 +29,7 @@ def gap_ns(cpus: int) -> int:
 
 
 def cached_identities(cpus: int) -> int:
-    """How many identities each CPU remembers: a power of two, 4 MiB in all for a layer."""
+    """How many identities each CPU remembers: a power of two, 6 MiB in all for a layer."""
     return 1 << (max(1, min(1024, 65536 // cpus)).bit_length() - 1)
 
 
@@ -86,7 +92,7 @@ class Plan:
 
     def copy_count(self, program: str) -> int:
         """How often the program is loaded (bpf/iorec.c)."""
-        if self.is_preemptible and program not in MERGE_COUNTERS:
+        if self.is_preemptible and program not in (*MERGE_COUNTERS, *UNINTERRUPTED):
             return _COPIES_IF_PREEMPTIBLE
         is_interruptible = any(program in layer.complete for layer in LAYERS)
         return _COPIES_OF_INTERRUPTIBLE if is_interruptible else 1

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from iorec.host.cgroups import CgroupNames
 from iorec.host.escape import escape_name
+from iorec.host.processes import Process, Processes, Seen
 from iorec.record.files import Files
 from iorec.store.named import identity_keys
 
@@ -27,6 +28,9 @@ class Identity(NamedTuple):
     inode: int | None
     inode_dev: int
     file_number: int
+    process: Process
+    dirtier_pid: int | None
+    dirtier: str | None
 
 
 class Identities:
@@ -35,10 +39,11 @@ class Identities:
     A number is never used twice for a source (layer and CPU), so none can be taken for another.
     """
 
-    def __init__(self, files: Files, cgroups: CgroupNames) -> None:
+    def __init__(self, files: Files, cgroups: CgroupNames, processes: Processes) -> None:
         self._known: dict[int, Identity] = {}  # by identity_keys
         self._files = files
         self._cgroups = cgroups
+        self._processes = processes
         self._comms: dict[bytes, str] = {}
         self._outdated: list[int] = []
 
@@ -47,10 +52,11 @@ class Identities:
         if not len(announcements):
             return
         self._cgroups.refresh()
-        rows = announcements["identity"].tolist()
         keys = identity_keys(announcements["source"], announcements["number"]).tolist()
-        for key, row in zip(keys, rows, strict=True):
-            cgroup, charged, inode, inode_dev, generation, pid, tid, comm = row
+        for key, (row, ppid, uid, leader, *_) in zip(keys, announcements.tolist(), strict=True):
+            cgroup, charged, inode, inode_dev, generation, pid, tid, comm, _, start_ns, by = row
+            dirtier = self._known.get(by)
+            seen = Seen(pid, start_ns, ppid, uid, bytes(leader).partition(b"\0")[0])
             self._known[key] = Identity(
                 pid,
                 tid,
@@ -60,6 +66,9 @@ class Identities:
                 inode or None,
                 inode_dev,
                 self._files.number(inode_dev, inode, generation),
+                self._processes.describe(seen),
+                dirtier and dirtier.pid,
+                dirtier and dirtier.process.name,
             )
         self._files.ask()
 

@@ -68,15 +68,23 @@ class Namer:
         yield batch, lost
 
     def _submitter(self, who: Identity) -> Submitter:
+        process = who.process
         return Submitter(
             who.pid,
             who.tid,
             who.inode,
+            process.ppid,
+            process.started_at,
+            who.dirtier_pid,
             who.comm,
             who.cgroup,
             who.charged_cgroup,
             self._files.name(who.file_number),
             self._devices.loop_on(who.inode_dev, who.inode or 0),
+            process.name,
+            process.cmdline,
+            process.username,
+            who.dirtier,
         )
 
     def _disks(self, records: NDArray[np.void]) -> dict[int, Disk]:

@@ -11,6 +11,7 @@ from analyze.errors import IorecError
 from analyze.metadata import ClockReading, Metadata
 from iorec.host.cgroups import CgroupNames
 from iorec.host.diskstats import DiskStats, StatPair, read_diskstats, read_idle_disks
+from iorec.host.processes import Processes
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.layouts import RECORD
 from iorec.kernel.probes import Probes
@@ -63,7 +64,8 @@ class Recorder:
         self._least_ns = prepared.settings.filters.min_latency_ns or 0
         self._next_sink = next_sink
         self._files = Files(prepared.paths)
-        self._identities = Identities(self._files, CgroupNames(self._notes))
+        processes = Processes(self._notes, has_cmdlines=prepared.settings.has_cmdlines)
+        self._identities = Identities(self._files, CgroupNames(self._notes), processes)
         self._namer = Namer(prepared.devices, self._identities, self._files, probes.cpu_count)
         self._began_ns = clock.monotonic_ns
         self._end_ns = self._began_ns + (self._limits.duration_ns or 0)

@@ -40,6 +40,7 @@ class Settings:
     workload: tuple[str, ...]
     command: tuple[str, ...]
     version: str
+    has_cmdlines: bool = True
     is_converted: bool = True  # or the spool is left for `iorec recover`
     is_quiet: bool = False
     is_verbose: bool = False

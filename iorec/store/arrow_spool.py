@@ -16,6 +16,8 @@ from iorec.store.metadata_json import checked_json, unpack_json
 from iorec.store.named import LONGEST_NAME_BYTES
 
 _MOST_ROWS = 1 << 16
+# The columns that the last such spools had.
+_EARLIER_SCHEMA = pa.schema(list(SCHEMA)[: SCHEMA.names.index("process")])
 _NOT_NULL = [place for place, field in enumerate(SCHEMA) if not field.nullable]
 _NAME_PLACES = [place for place, field in enumerate(SCHEMA) if pa.types.is_dictionary(field.type)]
 # Metadata as zstd; those of the first versions are plain, under METADATA_KEY.
@@ -64,7 +66,7 @@ def _batches(file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, pa.KeyValueMetada
         reader = pa.ipc.open_stream(stream)
     except (pa.ArrowException, OSError) as error:
         raise not_a_spool(str(error)) from error
-    if reader.schema != SCHEMA:
+    if reader.schema not in (SCHEMA, _EARLIER_SCHEMA):
         raise not_a_spool("its columns are not those of a capture")
     while True:
         with contextlib.suppress(StopIteration):
@@ -74,7 +76,7 @@ def _batches(file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, pa.KeyValueMetada
             return
         stream = CheckedStream(file)
         reader = pa.ipc.open_stream(stream)
-        if reader.schema != SCHEMA:
+        if reader.schema not in (SCHEMA, _EARLIER_SCHEMA):
             return
 
 
@@ -82,6 +84,8 @@ def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with the names that its rows use; ValueError if no recorder wrote it."""
     batch.validate(full=True)
     columns = batch.columns
+    for field in list(SCHEMA)[len(columns) :]:
+        columns.append(pa.nulls(len(batch), field.type))
     if len(batch) > _MOST_ROWS or any(columns[place].null_count for place in _NOT_NULL):
         raise ValueError
     for place in _NAME_PLACES:

@@ -42,7 +42,9 @@ _PLAIN = ("time", "latency_ns", "queue_ns", "offset")
 _DICTIONARY_ENCODED = [name for name in SCHEMA.names if name not in _PLAIN]
 # The least and greatest of long names would make the footer more than a reader takes.
 _WITH_STATISTICS = [
-    name for name in SCHEMA.names if name not in ("cgroup", "charged_cgroup", "file")
+    name
+    for name in SCHEMA.names
+    if name not in ("cgroup", "charged_cgroup", "file", "process", "cmdline", "dirtier")
 ]
 
 # Arrow's own objects for a batch without rows, as measured.

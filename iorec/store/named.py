@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,28 @@ class Submitter(NamedTuple):
     pid: int | None = None
     tid: int | None = None
     inode: int | None = None
+    ppid: int | None = None
+    process_start: int | None = None  # nanoseconds since 1970
+    dirtier_pid: int | None = None  # who dirtied the file that a kernel thread writes
     comm: str | None = None
     cgroup: str | None = None
     charged_cgroup: str | None = None
     file: str | None = None
     loop: str | None = None  # the loop device that stands on the file
+    process: str | None = None
+    cmdline: str | None = None
+    username: str | None = None
+    dirtier: str | None = None
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """What is no number, in the order of NAMES."""
+        return cast("tuple[str | None, ...]", self[_FIRST_NAME:])
 
 
 UNKNOWN = Submitter()
+_FIRST_NAME = Submitter._fields.index("comm")  # numbers come before
+NAMES = Submitter._fields[_FIRST_NAME:]
 Disk = tuple[str | None, str | None]  # its name and the partition's
 
 
@@ -62,7 +76,7 @@ NOTHING = Named(np.empty(0, RECORD), {}, {})
 
 def names_of(submitters: Mapping[int, Submitter], disks: Mapping[int, Disk]) -> list[str]:
     """All of their names, each once, in their order."""
-    names = [name for submitter in submitters.values() for name in submitter[3:]]
+    names = [name for submitter in submitters.values() for name in submitter.names]
     names += [name for disk in disks.values() for name in disk]
     return [name for name in dict.fromkeys(names) if name is not None]
 

@@ -10,7 +10,9 @@ from iorec.kernel.layers import LAYER_NAMES
 from iorec.kernel.layouts import RECORD
 from iorec.kernel.names import KernelNames
 
-_VERSION = 2  # of a spool; the first ones were Arrow streams of finished rows
+# Of a spool; the first ones were Arrow streams of finished rows, the second ones knew less of who
+# submits.
+_VERSIONS = (2, 3)
 _MOST_BYTES = 64 << 10
 _MOST_CPUS = 1 << 15
 _MOST_FLAG_TEXT = 1 << 10  # of one row
@@ -28,11 +30,14 @@ class Origin:
 
     def pack(self) -> bytes:
         """The same with which a spool begins, as JSON."""
-        return dump_object(_Head(_VERSION, sys.byteorder, RECORD.itemsize, self))
+        return dump_object(_Head(_VERSIONS[-1], sys.byteorder, RECORD.itemsize, self))
 
     @staticmethod
-    def unpack(content: bytes) -> "Origin":
-        """ValueError if it is none, or of a spool that this version or machine cannot read."""
+    def unpack(content: bytes) -> tuple["Origin", int]:
+        """It and the version of the spool.
+
+        ValueError if it is none, or of a spool that this version or machine cannot read.
+        """
         if len(content) > _MOST_BYTES:
             raise ValueError
         document = json.loads(content)
@@ -40,9 +45,10 @@ class Origin:
             raise ValueError
         head = parse_object(_Head, document)
         origin = head.origin
-        if head != _Head(_VERSION, sys.byteorder, RECORD.itemsize, origin) or not origin._is_sane():
+        is_own = (head.byte_order, head.record_bytes) == (sys.byteorder, RECORD.itemsize)
+        if head.version not in _VERSIONS or not is_own or not origin._is_sane():
             raise ValueError
-        return origin
+        return origin, head.version
 
     def _is_sane(self) -> bool:
         names = self.names

@@ -35,10 +35,10 @@ def read_spool(file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         return
     if magic != HEAD:
         raise not_a_spool("it begins with something else")
-    names = ReadNames()
     place = 0
     try:
-        builder = RowBuilder(Origin.unpack(read_frame(file, _MOST_FRAME_BYTES)[1]))
+        origin, version = Origin.unpack(read_frame(file, _MOST_FRAME_BYTES)[1])
+        builder, names = RowBuilder(origin), ReadNames(version)
         while True:
             place = file.tell()
             batch, described = _read_batch(file, names)

@@ -110,6 +110,15 @@ def _submitters(who: list[Submitter], places: NDArray[np.int32]) -> dict[str, pa
         "charged_cgroup": names_to_arrow([one.charged_cgroup for one in who], places),
         "inode": _numbers((one.inode for one in who), places, np.int64),
         "file": names_to_arrow([one.file for one in who], places),
+        "process": names_to_arrow([one.process for one in who], places),
+        "cmdline": names_to_arrow([one.cmdline for one in who], places),
+        "username": names_to_arrow([one.username for one in who], places),
+        "ppid": _numbers((one.ppid for one in who), places, np.int32),
+        "process_start": _numbers((one.process_start for one in who), places, np.int64).cast(
+            SCHEMA.field("process_start").type
+        ),
+        "dirtier_pid": _numbers((one.dirtier_pid for one in who), places, np.int32),
+        "dirtier": names_to_arrow([one.dirtier for one in who], places),
     }
 
 

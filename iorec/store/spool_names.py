@@ -12,6 +12,7 @@ from iorec.store.frames import decompress
 from iorec.store.named import (
     LONGEST_NAME_BYTES,
     MOST_NAMES_BYTES,
+    NAMES,
     Disk,
     Named,
     Submitter,
@@ -20,22 +21,22 @@ from iorec.store.named import (
 )
 
 # Names are numbers here, in the order in which they came, from 1 on; 0 is none.
-_SUBMITTER = np.dtype(
-    [
-        ("key", "<u8"),
-        ("pid", "<u4"),
-        ("tid", "<u4"),
-        ("inode", "<u8"),  # 0: none
-        ("comm", "<u4"),
-        ("cgroup", "<u4"),
-        ("charged_cgroup", "<u4"),
-        ("file", "<u4"),
-        ("loop", "<u4"),
-    ]
-)
+_NUMBERS = [
+    ("key", "<u8"),
+    ("pid", "<u4"),
+    ("tid", "<u4"),
+    ("inode", "<u8"),  # 0: none
+    ("ppid", "<u4"),
+    ("process_start", "<u8"),  # 0: unknown, as ppid is then
+    ("dirtier_pid", "<u4"),  # 0: none
+]
+_SUBMITTER = np.dtype([*_NUMBERS, *((name, "<u4") for name in NAMES)])
+# Version 2 of a spool knew less.
+_SUBMITTER_OF_2 = np.dtype([*_NUMBERS[:4], *((name, "<u4") for name in NAMES[:5])])
 _DISK = np.dtype([("key", "<u8"), ("name", "<u4"), ("partition", "<u4")])
 # Of threads (16 bytes in the kernel) and disks (32), whatever had to be escaped.
 _LONGEST_SHORT_NAME = 256
+_SHORT_NAMES = ("comm", "loop")
 # Whether all that came before is forgotten; how many names, submitters and disks follow.
 _HEAD = struct.Struct("<BIII")
 
@@ -64,7 +65,11 @@ class WrittenNames:
         for name in names:
             code_of[name] = len(code_of)
         rows = [
-            (key, who[0], who[1], who[2] or 0, *(code_of[name] for name in who[3:]))
+            (
+                key,
+                *(number or 0 for number in who[: -len(NAMES)]),
+                *(code_of[name] for name in who.names),
+            )
             for key, who in submitters.items()
         ]
         places = [(key, code_of[disk[0]], code_of[disk[1]]) for key, disk in disks.items()]
@@ -101,7 +106,8 @@ class WrittenNames:
 class ReadNames:
     """The names of a spool as far as it was read."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
+        self._kind = _SUBMITTER_OF_2 if version == 2 else _SUBMITTER
         self._forget()
 
     def take(self, content: bytes) -> None:
@@ -114,7 +120,7 @@ class ReadNames:
             self._forget()
         place = _HEAD.size
         lengths, place = _rows(data, place, np.dtype("<u4"), name_count)
-        submitters, place = _rows(data, place, _SUBMITTER, submitter_count)
+        submitters, place = _rows(data, place, self._kind, submitter_count)
         disks, place = _rows(data, place, _DISK, disk_count)
         ends = place + np.cumsum(lengths, dtype=np.int64)
         if (ends[-1] if len(ends) else place) != len(data):
@@ -137,22 +143,32 @@ class ReadNames:
         self._names: list[str | None] = [None]
         self._held_bytes = 0
 
-    def _add(self, submitters: NDArray[Any], disks: NDArray[Any]) -> None:
+    def _add(self, found: NDArray[Any], disks: NDArray[Any]) -> None:
         named = self._names
-        numbers = [submitters[name] for name in _SUBMITTER.names[4:]]  # type: ignore[index]
-        numbers += [disks["name"], disks["partition"]]
-        if any((column >= len(named)).any() for column in numbers):
+        submitters = np.zeros(len(found), _SUBMITTER)
+        for name in found.dtype.names or ():
+            submitters[name] = found[name]
+        of_disks = [disks["name"], disks["partition"]]
+        codes = [*(submitters[name] for name in NAMES), *of_disks]
+        if any((column >= len(named)).any() for column in codes):
             raise ValueError
-        if (submitters["pid"] >> 31).any() or (submitters["tid"] >> 31).any():
-            raise ValueError
-        if (submitters["inode"] >> np.uint64(63)).any():
-            raise ValueError
-        of_disks = (disks["name"], disks["partition"])
-        used = np.concatenate([submitters["comm"], submitters["loop"], *of_disks])
+        for name in ("pid", "tid", "ppid", "dirtier_pid", "inode", "process_start"):
+            numbers = submitters[name]
+            if (numbers >> numbers.dtype.type(8 * numbers.itemsize - 1)).any():
+                raise ValueError
+        used = np.concatenate([*(submitters[name] for name in _SHORT_NAMES), *of_disks])
         if any(len(named[code] or "") > _LONGEST_SHORT_NAME for code in set(used.tolist())):
             raise ValueError
-        for key, pid, tid, inode, *codes in submitters.tolist():
-            self.submitters[key] = Submitter(pid, tid, inode or None, *[named[c] for c in codes])
+        for key, pid, tid, inode, ppid, start, dirtier_pid, *own_codes in submitters.tolist():
+            self.submitters[key] = Submitter(
+                pid,
+                tid,
+                inode or None,
+                ppid if start else None,
+                start or None,
+                dirtier_pid or None,
+                *[named[code] for code in own_codes],
+            )
         for key, name, partition in disks.tolist():
             self.disks[key] = named[name], named[partition]
 

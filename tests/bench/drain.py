@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from analyze.typed_json import SignedInt
 from iorec.host.cgroups import CgroupNames
 from iorec.host.inode_paths import FilePaths
+from iorec.host.processes import Processes
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.loader import Loading
 from iorec.kernel.names import read_kernel_names
@@ -102,7 +103,8 @@ def _spool_ns() -> list[float]:
                 probes.control["is_recording"] = False
             records, announcements = probes.ring.drain()
             files = Files(paths)
-            identities = Identities(files, CgroupNames(paths.notes))
+            processes = Processes(paths.notes, has_cmdlines=True)
+            identities = Identities(files, CgroupNames(paths.notes), processes)
             identities.read(announcements)
             namer = Namer(DeviceWatch(paths.notes), identities, files, probes.cpu_count)
             origin = Origin(names, probes.cpu_count, SignedInt(0))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Man pages and completions: made of every command and option, installed and removed again."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from iorec.documentation.__main__ import documents
 from iorec.documentation.definition import read_commands
+from iorec.documentation.notebook import run_notebook
 from iorec.documentation.wings import draw_wings, floors_of, read_wings
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +155,19 @@ def test_the_drawing_of_the_wings_is_what_the_modules_import() -> None:
     assert len(floors_of(wings)) <= 6  # no circle either: it would raise CycleError
     drawing = f"<!-- wings -->\n{draw_wings(wings)}<!-- /wings -->"
     assert drawing in (ROOT / "ARCHITECTURE.md").read_text(), "run: make docs"
+
+
+def test_the_notebook_shows_what_its_cells_print() -> None:
+    path = ROOT / "docs/notebook.ipynb"
+    stored, made = (
+        [output["data"] for cell in cells for output in cell.get("outputs", ())]
+        for cells in (json.loads(path.read_text())["cells"], run_notebook(path).cells)
+    )
+    shown = [["".join(output["text/plain"]) for output in outputs] for outputs in (stored, made)]
+    assert len(shown[0]) > 3
+    assert shown[0] == shown[1], "run: make docs"
+    assert "image/png" in made[-1]
+    assert path.stat().st_size < 20_000  # it has the texts and no picture
 
 
 def test_make_alone_says_what_it_can_do() -> None:

@@ -59,8 +59,9 @@ def as_of_version_2(path: Path) -> pd.DataFrame:
 def check_group(group: dict[str, Any], frame: pd.DataFrame) -> None:
     key = group["key"]
     is_pid = frame.pid.isna() if key["pid"] is None else frame.pid == key["pid"]
-    is_comm = frame.comm.isna() if key["comm"] is None else frame.comm == key["comm"]
-    rows = frame[is_pid & is_comm]
+    name = frame.process.astype(object).fillna(frame.comm.astype(object))
+    is_name = name.isna() if key["process"] is None else name == key["process"]
+    rows = frame[is_pid & is_name]
     assert group["ios"] == len(rows)
     assert group["time_ns"] == rows.latency_ns.sum()
     assert group["errors"] == (rows.errno != 0).sum()

@@ -14,12 +14,13 @@ from tests.builders import mixed_table, table, write_capture, write_spool
 
 # A query that takes long, and a command without patience.
 SLOW_QUERY = """
-from analyze.capture import Capture
-real = Capture.summary
-def summary(self, *args, **options):
-    self.sql("SELECT sum(sqrt(a.i) * sin(a.i)) FROM range(300000000) a(i)").fetchall()
-    return real(self, *args, **options)
-Capture.summary = summary
+import analyze.report
+real = analyze.report.summarize
+def summarize(capture, *args, **options):
+    query = "SELECT sum(sqrt(a.i) * sin(a.i)) FROM range(300000000) a(i)"
+    capture.sql(query).fetchall()
+    return real(capture, *args, **options)
+analyze.report.summarize = summarize
 """
 IMPATIENT = """
 import iorec.waiting

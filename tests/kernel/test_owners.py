@@ -2,6 +2,7 @@
 """Whose I/O it is, also where a kernel worker submits it: by file, and by the cgroup it charges."""
 
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,11 @@ Record = Callable[..., Capture]
 
 LAYERS = ["request", "bio"]
 FILE_SYSTEMS = ["ext4", "xfs", "btrfs"]
+KTHREADD = 2  # the parent of all kernel threads
+needs_current_task = pytest.mark.skipif(
+    tuple(map(int, platform.release().split("-")[0].split(".")[:2])) < (5, 11),
+    reason="the kernel does not show its programs the task (before 5.11)",
+)
 XFS_BYTES = 320 << 20  # mkfs.xfs takes no less than 300 MiB
 
 
@@ -48,10 +54,105 @@ def test_what_a_kworker_writes_is_known_by_file(
     with analyze.open(ram_folder / "run.parquet") as read:
         groups = {group.key["file"]: group for group in read.summary(by=["file"]).groups}
         assert [groups[name].write_bytes for name in names] == [10 << 20] * 2
-        owners = {group.key["owner"]: group for group in read.summary(by=["owner"]).groups}
-        by_kworker = {row["file"] for row in capture.rows() if "kworker" in (row["comm"] or "")}
-        for name in set(names) & by_kworker:
-            assert owners[name].key["owner_by"] == "inode"
+
+
+@needs_current_task
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("kind", FILE_SYSTEMS)
+def test_what_the_kernel_writes_names_the_process_that_dirtied_the_file_last(
+    record: Record, large_loop: LoopDevice, ram_folder: Path, kind: str, layer: str
+) -> None:
+    loop = large_loop
+    with mounted_new(kind, loop, ram_folder / "mount") as mount:
+        first, second = mount / "one", mount / "two"
+        writes = f"dd if=/dev/zero of={first} bs=1M count=4 & a=$!; wait $a;"
+        writes += f"head -c 4194304 /dev/zero > {second} & b=$!; wait $b;"
+        writes += f"head -c 1048576 /dev/zero >> {first} & c=$!; wait $c;"
+        writes += f"echo $a $b $c > {ram_folder}/pids; sync"
+        capture = record("-l", layer, "-d", loop.name, "--", "sh", "-c", writes)
+        _, of_second, of_first = map(int, (ram_folder / "pids").read_text().split())
+    for file, size, pid in ((first, 5 << 20, of_first), (second, 4 << 20, of_second)):
+        rows = [row for row in capture.rows(file=str(file)) if row["ppid"] == KTHREADD]
+        assert sum(row["bytes"] for row in rows) == size
+        assert {(row["dirtier_pid"], row["dirtier"]) for row in rows} == {(pid, "head")}
+    others = [row for row in capture.rows() if row["ppid"] != KTHREADD]
+    assert {row["dirtier"] for row in others} <= {None}
+    with analyze.open(ram_folder / "run.parquet") as read:
+        groups = read.summary(by=["owner"]).groups
+    owners = {(group.key["owner"], group.key["owner_by"]): group for group in groups}
+    assert owners["head", "dirtied last"].write_bytes == 9 << 20
+
+
+@needs_current_task
+def test_the_threads_of_a_process_are_one_process(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    script = ram_folder / "readers.py"
+    script.write_text(
+        "import mmap, os, threading, time\n"
+        "def read(number):\n"
+        "    open(f'/proc/self/task/{threading.get_native_id()}/comm', 'w').write(f'r{number}')\n"
+        f"    fd, page = os.open('{loop.path}', os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 4096)\n"
+        "    for place in range(20): os.preadv(fd, [page], place * 4096)\n"
+        "readers = [threading.Thread(target=read, args=(number,)) for number in range(3)]\n"
+        "for one in readers: one.start()\n"
+        "for one in readers: one.join()\n"
+        "time.sleep(0.5)\n"
+    )
+    capture = record("-d", loop.name, "--", "/usr/bin/python3", script)
+    rows = [row for row in capture.rows(op="read") if row["comm"] in ("r0", "r1", "r2")]
+    assert len({row["tid"] for row in rows}) == 3
+    assert {row["process"] for row in rows} == {"python3"}
+    assert {row["cmdline"] for row in rows} == {f"/usr/bin/python3 {script}"}
+    assert {row["username"] for row in rows} == {"root"}
+    (pid,) = {row["pid"] for row in rows}
+    with analyze.open(ram_folder / "run.parquet") as read:
+        processes = {group.key["pid"]: group for group in read.summary(by=["process"]).groups}
+        threads = {group.key["comm"]: group for group in read.summary(by=["thread"]).groups}
+    assert processes[pid].reads >= 60
+    assert [threads[f"r{number}"].reads for number in range(3)] == [20] * 3
+
+
+@needs_current_task
+def test_a_process_that_gets_the_number_of_another_has_its_own_command_line(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    reader = (
+        "import mmap, os, time\n"
+        f"fd = os.open('{loop.path}', os.O_RDONLY | os.O_DIRECT)\n"
+        "os.preadv(fd, [mmap.mmap(-1, 4096)], 0)\n"
+        "time.sleep(0.4)\n"
+    )
+    script = ram_folder / "twice.py"
+    script.write_text(
+        "import os, subprocess, sys\n"
+        "pid = None\n"
+        "for word in ('one', 'two'):\n"
+        "    for _ in range(100):\n"
+        "        if pid: open('/proc/sys/kernel/ns_last_pid', 'w').write(str(pid - 1))\n"
+        f"        child = subprocess.Popen([sys.executable, '-c', {reader!r}, word])\n"
+        "        if pid in (None, child.pid): break\n"
+        "        child.kill()\n"
+        "        child.wait()\n"
+        "    pid = child.pid\n"
+        "    child.wait()\n"
+    )
+    capture = record("-d", loop.name, "--", "/usr/bin/python3", script)
+    rows = [row for row in capture.rows(op="read") if row["cmdline"]]
+    assert [row["cmdline"].split()[-1] for row in rows] == ["one", "two"]
+    assert len({row["pid"] for row in rows}) == 1
+    assert len({row["process_start"] for row in rows}) == 2
+
+
+@needs_current_task
+def test_command_lines_can_be_left_out(record: Record, loop: LoopDevice) -> None:
+    script = f"head -c 4096 {loop.path}; sleep 0.3; : secret"
+    for options, expected in (((), True), (("--no-cmdline",), False)):
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+        capture = record("-d", loop.name, *options, "--", "bash", "-c", f"{script}")
+        texts = {row["cmdline"] for row in capture.rows()}
+        assert (texts != {None}) == expected
+        assert {row["process"] for row in capture.rows(comm="head")} == {"head"}
 
 
 def test_direct_io_and_metadata_are_not_taken_for_files(
@@ -204,10 +305,9 @@ def test_writeback_by_a_kworker_is_that_of_the_cgroup_that_wrote(
     by_kworker = [row for row in rows if row["comm"].startswith("kworker/")]
     assert by_kworker
     with analyze.open(ram_folder / "run.parquet") as read:
-        owners = {group.key["owner"]: group for group in read.summary(by=["owner"]).groups}
-    owner = owners[f"/{charged_cgroup.name}"]
-    assert owner.key["owner_by"] == "writeback cgroup"
-    assert owner.write_bytes == sum(row["bytes"] for row in by_kworker)
+        groups = read.summary(by=["charged_cgroup"]).groups
+    charged = {group.key["charged_cgroup"]: group for group in groups}
+    assert charged[f"/{charged_cgroup.name}"].write_bytes >= sum(row["bytes"] for row in by_kworker)
 
 
 def test_a_file_that_is_gone_keeps_its_inode(

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import analyze
+import iorec
 
 ROOT = Path(__file__).parents[2]
 SOURCES = (".py", ".sh", ".c", ".h", ".bt", ".fio")
@@ -31,8 +34,15 @@ def test_every_promised_name_is_there() -> None:
     assert not hasattr(analyze, "Kapture")
 
 
-def test_the_import_loads_nothing_heavy() -> None:
-    heavy = "{'duckdb', 'numpy', 'pyarrow'}"
-    program = f"import sys, analyze; print({heavy} & sys.modules.keys())"
+def test_iorec_opens_captures_as_analyze_does() -> None:
+    assert iorec.open is analyze.open
+    assert iorec.IorecError is analyze.IorecError
+    assert set(iorec.__all__) < set(dir(iorec))
+
+
+@pytest.mark.parametrize("package", ["analyze", "iorec"])
+def test_the_import_loads_nothing_heavy(package: str) -> None:
+    heavy = "{'duckdb', 'matplotlib', 'numpy', 'pandas', 'polars', 'pyarrow'}"
+    program = f"import sys, {package}; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

@@ -51,7 +51,7 @@ def test_batches_of_overlapping_files_are_a_sort_of_all_rows(tmp_path: Path, suf
         write_capture(name, overlapping(size, number), hostname=f"db{number}")
     with analyze.open(tmp_path) as capture:
         batches = list(capture.batches())
-        everything = capture.table()
+        everything = capture.duckdb().to_arrow_table()
     streamed = pa.Table.from_batches(batches)
     times = streamed["time"].cast(pa.int64()).to_numpy()
     assert (np.diff(times) >= 0).all()

@@ -4,7 +4,9 @@
 import gzip
 import json
 import os
+import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import duckdb
 import numpy as np
@@ -60,8 +62,8 @@ def count(capture: Capture) -> int:
 def test_a_capture_gives_back_every_value_it_holds(tmp_path: Path) -> None:
     rows = mixed_table(1009)
     with analyze.open(write_capture(tmp_path / "run.parquet", rows)) as capture:
-        read = capture.table()
-    assert read.schema.names == SCHEMA.names
+        read = capture.arrow()
+    assert read.schema == SCHEMA
     assert read.to_pylist() == rows.to_pylist()
 
 
@@ -70,7 +72,7 @@ def test_a_csv_capture_gives_back_every_value_it_holds(tmp_path: Path, name: str
     names = [*HOSTILE, None]
     rows = table(len(names), comm=names, latency_ns=[None, *[1] * (len(names) - 1)])
     with analyze.open(write_capture(tmp_path / name, rows)) as capture:
-        assert capture.table().to_pylist() == rows.to_pylist()
+        assert capture.arrow().to_pylist() == rows.to_pylist()
 
 
 def test_other_tools_read_a_capture_without_our_code(tmp_path: Path) -> None:
@@ -96,6 +98,81 @@ def test_pandas_and_duckdb_views_hold_the_rows_of_the_window(tmp_path: Path) -> 
         assert len(capture.pandas()) == 500
         assert capture.duckdb().count("*").fetchall() == [(500,)]
         assert str(capture.pandas()["time"].dtype) == "datetime64[ns, UTC]"
+
+
+def test_data_frames_have_categories_and_integers_that_may_be_unknown(tmp_path: Path) -> None:
+    rows = table(4, pid=[None, 7, 7, 8], comm=[None, "b", "a", "b"], bios=[None, 1, 2, 3], inode=9)
+    with analyze.open(write_capture(tmp_path / "run.parquet", rows)) as capture:
+        frame, polars = capture.pandas(), capture.polars()
+    names = [field.name for field in SCHEMA if pa.types.is_dictionary(field.type)]
+    numbers = {
+        field.name: str(field.type).capitalize()
+        for field in SCHEMA
+        if pa.types.is_integer(field.type)
+    }
+    assert len(names) + len(numbers) == len(SCHEMA) - 2
+    assert {name: str(frame[name].dtype) for name in names} == dict.fromkeys(names, "category")
+    assert {name: str(frame[name].dtype) for name in numbers} == numbers
+    assert {polars[name].dtype for name in names} == {pl.Categorical()}
+    assert {name: str(polars[name].dtype) for name in numbers} == numbers
+    for name in SCHEMA.names[1:]:
+        values = rows[name].to_pylist()
+        assert [None if pd.isna(value) else value for value in frame[name]] == values
+        assert polars[name].to_list() == values
+
+
+def test_rows_of_all_files_come_by_time(tmp_path: Path) -> None:
+    for number in range(3):
+        times = START_NS + number + 3 * np.arange(1000)
+        write_capture(tmp_path / f"{number}.parquet", table(1000, time=times))
+    with analyze.open(tmp_path) as capture:
+        times = capture.pandas()["time"].astype(np.int64).to_numpy()
+    assert (times == START_NS + np.arange(3000)).all()
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_library_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    with analyze.open(write_capture(tmp_path / "run.parquet")) as capture:
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(IorecError, match=f"{library} is not installed") as caught:
+            getattr(capture, library)()
+    assert caught.value.hint == f"pip install {library}"
+    assert caught.value.__notes__ == [f"hint: pip install {library}"]
+
+
+def test_a_capture_says_what_it_is(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(1009))
+    with analyze.open(path) as capture:
+        assert repr(capture) == "<Capture run.parquet: 1,009 I/Os, 1.01 s on db1, complete>"
+    closed = repr(capture)
+    assert closed.startswith("<Capture run.parquet: 1,009 I/Os")
+    with analyze.open(path, begin=0.5, where="pid > 0", layer="request") as capture:
+        narrowed = "; only in the layer request from 0.5 s where pid > 0>"
+        assert repr(capture).endswith(f", complete{narrowed}")
+    write_capture(tmp_path / "lossy.parquet", table(7), complete=False, hostname="db2")
+    write_capture(tmp_path / "bare.csv", table(5))
+    with analyze.open(path, tmp_path / "lossy.parquet") as capture:
+        assert repr(capture) == "<Capture 2 files: 1,016 I/Os, 1.01 s on 2 hosts, INCOMPLETE>"
+    (tmp_path / "bare.meta.json").unlink()
+    with analyze.open(tmp_path / "bare.csv") as capture:
+        assert "bare.csv: 5 rows, " in repr(capture)
+        assert repr(capture).endswith(", no account>")
+
+
+def test_what_a_notebook_shows_of_a_capture_has_no_tags_of_others(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>&\x1b[31m"
+    path = write_capture(tmp_path / "<b>&run.parquet", table(3, device=hostile), hostname=hostile)
+    with analyze.open(path, where="comm <> '<i>'") as capture:
+        shown = capture._repr_html_()
+        assert "\x1b" not in repr(capture)
+    tags = {element.tag for element in ElementTree.fromstring(shown).iter()}
+    assert tags == {"table", "tr", "th", "td"}
+    text = "\n".join(ElementTree.fromstring(shown).itertext())
+    said = ("<b>&run.parquet", "3 I/Os", "<script>alert(1)</script>&\\x1b[31m", "comm <> '<i>'")
+    for words in (*said, "complete: 3 I/Os recorded"):
+        assert words in text
 
 
 def test_several_files_a_glob_and_a_folder_read_as_one(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def matching(path: Path, where: str) -> int:
     with analyze.open(path, where=where) as capture:
-        return len(capture.table())
+        return len(capture.arrow())
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_the_processes_and_the_device_are_those_of_the_report(tmp_path: Path) ->
         )
     assert processes.startswith("I/O time: ")
     for group in by_process:
-        assert f"{group.key['comm']} ({group.key['pid']}) {group.time_share:.1%}" in processes
+        assert f"{group.key['process']} ({group.key['pid']}) {group.time_share:.1%}" in processes
     assert device.startswith(f"slowest device: {slowest.key['device']}, p99 ")
 
 

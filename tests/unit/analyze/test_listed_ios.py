@@ -57,7 +57,7 @@ def test_the_slowest_are_in_text_json_and_csv(tmp_path: Path) -> None:
     text = render_text(report, 200)
     [title, heads, *lines] = text[text.index("2 slowest:") :].split("\n\n")[0].splitlines()
     assert (title, len(lines)) == ("2 slowest:", 2)
-    words = "START PID COMM OP DEVICE OFFSET SIZE QUEUED IN DEVICE LATENCY ERROR FILE"
+    words = "START PID PROCESS OP DEVICE OFFSET SIZE QUEUED IN DEVICE LATENCY ERROR FILE"
     assert heads.split() == words.split()
     assert lines[1].split()[-6:] == ["1.01", "µs", "1.02", "µs", "EIO", "=1+1"]
     assert "1 in flight when recording stopped:" in text
@@ -88,7 +88,7 @@ def test_where_nothing_has_completed_nothing_is_listed(tmp_path: Path) -> None:
     report = slowest_of(tmp_path, 5, nothing)
     assert "no I/Os have completed" in render_text(report, 80)
     assert render_csv(report).splitlines() == [
-        "time,op,device,offset,bytes,pid,tid,comm,file,queue_ns,device_ns,latency_ns,errno"
+        "time,op,device,offset,bytes,pid,tid,comm,process,cmdline,file,queue_ns,device_ns,latency_ns,errno"
     ]
 
 

@@ -17,10 +17,12 @@ from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Text
 
 from analyze.capture import open_captures
+from analyze.errors import IorecError
 from analyze.plot.figure import draw
 from analyze.plot.kinds import By, Kind
 from analyze.plot.output import render
 from analyze.plot.theme import HUNG_STYLE
+from iorec.commands.plot import plot
 from tests.builders import START_NS, mixed_table, rfc3339, table, write_capture
 
 HUNG_COLOUR = to_rgba(HUNG_STYLE["edgecolor"])
@@ -55,6 +57,34 @@ def test_every_kind_draws_in_every_format(tmp_path: Path, kind: Kind) -> None:
     assert b"<svg" in svg
     assert b">2026-11-21 20:32:47 UTC" in svg  # text, not outlines
     assert render(figure, ".pdf").startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("by", list(By))
+def test_python_draws_what_the_command_draws(tmp_path: Path, by: By) -> None:
+    path = write_capture(tmp_path / "run.parquet", mixed_table(503))
+    plot([path], by=by, mark=["2s=deployed"])
+    with open_captures([path]) as capture:
+        figure = capture.plot(by=by.value, marks=["2s=deployed"])
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_() == path.with_suffix(".png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        ({"kind": "heatmp"}, "cannot draw 'heatmp'", "did you mean heatmap? choose from: overview"),
+        ({"by": "colour"}, "cannot draw by 'colour'", "choose from: process, device, file, cgroup"),
+        ({"kind": "cdf", "marks": ["0.1s=x"]}, "a cdf has no time for a mark", "choose a kind"),
+    ],
+)
+def test_a_plot_that_there_is_not_is_refused(
+    tmp_path: Path, options: dict[str, Any], message: str, hint: str
+) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(3))
+    with pytest.raises(IorecError) as caught, open_captures([path]) as capture:
+        capture.plot(**options)
+    assert caught.value.message == message
+    assert caught.value.hint.startswith(hint)
 
 
 def test_the_overview_says_host_devices_time_and_completeness(tmp_path: Path) -> None:

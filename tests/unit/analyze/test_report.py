@@ -64,14 +64,14 @@ def test_the_csv_holds_a_line_for_each_group_and_every_number(tmp_path: Path) ->
     lines = list(csv.DictReader(io.StringIO(render_csv(report))))
     assert len(lines) == len(report.summary.groups)
     for line, group in zip(lines, report.summary.groups, strict=True):
-        assert (int(line["pid"]), line["comm"]) == tuple(group.key.values())
+        assert (int(line["pid"]), line["process"]) == tuple(group.key.values())
         assert int(line["ios"]) == group.ios
         assert float(line["latency_p99_ns"]) == group.latency.p99_ns
 
 
 def test_an_unknown_key_is_an_empty_field(tmp_path: Path) -> None:
     [line] = csv.DictReader(io.StringIO(render_csv(report_of(tmp_path, table(1, comm=None)))))
-    assert line["comm"] == ""
+    assert line["process"] == ""
 
 
 def test_several_captures_are_summed_up_and_each_that_lacks_ios_is_named(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_a_histogram_looks_like_that_of_biolatency(tmp_path: Path) -> None:
     rows = table(6, latency_ns=[500, 1500, 2500, 5000, 5000, 5000], queue_ns=None)
     text = render_text(report_of(tmp_path, rows, histogram=True), 80)
     assert (
-        "PID 1000, COMM fio\n"
+        "PID 1000, PROCESS fio\n"
         "     usecs               : count     distribution\n"
         "         0 -> 1          : 2        |**************************              |\n"
         "         2 -> 3          : 1        |*************                           |\n"

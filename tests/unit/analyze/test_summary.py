@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Sums and percentiles per group, against plain numpy over the same rows."""
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 import analyze
 from analyze.errors import IorecError
 from analyze.groups import Group
+from analyze.render.csv import render_csv
+from analyze.report import make_report
 from analyze.summary import Summary
 from analyze.summary_query import GROUPINGS, SORTS
 from tests.builders import SECOND_NS, START_NS, mixed_table, rfc3339, table, write_capture
@@ -29,31 +32,48 @@ def summary_of(folder: Path, rows: pa.Table, *by: str, **options: Any) -> Summar
         return capture.summary(by or ("process",), **options)
 
 
-def check_against_numpy(group: Group, frame: pd.DataFrame, duration_s: float) -> None:
+def check_against_numpy(numbers: Mapping[str, Any], frame: pd.DataFrame, duration_s: float) -> None:
+    """Checks the numbers of a group, those of its latency behind `latency_`, against its rows."""
     has_failed = frame.errno.fillna(0) != 0
     good = frame[~has_failed & frame.latency_ns.notna()]
     latency = good.latency_ns.to_numpy(dtype=np.int64)
-    assert group.ios == len(frame)
-    for name, op in (("reads", "read"), ("writes", "write"), ("flushes", "flush")):
-        assert getattr(group, name) == (frame.op == op).sum()
     sizes = frame[~has_failed].groupby("op", observed=False).bytes.sum()
     sizes = sizes.reindex(["read", "write", "discard", "secure_erase", "write_zeroes"]).fillna(0)
-    assert (group.read_bytes, group.write_bytes) == (sizes["read"], sizes["write"])
-    assert group.discarded_bytes == sizes["discard"] + sizes["secure_erase"]
-    assert group.zeroed_bytes == sizes["write_zeroes"]
-    assert group.in_flight == frame.latency_ns.isna().sum()
-    assert group.errors == has_failed.sum()
-    assert group.ios_per_s == pytest.approx(len(frame) / duration_s)
-    assert group.bytes_per_s == pytest.approx((sizes["read"] + sizes["write"]) / duration_s)
-    assert group.time_ns == frame.latency_ns.sum()
-    assert group.latency.sum_ns == latency.sum()
-    assert group.latency.avg_ns == pytest.approx(latency.mean())
-    assert (group.latency.min_ns, group.latency.max_ns) == (latency.min(), latency.max())
-    for name, percent in PERCENTILES.items():
-        expected = np.percentile(latency, percent)
-        assert getattr(group.latency, name) == pytest.approx(expected, rel=0.003)
+    exact = {
+        "ios": len(frame),
+        "reads": (frame.op == "read").sum(),
+        "writes": (frame.op == "write").sum(),
+        "flushes": (frame.op == "flush").sum(),
+        "read_bytes": sizes["read"],
+        "write_bytes": sizes["write"],
+        "discarded_bytes": sizes["discard"] + sizes["secure_erase"],
+        "zeroed_bytes": sizes["write_zeroes"],
+        "in_flight": frame.latency_ns.isna().sum(),
+        "errors": has_failed.sum(),
+        "time_ns": frame.latency_ns.sum(),
+        "latency_sum_ns": latency.sum(),
+        "latency_min_ns": latency.min(),
+        "latency_max_ns": latency.max(),
+    }
+    assert {name: numbers[name] for name in exact} == exact
     queued = good[good.queue_ns.notna()]
-    assert group.queue_share == pytest.approx(queued.queue_ns.sum() / queued.latency_ns.sum())
+    rounded = {
+        "ios_per_s": len(frame) / duration_s,
+        "bytes_per_s": (sizes["read"] + sizes["write"]) / duration_s,
+        "queue_share": queued.queue_ns.sum() / queued.latency_ns.sum(),
+        "latency_avg_ns": latency.mean(),
+    }
+    assert {name: numbers[name] for name in rounded} == pytest.approx(rounded)
+    percentiles = {
+        f"latency_{name}": np.percentile(latency, percent) for name, percent in PERCENTILES.items()
+    }
+    found = {name: numbers[name] for name in percentiles}
+    assert found == pytest.approx(percentiles, rel=0.003)
+
+
+def numbers_of(group: Group) -> dict[str, Any]:
+    latency = {f"latency_{name}": value for name, value in vars(group.latency).items()}
+    return vars(group) | latency
 
 
 OPS = ("read", "write", "flush", "cache_flush", "discard", "secure_erase", "write_zeroes")
@@ -104,12 +124,63 @@ def test_every_number_of_every_group_equals_numpy(
         expected = {k if isinstance(k, tuple) else (k,): f for k, f in frame.groupby(columns)}
         assert groups.keys() == expected.keys()
         for key, group_frame in expected.items():
-            check_against_numpy(groups[key], group_frame, duration_s)
+            check_against_numpy(numbers_of(groups[key]), group_frame, duration_s)
         assert total is not None
-        check_against_numpy(total, frame, duration_s)
+        check_against_numpy(numbers_of(total), frame, duration_s)
     assert sum(group.time_share or 0 for group in summary.groups) == pytest.approx(1)
     assert {group.time_share for group in summary.cache_flushes} == {None}
     assert summary.completed_bytes == everything.bytes[everything.latency_ns.notna()].sum()
+
+
+def test_a_frame_has_every_number_of_every_group_as_numpy(tmp_path: Path) -> None:
+    rows = rows_of_everything(20_011)
+    summary = summary_of(tmp_path, rows, "device", "op")
+    everything = rows.to_pandas().astype({"device": str, "op": str})
+    found = summary.frame()
+    assert len(found) == everything.groupby(["device", "op"]).ngroups
+    time_ns = everything.latency_ns[everything.op != "cache_flush"].sum()
+    for row in found.to_dict("records"):
+        frame = everything[(everything.device == row["device"]) & (everything.op == row["op"])]
+        check_against_numpy(row, frame, summary.duration_ns / SECOND_NS)
+        is_flush = row["op"] == "cache_flush"
+        assert row["kind"] == ("cache_flush" if is_flush else "io")
+        share = None if is_flush else pytest.approx(frame.latency_ns.sum() / time_ns)
+        assert row["time_share"] == share or (is_flush and np.isnan(row["time_share"]))
+
+
+@pytest.mark.parametrize("interval_ns", [None, SECOND_NS // 4])
+def test_a_frame_is_what_csv_prints(tmp_path: Path, interval_ns: int | None) -> None:
+    path = write_capture(tmp_path / "run.parquet", rows_of_everything(1009))
+    with analyze.open(path) as capture:
+        printed = render_csv(make_report(capture, ["process", "size"], interval_ns=interval_ns))
+        frame = capture.summary(["process", "size"], interval_ns=interval_ns).frame()
+    read = pd.read_csv(io.StringIO(printed), parse_dates=["start"] if interval_ns else None)
+    pd.testing.assert_frame_equal(frame, read, check_dtype=False, check_categorical=False)
+
+
+def test_a_frame_has_the_same_columns_and_types_whatever_is_unknown(tmp_path: Path) -> None:
+    whole = summary_of(tmp_path, rows_of_everything(1009)).frame()
+    nothing = summary_of(tmp_path, table(0)).frame()
+    unknown = summary_of(tmp_path, table(3, pid=None, comm=None, latency_ns=None)).frame()
+    assert (len(nothing), len(unknown)) == (0, 1)
+    assert unknown[["pid", "process", "latency_min_ns", "latency_p50_ns"]].isna().all(axis=None)
+    for frame in (whole, nothing, unknown):
+        types = {name: str(kind) for name, kind in frame.dtypes.items()}
+        assert types == {name: str(kind) for name, kind in whole.dtypes.items()}
+        assert (types["pid"], types["process"], types["ios"]) == ("Int32", "category", "Int64")
+
+
+def test_sums_that_no_column_holds_are_said(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path, table(4, latency_ns=2**63 - 1, queue_ns=None))
+    with pytest.raises(IorecError, match="64 bits"):
+        summary.frame()
+
+
+def test_one_key_may_be_given_as_a_text(tmp_path: Path) -> None:
+    with analyze.open(write_capture(tmp_path / "run.parquet", mixed_table(503))) as capture:
+        assert capture.summary("process") == capture.summary(["process"]) == capture.summary()
+        with pytest.raises(IorecError, match="cannot group by 'proces'"):
+            capture.summary("proces")
 
 
 latencies = st.lists(
@@ -255,7 +326,7 @@ def test_processes_and_devices_of_two_hosts_or_boots_are_not_merged(tmp_path: Pa
         by_op = capture.summary(["op"])
         by_host = capture.summary(["host"])
         by_capture = capture.summary(["capture"])
-    assert by_process.key_columns == ("host", "pid", "comm")
+    assert by_process.key_columns == ("host", "pid", "process")
     hosts = {"db1 boot aaaaaaaa": 7, "db1 boot bbbbbbbb": 3, "db2": 3}
     for summary in (by_process, by_host):
         assert {group.key["host"]: group.ios for group in summary.groups} == hosts
@@ -272,7 +343,7 @@ def test_an_empty_capture_has_no_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        ({"by": ("colour",)}, "choose from: process, pid, "),
+        ({"by": ("colour",)}, "choose from: process, thread, "),
         ({"sort": "colour"}, "choose from: time, ios, "),
         ({"by": ("com",)}, "did you mean comm? choose from: process, "),
         ({"sort": "p98"}, "did you mean p99? choose from: time, "),

@@ -183,4 +183,4 @@ def test_a_record_with_its_header_is_one_cache_line_and_an_announcement_two() ->
     assert layouts.RECORD.itemsize + 8 == layouts.SLOT.itemsize == 64
     assert layouts.ANNOUNCEMENT.itemsize + 8 == 2 * 64
     # Where the header of a second record would be.
-    assert ctypes.sizeof(IN_C["identity"]) + 8 == 64
+    assert IN_C["identity"].record_bytes.offset + 8 == 64

@@ -6,6 +6,7 @@ import pytest
 
 from iorec.host.cgroups import CgroupNames
 from iorec.host.notes import Notes
+from iorec.host.processes import Processes
 from iorec.kernel.layouts import ANNOUNCEMENT, LOST_IDENTITY, RECORD
 from iorec.record.files import Files
 from iorec.record.identities import Identities, Identity
@@ -30,6 +31,11 @@ def submitted(*who: tuple[int, int]) -> np.ndarray:
     return rows
 
 
+def no_processes() -> Processes:
+    """Where nobody's command line is looked up."""
+    return Processes(Notes(), has_cmdlines=False)
+
+
 class NoPaths:
     notes = Notes()
 
@@ -42,7 +48,7 @@ class NoPaths:
 
 @pytest.fixture
 def identities() -> Identities:
-    return Identities(Files(NoPaths()), CgroupNames(Notes()))  # type: ignore[arg-type]
+    return Identities(Files(NoPaths()), CgroupNames(Notes()), no_processes())  # type: ignore[arg-type]
 
 
 def pids(identities: Identities, records: np.ndarray) -> list[int | None]:

@@ -16,7 +16,7 @@ from iorec.record.identities import Identities
 from iorec.record.namer import Namer
 from iorec.store.origin import Origin
 from iorec.store.rows import RowBuilder
-from tests.unit.record.test_identities import NoPaths, announced
+from tests.unit.record.test_identities import NoPaths, announced, no_processes
 
 CPUS = 4
 REALTIME_NS = 1_795_293_167_000_000_000
@@ -52,7 +52,7 @@ def rows_of(*records: dict[str, Any], is_in_flight: bool = False) -> tuple[Any, 
         for name, value in ({"dev": LOOP0} | fields).items():
             row[name] = value
     files = Files(NoPaths())  # type: ignore[arg-type]
-    identities = Identities(files, CgroupNames(Notes()))
+    identities = Identities(files, CgroupNames(Notes()), no_processes())
     known = announced((1, 5, 11), (CPUS + 1, 5, 12))
     known["identity"]["inode_dev"][1], known["identity"]["inode"][1] = 8 << 20 | 1, 77
     identities.read(known)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,7 +127,18 @@ def test_every_row_and_the_last_metadata_come_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run.parquet"]
     with analyze.open(tmp_path / "run.parquet") as capture:
         assert capture.completeness().is_complete
-        assert capture.table().sort_by("time").equals(rows.cast(capture.table().schema))
+        assert capture.arrow().sort_by("time").equals(rows.cast(capture.arrow().schema))
+
+
+def test_a_spool_of_version_2_is_read(tmp_path: Path) -> None:
+    """It was left by `record --convert-later` of seven reads with dd."""
+    part = tmp_path / "old.parquet.part"
+    part.write_bytes((Path(__file__).parents[2] / "data" / "version-2.parquet.part").read_bytes())
+    status, _, said = recover_in_process(part)
+    assert status == 0, said
+    rows = pq.read_table(tmp_path / "old.parquet").to_pylist()
+    assert [row["offset"] for row in rows] == [4096 * place for place in range(7)]
+    assert {(row["comm"], row["device"], row["process"]) for row in rows} == {("dd", "loop0", None)}
 
 
 def test_a_damaged_spool_gives_what_precedes_the_damage_and_is_kept(tmp_path: Path) -> None:

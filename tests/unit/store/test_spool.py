@@ -137,7 +137,7 @@ def test_extreme_names_come_back_as_they_were_written(
     assert peak_bytes < MOST_BYTES
     with analyze.open(tmp_path / f"run{suffix}") as capture:
         assert capture.completeness().is_complete
-        read = capture.table()
+        read = capture.arrow()
     assert as_text(read).equals(as_text(written))
 
 

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Describes the processes that submit I/Os, while they are there."""
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from iorec.host.escape import escape_name
+from iorec.host.notes import Notes
+
+_PART = "processes"
+_MOST_PROCESSES = 20_000  # of some 500 bytes each, and up to 6 KiB
+_MOST_CMDLINE_BYTES = 1024
+_CUT = "..."
+# Field 22 of /proc/PID/stat is in ticks of USER_HZ, 100 on every architecture (proc(5)).
+_NS_PER_TICK = 10_000_000
+
+
+class Seen(NamedTuple):
+    """What the kernel programs say of a process: `start_ns` after boot, and its leader's comm."""
+
+    pid: int
+    start_ns: int
+    ppid: int
+    uid: int
+    comm: bytes
+
+
+class Process(NamedTuple):
+    """A process as ps(1) shows it; of an unknown one every field is None.
+
+    `name` is its title if it has set one (`postgres: checkpointer`), else the comm of its leader.
+    """
+
+    name: str | None = None
+    cmdline: str | None = None
+    username: str | None = None
+    ppid: int | None = None
+    started_at: int | None = None  # nanoseconds since 1970
+
+
+UNKNOWN_PROCESS = Process()
+
+
+class Processes:
+    """Each process is looked at once, when it is first seen, and again when it has a new comm."""
+
+    def __init__(self, notes: Notes, *, has_cmdlines: bool) -> None:
+        self._notes = notes
+        self._has_cmdlines = has_cmdlines
+        self._known: dict[Seen, Process] = {}
+        self._usernames: dict[int, str] = {}
+        self._booted_at = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        with notes.guard(_PART):
+            self._usernames = _read_usernames()
+
+    def describe(self, seen: Seen) -> Process:
+        """What is known of a process; one without a start (Linux before 5.11) is unknown."""
+        if not seen.start_ns:
+            return UNKNOWN_PROCESS
+        found = self._known.get(seen)
+        if found is None:
+            if len(self._known) >= _MOST_PROCESSES:
+                self._known.clear()
+            found = self._known[seen] = self._look_at(seen)
+        return found
+
+    def _look_at(self, seen: Seen) -> Process:
+        raw = None
+        with self._notes.guard(_PART):
+            raw = _read_cmdline(seen) if self._has_cmdlines else None
+        comm = escape_name(seen.comm)
+        cmdline = escape_name(raw) if raw else None
+        return Process(
+            cmdline if cmdline and raw and raw.startswith(seen.comm + b": ") else comm,
+            cmdline,
+            self._usernames.get(seen.uid, str(seen.uid)),
+            seen.ppid,
+            self._booted_at + seen.start_ns,
+        )
+
+
+def _read_cmdline(seen: Seen) -> bytes | None:
+    """Its words, with a space between; None if it has none, has ended or become another program."""
+    try:
+        folder = os.open(f"/proc/{seen.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:  # whatever has its number later, the folder stays that of this one
+        words = _read_file(folder, "cmdline", _MOST_CMDLINE_BYTES + 1)
+        stat = _read_file(folder, "stat", 4096)
+    except OSError:
+        return None
+    finally:
+        os.close(folder)
+    comm, _, fields = stat.partition(b" (")[2].rpartition(b") ")
+    start_ticks = int(fields.split()[19])
+    if comm != seen.comm or start_ticks != seen.start_ns // _NS_PER_TICK:
+        return None
+    text = words.replace(b"\0", b" ").rstrip()
+    if len(text) > _MOST_CMDLINE_BYTES:
+        text = text[: _MOST_CMDLINE_BYTES - len(_CUT)] + _CUT.encode()
+    return text or None
+
+
+def _read_file(folder: int, name: str, size: int) -> bytes:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return os.read(fd, size)
+    finally:
+        os.close(fd)
+
+
+def _read_usernames() -> dict[int, str]:
+    """Those of /etc/passwd: to ask a directory over the network would hold the recorder up."""
+    names: dict[int, str] = {}
+    for line in Path("/etc/passwd").read_bytes().splitlines():
+        name, *fields = line.split(b":")
+        if len(fields) > 1 and fields[1].isdigit():
+            names.setdefault(int(fields[1]), escape_name(name))
+    return names

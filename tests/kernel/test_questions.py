@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""docs/questions.md: each command answers its question about a capture whose answers are known."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.kernel.captures import Capture
+from tests.kernel.conftest import IOREC, LoopDevice, run
+from tests.kernel.mounts import mounted_ext4
+
+PAGE = Path(__file__).parent.parent.parent / "docs/questions.md"
+QUESTIONS = dict(re.findall(r"^\| (\S.*\?) \| `(iorec .*)` \|$", PAGE.read_text(), re.MULTILINE))
+
+# What the output must say.
+ANSWERS = {
+    "Who does the I/O, and who waits for it the longest?": r"PROCESS .*TIME\n *\d+ +slow ",
+    "Who writes all the time?": r"PROCESS .*WRITES.*\n.*\n? *\d+ +logger ",
+    "Who wrote what `kworker` submits?": r"bulk +dirtied last",
+    "Which command line is that?": r"\./logger if=",
+    "Which user?": r"\nnobody ",
+    "Which container, or which unit of systemd?": r"CGROUP",
+    "Which files?": r"/mnt/log ",
+    "Which thread of the process?": r"TID  COMM",
+    "What happened in the last minute but one?": r"\d+  logger ",
+    "When was it bad?": r"START",
+    "Who was it then?": r"START .*PROCESS",
+    "Which I/O took 900 ms?": r"3 slowest:\n.*\n.* slow +write +loop\d+ .* (9\d\d ms|1\.\d+ s)",
+    "Who had to wait for more than 100 ms?": r"\d+  slow ",
+    "Is the disk busy?": r"BUSY",
+    "Sequential or random?": r"SEQUENTIAL",
+    "How large are the I/Os?": r"write +4\.0 KiB",
+    "How long does an fsync wait?": r"\d+ +(jbd2|sync|logger)",
+    "Is it the disk, or the queue in front of it?": r"QUEUED",
+    "Where did the time of bios go?": r"SCHEDULER|DEVICE",
+    "Did it trim?": r"discard ",
+    "Did anything fail?": r"EIO +loop\d",
+    "Does anything stand out?": r"failed",
+    "How is the latency distributed?": r"usecs .*\n.*->",
+    "Is it worse than before?": r"before.parquet",
+    "May I believe these numbers?": r"complete",
+    "What does it look like?": r"\.png",
+    "Was it the checkpoint of the log?": r"\.png",
+}
+
+
+def workload(folder: Path, disk: LoopDevice) -> str:
+    """Programs with names of their own, which are copies of dd."""
+    return f"""
+    cd {folder}
+    for name in logger bulk slow reader broken; do cp /bin/dd $name; done
+    ./bulk if=/dev/zero of=mnt/bulk bs=1M count=20 status=none; sync
+    ./slow if=/dev/zero of=mnt/log bs=1M count=1 status=none conv=fsync
+    sleep 0.2  # so that the recorder looks for the next one at once
+    ./logger if=/dev/zero of=mnt/log bs=4k count=2000 oflag=dsync conv=notrunc status=none
+    chmod 755 .; chmod 644 mnt/bulk
+    setpriv --reuid 65534 --clear-groups ./reader if=mnt/bulk of=/dev/null bs=64k iflag=direct
+    ./slow if=/dev/zero of=mnt/slow bs=4k count=1 status=none conv=fsync
+    fsfreeze -f back
+    ./slow if=/dev/zero of=mnt/slow bs=4k count=1 oflag=direct conv=notrunc status=none &
+    sleep 0.95; fsfreeze -u back; wait
+    rm mnt/bulk; sync; fstrim mnt; sync
+    truncate -s 0 {disk.backing}
+    ./broken if={disk.path} of=/dev/null bs=4k count=1 skip=1000 iflag=direct
+    true
+    """
+
+
+def test_every_question_is_answered(
+    record: Callable[..., Capture], make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    assert QUESTIONS.keys() == ANSWERS.keys()
+    with mounted_ext4(make_loop(), ram_folder / "back") as back:
+        disk = make_loop(128 << 20, folder=back)
+        with mounted_ext4(disk, ram_folder / "mnt"):
+            only = ("-l", "request,bio", "-d", disk.name, "--")
+            record(*only, "cp", "/bin/dd", f"{ram_folder}/mnt/logger", name="before.parquet")
+            capture = record(*only, "bash", "-c", workload(ram_folder, disk))
+        run("losetup", "-d", disk.path)
+    assert capture.rows(comm="slow")
+    wrong = {}
+    for question, command in QUESTIONS.items():
+        words = [str(IOREC), *shlex.split(command)[1:]]
+        done = subprocess.run(words, cwd=ram_folder, capture_output=True, text=True, timeout=120)
+        if done.returncode or not re.search(ANSWERS[question], done.stdout + done.stderr):
+            wrong[question] = done
+    assert not wrong, "\n\n".join(
+        f"{question}\n{done.stdout}{done.stderr}" for question, done in wrong.items()
+    )

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Processes as they are: described while they are there, and never as another one."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from iorec.host.notes import Notes
+from iorec.host.processes import Process, Processes, Seen
+
+TICK_NS = 10_000_000
+
+
+@contextmanager
+def running(*words: str, executable: str = "/usr/bin/sleep") -> Iterator[int]:
+    """The pid of a process with this command line."""
+    with subprocess.Popen(words, executable=executable) as child:
+        yield child.pid
+        child.kill()
+
+
+def seen(pid: int, *, uid: int = 0, comm: bytes | None = None) -> Seen:
+    """What the kernel would say of it."""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    own, _, fields = stat.partition(b" (")[2].rpartition(b") ")
+    start_ns = int(fields.split()[19]) * TICK_NS + 1_234_567
+    return Seen(pid, start_ns, int(fields.split()[1]), uid, own if comm is None else comm)
+
+
+def described(who: Seen, *, has_cmdlines: bool = True) -> Process:
+    return Processes(Notes(), has_cmdlines=has_cmdlines).describe(who)
+
+
+def test_a_process_has_its_command_line_user_and_parent() -> None:
+    with running("sleep", "60 ", "a\\b") as pid:
+        found = described(seen(pid))
+        started = Path(f"/proc/{pid}").stat().st_ctime_ns
+    assert found.name == "sleep"
+    assert found.cmdline == "sleep 60  a\\x5cb"
+    assert found.username == "root"
+    assert found.ppid == os.getpid()
+    assert found.started_at is not None
+    assert abs(found.started_at - started) < 1_000_000_000
+
+
+def test_a_title_is_the_name() -> None:
+    with running("sleep: checkpointer", "60") as pid:
+        assert described(seen(pid)).name == "sleep: checkpointer 60"
+    with running("sleepy: no title of sleep", "60") as pid:
+        assert described(seen(pid)).name == "sleep"
+
+
+def test_command_lines_can_be_left_out() -> None:
+    with running("sleep: secret", "60") as pid:
+        found = described(seen(pid), has_cmdlines=False)
+    assert (found.name, found.cmdline) == ("sleep", None)
+
+
+def test_another_process_of_the_number_is_not_taken_for_it() -> None:
+    with running("sleep", "60") as pid:
+        who = seen(pid)
+        later = who._replace(start_ns=who.start_ns + TICK_NS)
+        assert described(later).cmdline is None
+        assert described(who._replace(comm=b"bash")).cmdline is None
+        assert described(who).cmdline == "sleep 60"
+
+
+def test_of_one_that_has_ended_the_kernel_knows_the_name() -> None:
+    with running("sleep", "60") as pid:
+        who = seen(pid, uid=4_000_000_000)
+    found = described(who)
+    assert (found.name, found.cmdline, found.username) == ("sleep", None, "4000000000")
+
+
+def test_a_long_command_line_is_cut() -> None:
+    with running("sleep", "60", "é" * 4000) as pid:
+        cmdline = described(seen(pid)).cmdline
+    assert cmdline is not None
+    assert cmdline.startswith("sleep 60 é")
+    assert cmdline.endswith("...")
+    assert len(cmdline.encode()) <= 1030
+
+
+@pytest.mark.parametrize("comm", [b") (", b"a) R 1 (", b"\xff\n"])
+def test_any_comm_is_told_from_what_follows_it(comm: bytes, tmp_path: Path) -> None:
+    script = "import sys; open('/proc/self/comm', 'wb').write(bytes.fromhex(sys.argv[1]))\n"
+    script += "print(flush=True); sys.stdin.read()"
+    words = ["/usr/bin/python3", "-c", script, comm.hex()]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        found = described(seen(child.pid, comm=comm))
+        child.kill()
+    assert found.cmdline is not None
+    assert found.cmdline.endswith(comm.hex())
+
+
+def test_the_start_is_unknown_on_old_kernels() -> None:
+    assert described(Seen(1, 0, 0, 0, b"init")) == Process()
