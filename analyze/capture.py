@@ -187,16 +187,18 @@ def open_captures(
     end: float | str | None = None,
     where: str | None = None,
     layer: str | None = None,
+    counts_progress: bool = False,
 ) -> Capture:
     """Opens files, globs and folders as one capture.
 
     `begin` and `end` are seconds from the start of the first recording, or a text such as
     `15:16:10`, see units.parse_moment_ns; `where` is a SQL condition on the columns; `layer` is
-    `request` or `bio`, see Selection. What cannot be read, or leaves no rows, raises IorecError.
+    `request` or `bio`, see Selection; `counts_progress` is that of open_database. What cannot be
+    read, or leaves no rows, raises IorecError.
     """
     found, repeats = without_repeats(find_captures(paths))
     with ExitStack() as resources:
-        connection = open_database(found, resources)
+        connection = open_database(found, resources, counts_progress=counts_progress)
         files = _with_hosts([read_capture_file(connection, path) for path in found])
         span = recorded_span(files)
         selection = make_selection(span, begin, end, where, layer)

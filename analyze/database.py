@@ -20,8 +20,13 @@ MEMORY_LIMIT = "640MB"
 _MAX_THREADS = 8  # more of them would not fit into the memory
 
 
-def open_database(paths: Sequence[Path], resources: ExitStack) -> DuckDBPyConnection:
-    """A database in memory that can read these files and reach nothing else."""
+def open_database(
+    paths: Sequence[Path], resources: ExitStack, *, counts_progress: bool = False
+) -> DuckDBPyConnection:
+    """A database in memory that can read these files and reach nothing else.
+
+    With `counts_progress` its query_progress() tells how far a query is.
+    """
     spill = resources.enter_context(tempfile.TemporaryDirectory(prefix="iorec-"))
     connection = connect(
         config={
@@ -35,8 +40,11 @@ def open_database(paths: Sequence[Path], resources: ExitStack) -> DuckDBPyConnec
     )
     resources.callback(connection.close)
     names = {name for path in paths for name in (str(path.resolve()), literal_path(path))}
-    # In a notebook without ipywidgets there is none, and DuckDB refuses to be told so.
-    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
+    if counts_progress:
+        connection.execute("SET enable_progress_bar = true")
+        connection.execute("SET enable_progress_bar_print = false")
+    # Unless there is none, as in a notebook without ipywidgets: DuckDB refuses to be told so.
+    elif connection.sql("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
         connection.execute("SET enable_progress_bar = false")
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, names))}]")

@@ -263,6 +263,7 @@ class Metadata:
     recorder: Recorder | None
     complete: bool
     boot_id: str | None = None
+    cgroup_version: int | None = None  # 1: cgroups of that version are in use, and not in the rows
     notes: tuple[Note, ...] = ()
 
 

@@ -15,23 +15,29 @@ from analyze.listed_ios import ListedIo, Listing, load_failed, load_in_flight, l
 from analyze.load import Loads, load_loads
 from analyze.opened import OpenedRows
 from analyze.selection import Selection
+from analyze.sources import CaptureFile
 from analyze.stacks import Level, Stack, find_levels, load_stacks
 from analyze.summary import Summary, summarize
 from analyze.typed_json import EpochNs
+from analyze.verdict import format_completeness
 
 # The rules look at them within two seconds or so.
-_MOST_IOS_UNASKED = 10_000_000
+MOST_IOS_UNASKED = 10_000_000
+
+_ROOT_CGROUPS = {"/", "id:1"}  # the second where nothing of version 2 is mounted
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of the report, and where and when it was recorded."""
+    """A file of the report, where and when it was recorded, and whether it alone is complete."""
 
     path: Path
     hostname: str
     kernel: str
     started_at: EpochNs
     duration_ns: int
+    is_complete: bool | None
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Report:
     in_flight: Listing
     failed: Listing
     findings: tuple[Finding, ...] | None  # None: nobody has looked
+    lacks_cgroups: bool  # the groups are by cgroup, and those of the machine are not in the rows
 
 
 def make_report(
@@ -78,18 +85,9 @@ def make_report(
         capture, by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns
     )
     if findings is None:
-        findings = summary.total.ios <= _MOST_IOS_UNASKED
+        findings = summary.total.ios <= MOST_IOS_UNASKED
     return Report(
-        sources=tuple(
-            Source(
-                path=file.path,
-                hostname=file.metadata.hostname,
-                kernel=file.metadata.kernel,
-                started_at=file.metadata.started_at,
-                duration_ns=file.metadata.stopped_at - file.metadata.started_at,
-            )
-            for file in capture.files
-        ),
+        sources=tuple(map(_make_source, capture.files)),
         repeats=capture.repeats,
         origin=EpochNs(capture.origin_ns),
         selection=capture.selection,
@@ -103,6 +101,27 @@ def make_report(
         in_flight=load_in_flight(capture, sum(part.in_flight for part in _parts(summary))),
         failed=load_failed(capture, sum(part.errors for part in _parts(summary))),
         findings=load_findings(capture) if findings else None,
+        lacks_cgroups=_lacks_cgroups(capture, summary),
+    )
+
+
+def _lacks_cgroups(capture: OpenedRows, summary: Summary) -> bool:
+    """Whether all I/Os are of the root cgroup, on a machine whose cgroups are of version 1."""
+    found = {group.key["cgroup"] for group in summary.groups if "cgroup" in group.key}
+    versions = {file.metadata.cgroup_version for file in capture.files}
+    return len(found) == 1 and found <= _ROOT_CGROUPS and versions == {1}
+
+
+def _make_source(file: CaptureFile) -> Source:
+    completeness = make_completeness([file])
+    return Source(
+        path=file.path,
+        hostname=file.metadata.hostname,
+        kernel=file.metadata.kernel,
+        started_at=file.metadata.started_at,
+        duration_ns=file.metadata.stopped_at - file.metadata.started_at,
+        is_complete=completeness.is_complete,
+        verdict=format_completeness(completeness),
     )
 
 

@@ -3,6 +3,7 @@
 
 import glob
 import os
+import pwd
 import stat
 import zlib
 from collections.abc import Iterable, Sequence
@@ -130,9 +131,7 @@ def _check_readable(path: Path) -> None:
     except FileNotFoundError as error:
         raise IorecError(f"cannot read {path}: there is no such file", _OTHER_FILE) from error
     except OSError as error:
-        raise IorecError(
-            f"cannot read {path}: {error.strerror}", "a capture belongs to the user who recorded it"
-        ) from error
+        raise IorecError(f"cannot read {path}: {error.strerror}", _access_hint(path)) from error
     except ValueError as error:
         raise IorecError(f"cannot read {path}: {error}", "give the file another name") from error
     if not stat.S_ISREG(mode):
@@ -144,6 +143,23 @@ def _check_readable(path: Path) -> None:
             f"cannot read {path}: its name holds a backslash as well as *, ? or [",
             "give the file another name",
         )
+
+
+def _access_hint(path: Path) -> str:
+    """What to do about a file that this user may not read."""
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        return "its folder is not open to you: read it with sudo, or have it copied"
+    if owner == os.geteuid():
+        return f"make it readable: chmod u+r {shell_word(path)}"
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"user {owner}"
+    return (
+        f"it belongs to {name}: read it with sudo, or own it: sudo chown $USER {shell_word(path)}"
+    )
 
 
 def _check_form(path: Path) -> None:

@@ -113,24 +113,19 @@ def format_failed(completeness: Completeness) -> str:
 
 
 def _shortcomings(completeness: Completeness) -> list[str]:
+    """What is missing, and then what there is."""
     in_flight = f"{format_count(completeness.in_flight)} in flight{format_failed(completeness)}"
-    said = []
+    said = _contradictions(completeness)
+    if completeness.identity_lost:
+        count = format_counted(completeness.identity_lost, "I/O")
+        said.insert(0, f"{count} without a submitter: no room in the ring buffer")
     if completeness.lost:
         total = _counted_of_layers(completeness, completeness.recorded + completeness.lost)
         lost = f"{format_count(completeness.lost)} of {total} lost ({_causes(completeness)})"
-        said.append(f"{lost}, {in_flight}")
-    elif not completeness.recorded_by_layer:
-        said.append(NO_ACCOUNT)
-    else:
-        recorded = f"{format_recorded(completeness)} recorded"
-        said.append(f"{recorded}, 0 known to be lost, {in_flight}")
-    if completeness.identity_lost:
-        count = format_counted(completeness.identity_lost, "I/O")
-        said.append(f"{count} without a submitter: no room in the ring buffer")
-    said += _contradictions(completeness)
-    if completeness.lost:
-        said.append(TOO_LOW)
-    return said
+        return [f"{lost}, {in_flight}", *said, TOO_LOW]
+    if not completeness.recorded_by_layer:
+        return [*said, NO_ACCOUNT]
+    return [*said, f"{format_recorded(completeness)} recorded, {in_flight}"]
 
 
 def _counted_of_layers(completeness: Completeness, count: int) -> str:
@@ -156,10 +151,8 @@ def _contradictions(completeness: Completeness) -> list[str]:
     said = []
     if completeness.is_recovered:
         at_least = f" (more than {format_counted(completeness.unwritten, 'I/O')})"
-        said.append(
-            "recovered from a recording that was cut off, so its end is missing"
-            + at_least * bool(completeness.unwritten)
-        )
+        at_least *= bool(completeness.unwritten)
+        said.append(f"its end is missing{at_least}, as the recording was cut off")
     if completeness.unaccounted:
         said.append(f"{format_counted(completeness.unaccounted, 'completion')} unaccounted for")
     if completeness.row_mismatch:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Words the lines that record prints before it ends."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal, shell_word
 from analyze.metadata import Filters
-from analyze.units import format_counted, format_duration
+from analyze.units import format_bytes, format_counted, format_duration
 from iorec.host.devices import disk_of_file
 from iorec.record.filter_devices import resolve_device
 from iorec.record.filters import filter_options
@@ -40,23 +40,28 @@ def format_unmatched(filters: Filters, rows: int, filtered: int) -> str:
     return f"nothing matched {options}; {format_counted(filtered, 'I/O')} filtered out"
 
 
-def format_warnings(settings: Settings) -> list[str]:
-    """What the user may not know of the output's folder."""
-    folder, wanted = settings.output.path.parent, settings.filters.resolved_device
-    if not folder.is_dir():
-        return []
-    warnings = [
+def format_leftovers(folder: Path) -> list[str]:
+    """A warning of each spool that an interrupted recording left in the output's folder."""
+    return [
         f"warning: {escape_for_terminal(str(part))} was left by an interrupted recording:"
         f" iorec recover {shell_word(part)}"
         for part in leftover_spools(folder)
     ]
-    disk = disk_of_file(folder)
-    if disk is not None and (not wanted or not {disk, *_partitions(folder)}.isdisjoint(wanted)):
-        warnings.append(
-            f"warning: {escape_for_terminal(str(settings.output.path))} is on {disk},"
-            " which is recorded: writing the capture adds I/Os of the kernel's writeback to it"
-        )
-    return warnings
+
+
+def find_recorded_disk(folder: Path, wanted: Collection[str]) -> str | None:
+    """The disk of the output's folder, if it is among those that are recorded: these, or all."""
+    disk = disk_of_file(folder) if folder.is_dir() else None
+    is_recorded = not wanted or not {disk, *_partitions(folder)}.isdisjoint(wanted)
+    return disk if is_recorded else None
+
+
+def format_own_writes(path: Path, disk: str, spool_bytes: int) -> str:
+    """The warning that the recorder's own writing, whose disk was recorded, is in the capture."""
+    return (
+        f"warning: {escape_for_terminal(str(path))} is on {disk}, which was recorded: the"
+        f" {format_bytes(spool_bytes)} that the recorder wrote there may be among the I/Os"
+    )
 
 
 def _partitions(folder: Path) -> list[str]:

@@ -36,6 +36,7 @@ Captures = Annotated[
     list[Path],
     typer.Argument(
         metavar="CAPTURE...",
+        readable=False,  # who opens it says more than typer of what cannot be read
         help="Files, globs or folders; several are read as one.",
         show_default=False,
     ),

@@ -15,6 +15,7 @@ from analyze.render.table import (
     format_columns,
     missing_lines,
     pick_columns,
+    unnamed_file_lines,
     wrap_units,
 )
 from analyze.summary import Summary
@@ -38,6 +39,7 @@ _KEY_TITLES = {
     "size_class_bytes": "SIZE FROM",
     "username": "USER",
 }
+_FILE_KEYS = ("file", "owner")
 _NUMERIC_KEYS = ("pid", "tid", "ppid", "cpu", "size_class_bytes")
 # Title, value, and how early the column is left out when there is little room.
 _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
@@ -127,7 +129,12 @@ def group_lines(
         option = f": --top {most}" * (most > max(len(part.groups) for part in parts))
         lines.append(f"({format_count(left_out)} more{option})")
     lines.append(total_line)
-    return [*lines, *missing_lines(columns, shown, width)]
+    files = [group.key[key] for group in groups for key in _FILE_KEYS if key in group.key]
+    return [
+        *lines,
+        *missing_lines(columns, shown, width),
+        *unnamed_file_lines(files, width),
+    ]
 
 
 def cache_flush_lines(summary: Summary, width: int) -> list[str]:
@@ -154,9 +161,10 @@ def cache_flush_lines(summary: Summary, width: int) -> list[str]:
 def histogram_lines(group: Group, kind: str = "") -> list[str]:
     """The latency of a group in powers of two of a microsecond, as biolatency prints it.
 
-    `kind` says what they are if they are not the I/Os.
+    From the first to the last that is not empty. `kind` says what they are if not the I/Os.
     """
     bins = group.histogram or ()
+    first = next((place for place, bin_ in enumerate(bins) if bin_.ios), 0)
     peak = max((bin_.ios for bin_ in bins), default=0)
     title = ", ".join(f"{_key_title(key)} {format_key(key, v)}" for key, v in group.key.items())
     return [
@@ -165,8 +173,9 @@ def histogram_lines(group: Group, kind: str = "") -> list[str]:
         *(
             f"{bin_.low_ns // 1000:>10} -> {bin_.high_ns // 1000 - 1:<10} : {bin_.ios:<8}"
             f" |{'*' * (_STARS * bin_.ios // peak):<{_STARS}}|"
-            for bin_ in bins
+            for bin_ in bins[first:]
         ),
+        f"     {'total':<19} : {sum(bin_.ios for bin_ in bins)}",
     ]
 
 

@@ -146,9 +146,11 @@ def _ledger(counts: Counts, *, is_recovered: bool) -> str:
     text = " + ".join(
         f"{format_count(count)} {name}"
         for name, count in parts.items()
-        if count or name not in ("refused", rest)
+        if count or name not in ("refused", "lost", rest)
     )
-    return f"{format_count(counts.completions)} = {text}"
+    missed = counts.lost.get("missed_completion", 0)
+    unseen = f"; besides, {format_count(missed)} that were not seen" * bool(missed)
+    return f"{format_count(counts.completions)} = {text}{unseen}"
 
 
 def _clock_steps(metadata: Metadata) -> str:

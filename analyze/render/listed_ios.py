@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
 from analyze.listed_ios import ListedIo, Listing
-from analyze.render.table import Column, fit_columns, format_columns, pick_columns, table_lines
+from analyze.render.table import (
+    Column,
+    fit_columns,
+    format_columns,
+    pick_columns,
+    table_lines,
+    unnamed_file_lines,
+)
 from analyze.report import Report
 from analyze.units import format_bytes, format_count, format_duration, format_elapsed
 
@@ -28,7 +35,9 @@ def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list
         return ["no I/Os have completed"]
     if names:
         columns = pick_columns(columns, names)
-    return [f"{format_count(len(rows))} slowest:", *table_lines(columns, width)]
+    lines = [f"{format_count(len(rows))} slowest:", *table_lines(columns, width)]
+    has_files = "FILE" in lines[1].split()
+    return lines + unnamed_file_lines((row.file for row in rows), width) * has_files
 
 
 def in_flight_lines(report: Report, width: int) -> list[str]:

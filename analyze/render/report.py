@@ -34,6 +34,8 @@ _REFUSED = (
     "REFUSED: attempts for which no request was free and the caller would not wait, as io_uring's;"
     " each was retried, and only that counts as an I/O"
 )
+_LACKS_CGROUPS = "(all in one cgroup: those of this machine are of version 1, iorec knows 2)"
+_UNCOMPARED = "(not compared with /proc/diskstats: that is read when a recording ends)"
 # What diskstats counts as flushes are those of the devices; an fsync's is a write of 0 bytes there.
 _OPS = {"write": "write, flush", "flush": "cache_flush"}
 _VERDICTS = {True: "agrees", False: "DIFFERS", None: "not comparable"}
@@ -54,9 +56,7 @@ def render_text(
     if report.slowest is None and report.bio_times is None and report.loads is None:
         shown.append(findings_summary(report.findings, width))
     sections = [
-        completeness_lines(report.completeness, report.origin, width)
-        + _source_lines(report)
-        + level_lines(report.levels, width),
+        _headline(report, width) + _source_lines(report) + level_lines(report.levels, width),
         device_lines(report.completeness, width),
         _selection_lines(report),
         *([findings_lines(report.findings or (), width)] if only_findings else shown),
@@ -74,16 +74,35 @@ def _view(report: Report, width: int, columns: Sequence[str]) -> list[list[str]]
     if report.loads is not None:
         return [load_lines(report.loads, width, columns, is_too_low=is_too_low)]
     return [
-        group_lines(summary, report.origin, width, columns, is_too_low=is_too_low),
+        group_lines(summary, report.origin, width, columns, is_too_low=is_too_low)
+        + _wrapped(_LACKS_CGROUPS, width) * report.lacks_cgroups,
         cache_flush_lines(summary, width),
         *_histograms(summary),
         _stack_lines(report, width),
     ]
 
 
-def completeness_lines(completeness: Completeness, origin_ns: int, width: int) -> list[str]:
+def _headline(report: Report, width: int) -> list[str]:
+    """The verdict on all captures; of several, also on each of those that are not complete."""
+    count = len(report.sources)
+    if count == 1:
+        return completeness_lines(report.completeness, report.origin, width)
+    summed = f"{format_count(count)} captures summed up: "
+    lines = completeness_lines(report.completeness, report.origin, width, summed)
+    lacking = [source for source in report.sources if not source.is_complete]
+    for source in lacking[:_MAX_SOURCES]:
+        lines += _wrapped(f"{escape_for_terminal(str(source.path))}: {source.verdict}", width)
+    left_out = len(lacking) - _MAX_SOURCES
+    if left_out > 0:
+        lines.append(f"and {format_counted(left_out, 'more incomplete capture')}")
+    return lines
+
+
+def completeness_lines(
+    completeness: Completeness, origin_ns: int, width: int, of_what: str = ""
+) -> list[str]:
     """The verdict, when I/Os were lost in seconds from `origin_ns`, and what that means."""
-    lines = _wrapped(format_completeness(completeness), width)
+    lines = _wrapped(of_what + format_completeness(completeness), width)
     for gap in completeness.gaps[:_MAX_GAPS]:
         begin, end = format_elapsed(gap.start, origin_ns), format_elapsed(gap.stop, origin_ns)
         lost = f"{format_count(gap.lost)} lost from {begin} to {end}"
@@ -116,21 +135,31 @@ def device_lines(completeness: Completeness, width: int) -> list[str]:
     kept = set(by_weight[: max(differing, _MAX_DEVICE_LINES)])
     rows = [row for row in completeness.devices if row in kept]
     left_out = len(completeness.devices) - len(rows)
+    is_uncompared = completeness.is_recovered and all(row.agrees is None for row in rows)
     columns = [
         Column("DEVICE", [escape_for_terminal(row.device) for row in rows], is_text=True),
         Column("OP", [_OPS.get(row.op, row.op) for row in rows], is_text=True),
         Column("I/OS", [format_count(row.counted_ios) for row in rows]),
-        Column("DISKSTATS", [_diskstats_range(row) for row in rows]),
-        Column("", [_VERDICTS[row.agrees] for row in rows], is_text=True),
-        *_size_columns(rows),
+        *([] if is_uncompared else _diskstats_columns(rows)),
         *_event_columns(completeness, rows),
     ]
     lines = format_columns(fit_columns(columns, width)) if rows else []
+    if rows and is_uncompared:
+        lines.append(_UNCOMPARED)
     if left_out:
         lines.append(f"({left_out} more, which do not differ)")
     if any(event.refused for event in completeness.events):
         lines += _wrapped(_REFUSED, width)
     return lines
+
+
+def _diskstats_columns(rows: Sequence[Agreement]) -> list[Column]:
+    """Their counts, and whether ours agree."""
+    return [
+        Column("DISKSTATS", [_diskstats_range(row) for row in rows]),
+        Column("", [_VERDICTS[row.agrees] for row in rows], is_text=True),
+        *_size_columns(rows),
+    ]
 
 
 def _size_columns(rows: Sequence[Agreement]) -> list[Column]:

@@ -3,7 +3,7 @@
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from analyze.errors import unknown_name
 TOO_LOW = "≥"  # before the title of a column whose numbers are
 _GAP = "  "
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[nµm]?s|min|h|(?:[KMGTPE]i)?B)\b)")
+_UNNAMED_FILE = re.compile(r"\d+:\d+:\d+", re.ASCII)
 _GLUE = "\0"  # which no text has that may be shown
 
 
@@ -78,6 +79,16 @@ def format_columns(columns: Sequence[Column]) -> list[str]:
         for column, width in zip(columns, map(_width, columns), strict=True)
     ]
     return [_GAP.join(row).rstrip() for row in zip(*padded, strict=True)]
+
+
+def unnamed_file_lines(names: Iterable[object], width: int) -> list[str]:
+    """What the first of the names means that is MAJOR:MINOR:INODE, if one is."""
+    found = next(filter(_UNNAMED_FILE.fullmatch, map(str, names)), None)
+    if found is None:
+        return []
+    device, _, inode = found.rpartition(":")
+    said = f"({found} is inode {inode} of device {device}: no path was found for the file)"
+    return textwrap.wrap(said, width)
 
 
 def wrap_units(text: str, width: int, **options: Any) -> list[str]:

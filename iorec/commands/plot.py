@@ -15,6 +15,7 @@ from iorec.host.signals import interruptible, raising_interrupts
 from iorec.host.workload import invoking_user
 from iorec.options import Begin, Captures, End, Layer, Verbose, Where
 from iorec.store.folder import Folder, check_free
+from iorec.waiting import showing_queries
 
 EPILOG = """\b
 Examples:
@@ -74,8 +75,11 @@ def plot(
     suffix = ".png" if output is None else image_suffix(output)
     with (
         raising_interrupts(),
-        open_captures(captures, begin=begin, end=end, where=where, layer=layer) as capture,
+        open_captures(
+            captures, begin=begin, end=end, where=where, layer=layer, counts_progress=True
+        ) as capture,
         interruptible(capture.connection.interrupt),
+        showing_queries(capture.connection.query_progress),
     ):
         first = CaptureName(capture.files[0].path)
         path = output or first.path.with_name(f"{first.stem}.png")

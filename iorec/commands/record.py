@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
-from analyze.units import COUNT_FORMS, DURATION_FORMS, SIZE_FORMS
+from analyze.units import COUNT_FORMS, DURATION_FORMS, SIZE_FORMS, format_bytes
+from iorec.host.terminal import output_width
 from iorec.options import COUNT, DURATION, SIZE, Verbose
 
 _DEFAULT_BUFFER = 16 << 20
+_LEAST_MAX_SIZE = 64 << 10  # the metadata, which each batch has, take 5 KiB and more
 
 EPILOG = """\b
 Examples:
@@ -33,7 +35,11 @@ def record(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="The capture: .parquet, .csv or .csv.gz."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The capture: .parquet, .csv or .csv.gz; by default iorec-HOST-TIME.parquet.",
+            show_default=False,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
@@ -56,13 +62,18 @@ def record(
     max_size: Annotated[
         int | None,
         typer.Option(
-            parser=SIZE, metavar="SIZE", help=f"Stop when the file has this size: {SIZE_FORMS}."
+            parser=SIZE,
+            metavar="SIZE",
+            help=f"Stop when the file has this size, 64K or more: {SIZE_FORMS}.",
         ),
     ] = None,
     rotate: Annotated[
         int | None,
         typer.Option(
-            parser=COUNT, metavar="N", help="At --max-size go on in a new file; keep the newest N."
+            parser=COUNT,
+            metavar="N",
+            help="At --max-size go on in a new file, NAME-00001.parquet and so on; keep the"
+            " newest N. With -f, all such files of before are replaced.",
         ),
     ] = None,
     layer: Annotated[
@@ -147,15 +158,25 @@ def record(
     from analyze.metadata import Filters
     from iorec import __version__
     from iorec.host.privileges import check_privileges
-    from iorec.messages import format_start, format_warnings
+    from iorec.messages import (
+        find_recorded_disk,
+        format_leftovers,
+        format_own_writes,
+        format_start,
+    )
     from iorec.record.filters import resolve_layers, with_resolved_devices
     from iorec.record.session import record_session
     from iorec.record.settings import Limits, Settings, buffer_bytes
     from iorec.status import StatusLine
 
-    for option, value in (("--duration", duration), ("--max-size", max_size)):
-        if value == 0:
-            raise IorecError(f"{option} is 0", "leave it out to record until Ctrl-C", exit_code=2)
+    if duration == 0:
+        raise IorecError("--duration is 0", "leave it out to record until Ctrl-C", exit_code=2)
+    if max_size is not None and max_size < _LEAST_MAX_SIZE:
+        raise IorecError(
+            f"--max-size of {format_bytes(max_size)} is less than a batch of I/Os takes",
+            f"give {format_bytes(_LEAST_MAX_SIZE)} or more",
+            exit_code=2,
+        )
     if rotate is not None and max_size is None:
         raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
     settings = Settings(
@@ -189,20 +210,28 @@ def record(
         is_verbose=verbose,
     )
     check_privileges()
-    for line in format_warnings(settings):
+    for line in format_leftovers(settings.output.path.parent):
         typer.echo(line, err=True)
+    # Now, while this process may look everywhere.
+    own_disk = find_recorded_disk(settings.output.path.parent, settings.filters.resolved_device)
     result = record_session(
         settings,
         StatusLine(settings.limits, settings.filters, is_quiet=quiet),
         lambda has_trace: _say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
     )
     # Only now: see its docstring.
-    from iorec.outcome import format_end, verdict
+    from iorec.outcome import format_end, summary_lines, verdict
 
     found = verdict(result)
     _say(format_end(result), is_quiet=quiet)
+    # CSV takes too long to read: ten times as long, and compressed twenty times.
+    if result.failure is None and result.path.suffix == ".parquet" and not quiet:
+        for line in summary_lines(result.path, output_width(sys.stderr)):
+            typer.echo(line, err=True)
     for line in found.warnings:
         typer.echo(line, err=True)
+    if own_disk is not None:
+        typer.echo(format_own_writes(result.path, own_disk, result.spool_bytes), err=True)
     if result.failure is not None:
         raise result.failure
     if strict and not found.is_complete:

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from analyze.escape import escape_for_terminal
+from analyze.units import format_count
 from iorec.host.signals import SignalWaiter
 from iorec.options import Verbose
+from iorec.waiting import WaitingLine
 
 EPILOG = """\b
 Examples:
@@ -19,7 +21,12 @@ Examples:
 
 def recover(
     part: Annotated[
-        Path, typer.Argument(metavar="SPOOL", help="The .part file of an interrupted recording.")
+        Path,
+        typer.Argument(
+            metavar="SPOOL",
+            help="The .part file of an interrupted recording.",
+            readable=False,  # who opens it says more of what cannot be read
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -37,8 +44,13 @@ def recover(
     """
     from iorec.store.recover import recover as recover_spool
 
-    with SignalWaiter() as signals:
-        result = recover_spool(part, output, lambda _: signals.check(), is_forced=force)
+    with SignalWaiter() as signals, WaitingLine() as waiting:
+
+        def on_rows(rows: int, share: float) -> None:
+            signals.check()
+            waiting.show(f"{format_count(rows)} I/Os written", share)
+
+        result = recover_spool(part, output, on_rows, is_forced=force)
     # Only now: see its docstring.
     from iorec.outcome import format_end, verdict
 

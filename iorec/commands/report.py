@@ -9,6 +9,7 @@ from analyze.errors import IorecError, unknown_name
 from iorec.host.signals import interruptible, raising_interrupts
 from iorec.host.terminal import output_width
 from iorec.options import COUNT, DURATION, Begin, Captures, End, Json, Layer, Verbose, Where
+from iorec.waiting import showing_queries
 
 EPILOG = """\b
 Examples:
@@ -157,9 +158,15 @@ def report(
     with (
         raising_interrupts(),
         open_captures(
-            captures, begin=begin, end=end, where=where, layer=None if has_both else layer
+            captures,
+            begin=begin,
+            end=end,
+            where=where,
+            layer=None if has_both else layer,
+            counts_progress=True,
         ) as capture,
         interruptible(capture.connection.interrupt),
+        showing_queries(capture.connection.query_progress),
     ):
         made = make_report(
             capture,

@@ -23,6 +23,18 @@ def cgroup_root() -> Path | None:
     return next((mount.place for mount in read_mounts() if mount.kind == "cgroup2"), None)
 
 
+def cgroup_version() -> int | None:
+    """Of the hierarchies that the machine keeps its processes in; None if that is not known.
+
+    Where some are of version 1, that of version 2 may be there and have nothing but its root.
+    """
+    try:
+        kinds = {mount.kind for mount in read_mounts()}
+    except OSError:
+        return None
+    return 1 if "cgroup" in kinds else 2 if "cgroup2" in kinds else None
+
+
 def is_io_controller_unified() -> bool:
     """Whether I/O is charged to cgroups of the cgroup2 hierarchy, and not of one of version 1."""
     root = cgroup_root()

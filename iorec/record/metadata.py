@@ -19,6 +19,7 @@ from analyze.metadata import (
     Recorder,
     Workload,
 )
+from iorec.host.cgroups import cgroup_version
 from iorec.host.diskstats import StatPair, diskstats_delta
 from iorec.host.escape import escape_name
 from iorec.host.notes import Notes
@@ -49,6 +50,7 @@ def begin_metadata(settings: Settings, start: ClockReading) -> Metadata:
         recorder=None,
         complete=False,
         boot_id=_boot_id(),
+        cgroup_version=cgroup_version(),
     )
 
 

@@ -26,7 +26,7 @@ from iorec.kernel.probes import open_probes
 from iorec.record.prepared import Prepared
 from iorec.record.progress import Progress
 from iorec.record.recorder import Recorder
-from iorec.record.rotation import Rotation, copy_spool
+from iorec.record.rotation import Rotation, copy_spool, earlier_captures
 from iorec.record.settings import Settings
 from iorec.store.folder import Folder
 from iorec.store.origin import Origin
@@ -51,6 +51,7 @@ def record_and_convert(prepared: Prepared) -> Result:
         prepared.folder,
         prepared.part,
         settings.limits.kept_files or 1,
+        _replaced(settings, prepared.folder),
         is_forced=settings.is_forced,
         is_converted=settings.is_converted,
     )
@@ -80,10 +81,22 @@ def record_and_convert(prepared: Prepared) -> Result:
             if prepared.workload is not None:
                 prepared.workload.end(signals)
             raise
-        result = replace(result, earlier=tuple(incomplete))
+        result = replace(
+            result,
+            earlier=tuple(incomplete),
+            kept=rotation.kept,
+            spool_bytes=rotation.spool_bytes,
+        )
     if prepared.workload is not None:
         result = replace(result, exit_status=prepared.workload.end(signals))
     return result
+
+
+def _replaced(settings: Settings, folder: Folder) -> list[str]:
+    """What a rotating recording overwrites: all numbered files of its name."""
+    if not (settings.limits.is_rotating and settings.is_forced):
+        return []
+    return [name for old in earlier_captures(settings.output, folder) for name in old.files]
 
 
 def _run(recorder: Recorder, signals: SignalWaiter) -> tuple[Batch | None, IorecError | None]:
@@ -111,6 +124,7 @@ def _finish(
     capture = rotation.capture if settings.limits.is_rotating else settings.output
     is_there = rotation.folder.exists(capture.spool)
     if last is not None and failure is None and is_there and not settings.is_converted:
+        rotation.finish()
         size = rotation.folder.size_bytes(capture.spool)
         return Result(rotation.folder.path / capture.spool, size, last[1], None)
     failures = [failure] if failure is not None else []

@@ -4,10 +4,11 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from analyze.capture_name import CaptureName
+from analyze.capture_name import SPOOL_SUFFIX, CaptureName
 from analyze.errors import IorecError
 from iorec.host.advice import advice
 from iorec.store.conversions import Conversions
@@ -27,23 +28,41 @@ class Rotation:
         folder: Folder,
         part: BinaryIO,
         kept_files: int,
+        replaced: Iterable[str],
         *,
         is_forced: bool,
         is_converted: bool,
     ) -> None:
-        """`part` is the spool of file number one; those that are full become captures if asked."""
+        """`part` is the spool of file number one; those that are full become captures if asked.
+
+        `replaced` are files of an earlier recording, which go when there is something instead.
+        """
         self.folder = self.first_folder = folder
         self.part = part
         self._output = output
         self._kept_files = kept_files
+        self._replaced = {*replaced}
         self._is_converted = is_converted
         self._conversions = Conversions(is_forced=is_forced)
         self._number = self._oldest = 1
+        self._earlier_bytes = 0
 
     @property
     def capture(self) -> CaptureName:
         """The file that is being recorded."""
         return self._output.numbered(self._number)
+
+    @property
+    def spool_bytes(self) -> int:
+        """What all spools have taken so far."""
+        return self._earlier_bytes + os.fstat(self.part.fileno()).st_size
+
+    @property
+    def kept(self) -> tuple[Path, ...]:
+        """The finished files before the one that is being recorded, the oldest first."""
+        captures = map(self._output.numbered, range(self._oldest, self._number))
+        names = [capture.name if self._is_converted else capture.spool for capture in captures]
+        return tuple(self.folder.path / name for name in names if self.folder.exists(name))
 
     def advance(self) -> BinaryIO:
         """Hands over the finished spool to become a capture, and opens the next one.
@@ -56,7 +75,9 @@ class Rotation:
         else:
             self._name_again()
             folder, part = self.folder, self.folder.create_spool(following)
+        self._earlier_bytes = self.spool_bytes
         self.part.close()
+        self._remove_replaced()
         if self._is_converted:
             self._conversions.add(folder, self.capture)
         self.folder, self.part = folder, part
@@ -67,6 +88,7 @@ class Rotation:
     def finish(self) -> dict[Path, str]:
         """Waits until every file is a capture; returns the spools that are none, and why."""
         self._conversions.wait()
+        self._remove_replaced()
         self._remove_old()
         return self._conversions.failures()
 
@@ -98,6 +120,13 @@ class Rotation:
             "start the recording in a folder that stays",
         )
 
+    def _remove_replaced(self) -> None:
+        """All but what has the name of the file that is being recorded, which overwrites it."""
+        for name in self._replaced.difference(self.capture.files):
+            with contextlib.suppress(OSError):
+                self.first_folder.remove(name)
+        self._replaced.clear()
+
     def _remove_old(self) -> None:
         """Removes what is older than the files to be kept, except for one that is being written."""
         while self._oldest <= self._number - self._kept_files:
@@ -108,6 +137,12 @@ class Rotation:
                 with contextlib.suppress(OSError):
                     self.folder.remove(old)
             self._oldest += 1
+
+
+def earlier_captures(output: CaptureName, folder: Folder) -> list[CaptureName]:
+    """The numbered files that earlier recordings to that output left."""
+    names = [name for name in folder.names() if output.is_numbered(name)]
+    return [CaptureName(Path(name)) for name in sorted(names) if not name.endswith(SPOOL_SUFFIX)]
 
 
 def copy_spool(part: BinaryIO, folder: Folder, name: str) -> None:

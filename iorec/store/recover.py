@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 def recover(
-    part: Path, output: Path | None, on_rows: Callable[[int], None], *, is_forced: bool
+    part: Path, output: Path | None, on_rows: Callable[[int, float], None], *, is_forced: bool
 ) -> "Result":
     """Writes what the spool holds to `output`, by default its name without .part, and removes it.
 
     The capture's metadata are those of the last batch that was written whole. A damaged spool gives
     what precedes the damage, and is kept; so is one that cannot be removed. Privileges are dropped
-    before the spool is looked at.
+    before the spool is looked at. `on_rows` is told how many rows are written, and what share of
+    the spool has been read.
     """
     capture = CaptureName.of_spool(part) if output is None else CaptureName.parse(output)
     path = capture.path
@@ -40,7 +41,14 @@ def recover(
         from iorec.store.convert import convert
         from iorec.store.result import Result
 
-        metadata = convert(spool, folder, capture, on_rows, is_forced=is_forced)
+        spool_bytes = os.fstat(spool.fileno()).st_size
+        metadata = convert(
+            spool,
+            folder,
+            capture,
+            lambda rows: on_rows(rows, spool.tell() / spool_bytes),
+            is_forced=is_forced,
+        )
         size = folder.size_bytes(capture.name)
         if spool.read(1):
             damage = IorecError(
@@ -56,7 +64,8 @@ def _open_spool(part: Path) -> BinaryIO:
     try:
         fd = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise IorecError(f"cannot open {part}: {error.strerror}", "check the name") from error
+        hint = "run it with sudo" if isinstance(error, PermissionError) else "check the name"
+        raise IorecError(f"cannot open {part}: {error.strerror}", hint) from error
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         os.close(fd)

@@ -17,4 +17,6 @@ class Result:
     metadata: Metadata
     exit_status: int | None  # of a workload that ended by itself
     failure: IorecError | None = None  # what ended the recording early
+    kept: tuple[Path, ...] = ()  # of a rotating recording, the files before it, the oldest first
+    spool_bytes: int = 0  # written while recording, of all files
     earlier: tuple[str, ...] = ()  # of the files before it, the last that are incomplete, and why

@@ -139,6 +139,8 @@ def test_lost_ios_are_said_on_stderr_where_stdout_has_no_room(iorec: Run, tmp_pa
         (["report", "{path}", "--top", "0"], "'--top': '0' is not a count"),
         (["record", "--duration", "soon"], "'--duration': 'soon' is not a duration"),
         (["record", "--max-size", "8Q"], "'--max-size': '8Q' is not a size"),
+        (["record", "--max-size", "0"], "--max-size of 0 B is less than"),
+        (["record", "--max-size", "10", "--rotate", "2"], "--max-size of 10 B is less than"),
         (["report", "{path}", "--top", "many"], "--top"),
         (["report", "{path}", "-b", "soon"], "'soon' is not a time"),
         (["plot", "{path}", "-e", "nan"], "'nan' is not a time"),
@@ -176,6 +178,38 @@ def test_a_file_that_cannot_be_read_exits_with_1(iorec: Run, tmp_path: Path, com
     (tmp_path / "empty.parquet").touch()
     check_error(iorec(command, tmp_path / "empty.parquet"), 1, "empty")
     check_error(iorec(command, tmp_path / "\x1b[31m.parquet"), 1, "\\x1b[31m.parquet")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(
+    ("owner", "mode", "hint"),
+    [
+        (0, 0o600, "hint: it belongs to root: read it with sudo, or own it: sudo chown $USER {}"),
+        (3_000_000, 0o600, "hint: it belongs to user 3000000: read it with sudo, or own it: "),
+        (65534, 0o000, "hint: make it readable: chmod u+r {}"),
+    ],
+)
+def test_a_file_of_another_user_has_a_hint_that_fits(
+    tmp_path: Path, owner: int, mode: int, hint: str
+) -> None:
+    path = write_capture(tmp_path / "run.parquet")
+    os.chown(path, owner, owner)
+    path.chmod(mode)
+    # In the folder itself: those above are open to root alone.
+    code = """
+import os, sys
+import duckdb, iorec.cli, analyze.capture, analyze.report, analyze.render.report
+os.setresuid(65534, 65534, 65534)
+sys.exit(iorec.cli.run(["report", "run.parquet"]))
+"""
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    error, said = done.stderr.splitlines()
+    assert error == "error: cannot read run.parquet: Permission denied"
+    assert said.startswith(hint.format("run.parquet"))
 
 
 def test_nothing_left_exits_with_1(iorec: Run, path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from iorec.outcome import format_end, verdict
+from iorec.outcome import format_end, summary_lines, verdict
 from iorec.store.result import Result
-from tests.builders import described, table
+from tests.builders import described, table, write_capture
 
 MIB = 1 << 20
 
@@ -80,11 +80,33 @@ def test_what_was_discarded_is_not_in_the_bytes_of_the_last_words() -> None:
     assert ended.startswith("3 I/Os, 3.0 KiB in ")
 
 
+def test_0_lost_is_said_of_what_lacks_nothing(tmp_path: Path) -> None:
+    assert format_end(result()).splitlines()[0].endswith("; 0 lost")
+    assert format_end(result({"ring_full": 2})).splitlines()[0].endswith("; 2 lost")
+    assert format_end(result(complete=False)).splitlines()[0].endswith("; incomplete")
+
+
 def test_bytes_that_two_layers_saw_are_counted_once_in_the_last_words() -> None:
     layers, devices = ["request"] * 2 + ["bio"] * 3, ["sda"] * 4 + ["zram0"]
     rows = table(5, layer=layers, device=devices, bytes=1024)
     ended = format_end(Result(Path("run.parquet"), 1, described(rows), None))
     assert " 3.0 KiB in " in ended
+
+
+@pytest.mark.parametrize(
+    ("count", "files"),
+    [
+        (1, "run-00002.parquet, run.parquet (the last 1 B)"),
+        (3, "run-00002.parquet, run-00003.parquet, run-00004.parquet, run.parquet (the last 1 B)"),
+        (4, "5 files, run-00002.parquet to run.parquet (the last 1 B)"),
+    ],
+)
+def test_the_files_that_a_rotating_recording_kept_are_named(count: int, files: str) -> None:
+    kept = tuple(Path(f"run-{number:05}.parquet") for number in range(2, 2 + count))
+    first, named, next_line = format_end(replace(result(), kept=kept)).splitlines()
+    assert first.startswith("the last file: 3 I/Os, ")
+    assert named == files
+    assert next_line == "next: iorec report run.parquet"
 
 
 def test_the_next_command_can_be_typed_whatever_the_capture_is_called() -> None:
@@ -96,3 +118,11 @@ def test_the_next_command_can_be_typed_whatever_the_capture_is_called() -> None:
     ]
     (next_line,) = format_end(Result(Path("my run.csv"), 1, whole, None)).splitlines()[2:]
     assert next_line == "next: iorec report 'my run.csv'"
+
+
+def test_a_summary_that_fails_says_so_and_no_more(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(3))
+    assert summary_lines(path, 80) == ["I/O time: fio (1000) 100.0%"]
+    path.write_bytes(path.read_bytes()[:-1])
+    (said,) = summary_lines(path, 80)
+    assert said.startswith("no summary: cannot read ")

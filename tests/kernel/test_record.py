@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -334,7 +335,10 @@ def test_an_output_on_what_is_recorded_is_warned_of(
                 done = run(
                     IOREC, "record", "-o", mount / "x.parquet", *options, capture_output=True
                 )
-                assert ("which is recorded" in done.stderr) == is_warned, device
+                last = done.stderr.splitlines()[-1]
+                assert ("which was recorded" in last) == is_warned, device
+                assert done.stderr.count("which was recorded") == is_warned
+                assert not is_warned or re.search(r"the [1-9]\S* \w+ that the recorder wrote", last)
     finally:
         run("delpart", loop.path, 1)
         run("delpart", loop.path, 2)
@@ -478,3 +482,14 @@ def test_verbose_programs_print_to_the_trace(
         run("umount", tracing)
     assert "trace_pipe" in capture.stderr
     assert trace.count("submit comm=dd") == 7
+
+
+def test_the_end_says_who_waited_and_for_what_unless_asked_to_be_quiet(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    work = ["--", *direct(503, 0, loop, ram_folder / "expected.json")]
+    said = record("-d", loop.name, *work).stderr
+    assert f"\nI/O time: {PYTHON} (" in said
+    assert f"\nslowest device: {loop.name}, p99 " in said
+    assert record("-d", loop.name, "-q", *work).stderr == ""
+    assert "I/O time" not in record("-d", loop.name, "-c", "nobody", *work).stderr

@@ -4,9 +4,11 @@
 import contextlib
 import itertools
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -67,8 +69,36 @@ def assert_every_io_is_in_one(paths: list[Path], loop: LoopDevice) -> None:
 def test_only_the_newest_files_are_kept(loop: LoopDevice, ram_folder: Path) -> None:
     paths = rotate(loop, ram_folder, kept=2)
     assert len(paths) == 2
+    again = rotate(loop, ram_folder, 2, "-f")
+    assert len(again) == 2
     assert paths[0].name != "run-00001.parquet"
     assert all(path.suffix == ".parquet" for path in paths)
+
+
+def record_once(loop: LoopDevice, folder: Path, *options: str) -> CompletedProcess[str]:
+    """A rotating recording of one small file."""
+    read = ["dd", f"if={loop.path}", "of=/dev/null", "count=1", "iflag=direct", "status=none"]
+    command = [str(IOREC), "record", "-o", str(folder / "run.csv"), "-d", loop.name, *options]
+    command += ["--max-size", "300K", "--rotate", "2", "--", *read]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("later", [[], ["--convert-later"]])
+def test_files_of_before_are_refused_or_replaced_as_one(
+    loop: LoopDevice, ram_folder: Path, later: list[str]
+) -> None:
+    others = {"run.csv", "run-1.csv", "other-00002.csv"}
+    old = {"run-00002.csv", "run-00002.meta.json", "run-00003.csv", "run-00003.meta.json"}
+    for name in others | old:
+        (ram_folder / name).write_text("old")
+    refused = record_once(loop, ram_folder, *later)
+    assert (refused.returncode, "run-00002.csv exists" in refused.stderr) == (1, True)
+    there = {path.name for path in ram_folder.iterdir() if path.suffix in (".csv", ".json")}
+    assert there == others | old
+    assert record_once(loop, ram_folder, "-f", *later).returncode == 0
+    there = {path.name for path in ram_folder.iterdir() if path.name != loop.backing.name}
+    new = {"run-00001.csv.part"} if later else {"run-00001.csv", "run-00001.meta.json"}
+    assert there == others | new
 
 
 def converters_of(pid: int) -> list[int]:

@@ -88,8 +88,9 @@ def test_rows_that_the_ledger_does_not_know_are_said(path: Path) -> None:
 
 def test_a_recovered_capture_says_so(path: Path) -> None:
     text = format_completeness(completeness_of(path, complete=False))
-    assert text.startswith(
-        "INCOMPLETE: 1,009 I/Os recorded, 0 known to be lost, 0 in flight; recovered"
+    assert text == (
+        "INCOMPLETE: its end is missing, as the recording was cut off;"
+        " 1,009 I/Os recorded, 0 in flight"
     )
 
 
@@ -101,7 +102,8 @@ def test_what_was_in_flight_is_said_of_an_incomplete_capture_too(tmp_path: Path,
     with analyze.open(path) as capture:
         text = format_completeness(capture.completeness())
     assert text.startswith("INCOMPLETE")
-    assert ", 3 in flight;" in text
+    assert ", 3 in flight" in text
+    assert "0 lost" not in text
 
 
 @pytest.mark.parametrize(
@@ -157,8 +159,8 @@ def test_without_a_ledger_only_what_is_known_to_be_missing_is_said(path: Path) -
     cut_off = completeness_of(path, counts=None, complete=False)
     assert cut_off.is_complete is False
     assert format_completeness(cut_off) == (
-        "INCOMPLETE: no account: nothing says whether these are all I/Os;"
-        " recovered from a recording that was cut off, so its end is missing"
+        "INCOMPLETE: its end is missing, as the recording was cut off;"
+        " no account: nothing says whether these are all I/Os"
     )
 
 
@@ -214,7 +216,7 @@ def test_nothing_is_advised_where_nothing_is_missing(path: Path) -> None:
 def test_rows_without_their_submitter_are_said_and_make_it_incomplete(path: Path) -> None:
     completeness = completeness_of(path, counts={"identity_lost": 37})
     assert completeness.is_complete is False
-    assert "; 37 I/Os without a submitter: no room in the ring buffer" in format_completeness(
+    assert ": 37 I/Os without a submitter: no room in the ring buffer" in format_completeness(
         completeness
     )
 

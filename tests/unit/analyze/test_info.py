@@ -9,7 +9,7 @@ import analyze
 from analyze.info import Info, make_info
 from analyze.render.info import render_info
 from analyze.render.json import render_json
-from tests.builders import START_NS, metadata, rfc3339, table, write_capture
+from tests.builders import START_NS, metadata, rfc3339, table, write_capture, write_parquet
 
 
 def info_of(path: Path, **overrides: Any) -> Info:
@@ -42,18 +42,36 @@ def test_info_says_what_the_file_is(tmp_path: Path) -> None:
 
 def test_the_sum_of_completions_holds_whatever_was_lost(tmp_path: Path) -> None:
     counts = {"completions": 1012, "lost": {"ring_full": 3, "missed_completion": 5}}
-    text = render_info(info_of(tmp_path / "run.parquet", counts=counts), 120)
+    text = render_info(info_of(tmp_path / "run.parquet", counts=counts), 140)
     assert "1,012 = 1,009 recorded" in text
-    assert "+ 3 lost\n" in text
-    text = render_info(info_of(tmp_path / "run.parquet", complete=False, counts=counts), 120)
-    assert "+ 3 lost\n" in text
+    assert "+ 3 lost; besides, 5 that were not seen\n" in text
+    text = render_info(info_of(tmp_path / "run.parquet", complete=False, counts=counts), 140)
+    assert "+ 3 lost; besides, 5 that were not seen\n" in text
 
 
 def test_the_sum_of_completions_names_what_it_does_not_explain(tmp_path: Path) -> None:
     for is_complete, rest in ((True, "unaccounted for"), (False, "not yet written")):
         counts = {"completions": 1012}
         info = info_of(tmp_path / "run.parquet", complete=is_complete, counts=counts)
-        assert f"+ 0 lost + 3 {rest}\n" in render_info(info, 140)
+        assert f"0 parts of others + 3 {rest}\n" in render_info(info, 140)
+
+
+def test_what_is_missing_is_never_shown_beside_0_lost(tmp_path: Path) -> None:
+    missed = {"completions": 1009, "lost": {"missed_completion": 5}}
+    for overrides in ({"complete": False}, {"counts": missed}):
+        text = render_info(info_of(tmp_path / "run.parquet", **overrides), 140)
+        assert text.startswith("INCOMPLETE: ")
+        assert "0 lost" not in text
+
+
+def test_what_was_cut_off_is_not_compared_with_diskstats(tmp_path: Path) -> None:
+    rows = table(1009)
+    described = metadata(rows, complete=False) | {"diskstats": {}}
+    path = write_parquet(tmp_path / "run.parquet", rows, json.dumps(described).encode())
+    with analyze.open(path) as capture:
+        lines = render_info(make_info(capture), 140).splitlines()
+    assert ["DEVICE", "OP", "I/OS"] in [line.split() for line in lines]
+    assert lines[-1].startswith("(not compared with /proc/diskstats")
 
 
 def test_events_that_no_program_took_are_said(tmp_path: Path) -> None:
@@ -80,9 +98,9 @@ def test_each_of_several_files_has_its_own_section(tmp_path: Path) -> None:
         info = make_info(capture)
     text = render_info(info, 200)
     assert (
-        text.index("complete: 7 I/Os") < text.index("1.parquet") < text.index("INCOMPLETE: 0 I/Os")
+        text.index("complete: 7 I/Os") < text.index("1.parquet") < text.index("INCOMPLETE: its end")
     )
-    assert text.index("INCOMPLETE: 0 I/Os") < text.index("2.csv.gz")
+    assert text.index("INCOMPLETE: its end") < text.index("2.csv.gz")
 
 
 def test_hostile_metadata_does_no_harm_in_the_terminal(tmp_path: Path) -> None:

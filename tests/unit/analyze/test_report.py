@@ -74,6 +74,57 @@ def test_an_unknown_key_is_an_empty_field(tmp_path: Path) -> None:
     assert line["process"] == ""
 
 
+def test_several_captures_are_summed_up_and_each_that_lacks_ios_is_named(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        lost = 0 if name in "af" else 1
+        counts = {"completions": 10 + lost, "lost": {"ring_full": lost}}
+        write_capture(tmp_path / f"{name}.parquet", table(10), counts=counts, diskstats={})
+    with analyze.open(tmp_path) as capture:
+        report = make_report(capture)
+    lines = render_text(report, 400).splitlines()
+    assert lines[0].startswith("7 captures summed up: INCOMPLETE: 5 of 75 I/Os lost (ring buffer")
+    named = [line.partition(".parquet: INCOMPLETE: 1 of 11 I/Os lost ") for line in lines]
+    assert [Path(path).name for path, is_verdict, _ in named if is_verdict] == ["b", "c", "d"]
+    assert "and 2 more incomplete captures" in lines
+    sources = json.loads(render_json(report))["sources"]
+    assert [source["is_complete"] for source in sources] == [True, *[False] * 4, True, False]
+
+
+@pytest.mark.parametrize(
+    ("version", "cgroup", "by", "is_said"),
+    [
+        (1, "/", "cgroup", True),
+        (1, "id:1", "cgroup,op", True),
+        (1, "/a", "cgroup", False),
+        (1, "/", "pid", False),
+        (2, "/", "cgroup", False),
+        (None, "/", "cgroup", False),
+    ],
+)
+def test_why_every_cgroup_is_the_root_is_said(
+    tmp_path: Path, version: int | None, cgroup: str, by: str, is_said: bool
+) -> None:
+    overrides = {"cgroup_version": version}
+    report = report_of(tmp_path, table(10, cgroup=cgroup), overrides, by=by.split(","))
+    assert ("(all in one cgroup: " in render_text(report, 100)) is is_said
+
+
+@pytest.mark.parametrize("options", [{"by": ("file",)}, {"by": ("owner",)}, {"slowest": 3}])
+def test_a_file_that_is_numbers_is_explained_where_it_is_shown(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    said = "(7:9:19 is inode 19 of device 7:9: no path was found for the file)"
+    for file, is_said in (("7:9:19", True), ("/data/7:9:19", False), ("/data/a", False)):
+        report = report_of(tmp_path, table(3, comm="kworker/u8:3", file=file), **options)
+        assert (said in render_text(report, 200).splitlines()) is is_said
+
+
+def test_a_file_that_is_not_shown_is_not_explained(tmp_path: Path) -> None:
+    report = report_of(tmp_path, table(3, file="7:9:19"), slowest=3)
+    assert "no path was found" in render_text(report, 200, ["file", "latency"])
+    assert "no path was found" not in render_text(report, 200, ["latency"])
+
+
 def test_hostile_names_do_no_harm_and_stay_distinguishable(tmp_path: Path) -> None:
     report = report_of(tmp_path, table(len(HOSTILE), comm=HOSTILE), by=("comm",))
     text = render_text(report, 200)
@@ -335,7 +386,7 @@ def test_rows_whose_bytes_are_not_those_counted_are_incomplete(tmp_path: Path) -
     ledger = {"counts": {"devices": [entry | {"recorded_bytes": 4096}]}}
     overrides = ledger | {"diskstats": {"loop0": {"read": {"bytes": 4096}}}}
     text = render_text(report_of(tmp_path, table(5), overrides), 80)
-    assert text.startswith("INCOMPLETE: 5 I/Os recorded")
+    assert text.startswith("INCOMPLETE: the rows hold ")
     assert "the rows hold 16.0 KiB more than was counted" in " ".join(text.split())
 
 
@@ -358,7 +409,16 @@ def test_a_histogram_looks_like_that_of_biolatency(tmp_path: Path) -> None:
         "         0 -> 1          : 2        |**************************              |\n"
         "         2 -> 3          : 1        |*************                           |\n"
         "         4 -> 7          : 3        |****************************************|\n"
+        "     total               : 6\n"
     ) in text
+
+
+def test_a_histogram_begins_and_ends_where_there_are_ios(tmp_path: Path) -> None:
+    rows = table(3, latency_ns=[9000, 9000, 40_000], queue_ns=None)
+    text = render_text(report_of(tmp_path, rows, histogram=True), 80)
+    *_, histogram = text.partition("distribution\n")
+    starts = [line.split()[0] for line in histogram.split("\n\n")[0].splitlines()]
+    assert starts == ["8", "16", "32", "total"]
 
 
 def test_what_is_shown_of_a_capture_is_said(tmp_path: Path) -> None:
