@@ -3,6 +3,7 @@
 
 import os
 import time
+from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,11 @@ from iorec.host.escape import escape_name
 from iorec.host.notes import Notes
 
 _PART = "processes"
-_MOST_PROCESSES = 20_000  # of some 500 bytes each, and up to 6 KiB
+# Of some 500 bytes each, and up to 6 KiB; those used longest ago are forgotten first.
+_MOST_PROCESSES = 10_000
 _MOST_CMDLINE_BYTES = 1024
 _CUT = "..."
+_KTHREADD = 2  # the parent of all kernel threads
 # Field 22 of /proc/PID/stat is in ticks of USER_HZ, 100 on every architecture (proc(5)).
 _NS_PER_TICK = 10_000_000
 
@@ -49,7 +52,7 @@ class Processes:
     def __init__(self, notes: Notes, *, has_cmdlines: bool) -> None:
         self._notes = notes
         self._has_cmdlines = has_cmdlines
-        self._known: dict[Seen, Process] = {}
+        self._known: OrderedDict[Seen, Process] = OrderedDict()
         self._usernames: dict[int, str] = {}
         self._booted_at = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         with notes.guard(_PART):
@@ -61,19 +64,27 @@ class Processes:
             return UNKNOWN_PROCESS
         found = self._known.get(seen)
         if found is None:
-            if len(self._known) >= _MOST_PROCESSES:
-                self._known.clear()
-            found = self._known[seen] = self._look_at(seen)
+            return self._look_at(seen)
+        self._known.move_to_end(seen)
         return found
 
     def _look_at(self, seen: Seen) -> Process:
-        raw = None
+        raw: bytes | None = b""
         with self._notes.guard(_PART):
-            raw = _read_cmdline(seen) if self._has_cmdlines else None
+            raw = _read_cmdline(seen) if self._has_cmdlines else b""
+        found = self._described(seen, raw or b"")
+        # One that is in the middle of exec(2) has none yet.
+        if raw is not None:
+            self._known[seen] = found
+            if len(self._known) > _MOST_PROCESSES:
+                self._known.popitem(last=False)
+        return found
+
+    def _described(self, seen: Seen, raw: bytes) -> Process:
         comm = escape_name(seen.comm)
         cmdline = escape_name(raw) if raw else None
         return Process(
-            cmdline if cmdline and raw and raw.startswith(seen.comm + b": ") else comm,
+            cmdline if cmdline and raw.startswith(seen.comm + b": ") else comm,
             cmdline,
             self._usernames.get(seen.uid, str(seen.uid)),
             seen.ppid,
@@ -82,26 +93,31 @@ class Processes:
 
 
 def _read_cmdline(seen: Seen) -> bytes | None:
-    """Its words, with a space between; None if it has none, has ended or become another program."""
+    """Its words, with a space between; none if it has ended or become another program.
+
+    None if it may have some later.
+    """
     try:
         folder = os.open(f"/proc/{seen.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return None
+        return b""
     try:  # whatever has its number later, the folder stays that of this one
         words = _read_file(folder, "cmdline", _MOST_CMDLINE_BYTES + 1)
         stat = _read_file(folder, "stat", 4096)
     except OSError:
-        return None
+        return b""
     finally:
         os.close(folder)
     comm, _, fields = stat.partition(b" (")[2].rpartition(b") ")
     start_ticks = int(fields.split()[19])
     if comm != seen.comm or start_ticks != seen.start_ns // _NS_PER_TICK:
+        return b""
+    if not words and _KTHREADD not in (seen.pid, seen.ppid):
         return None
     text = words.replace(b"\0", b" ").rstrip()
     if len(text) > _MOST_CMDLINE_BYTES:
         text = text[: _MOST_CMDLINE_BYTES - len(_CUT)] + _CUT.encode()
-    return text or None
+    return text
 
 
 def _read_file(folder: int, name: str, size: int) -> bytes:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from iorec.host.cgroups import CgroupNames
 from iorec.host.escape import escape_name
-from iorec.host.processes import Process, Processes, Seen
+from iorec.host.processes import Processes, Seen
 from iorec.record.files import Files
 from iorec.store.named import identity_keys
 
@@ -28,9 +28,8 @@ class Identity(NamedTuple):
     inode: int | None
     inode_dev: int
     file_number: int
-    process: Process
-    dirtier_pid: int | None
-    dirtier: str | None
+    process: Seen
+    dirtier: Seen | None
 
 
 class Identities:
@@ -56,7 +55,8 @@ class Identities:
         for key, (row, ppid, uid, leader, *_) in zip(keys, announcements.tolist(), strict=True):
             cgroup, charged, inode, inode_dev, generation, pid, tid, comm, _, start_ns, by = row
             dirtier = self._known.get(by)
-            seen = Seen(pid, start_ns, ppid, uid, bytes(leader).partition(b"\0")[0])
+            process = Seen(pid, start_ns, ppid, uid, bytes(leader).partition(b"\0")[0])
+            self._processes.describe(process)  # while it is there
             self._known[key] = Identity(
                 pid,
                 tid,
@@ -66,9 +66,8 @@ class Identities:
                 inode or None,
                 inode_dev,
                 self._files.number(inode_dev, inode, generation),
-                self._processes.describe(seen),
-                dirtier and dirtier.pid,
-                dirtier and dirtier.process.name,
+                process,
+                dirtier and dirtier.process,
             )
         self._files.ask()
 

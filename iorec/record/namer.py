@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from iorec.host.processes import Processes
 from iorec.kernel.layers import BIO, LAYER_NAMES
 from iorec.kernel.layouts import NO_IDENTITY
 from iorec.record.device_watch import DeviceWatch
@@ -28,11 +29,17 @@ class Namer:
     """Looks names up once for each new value, not for each I/O."""
 
     def __init__(
-        self, devices: DeviceWatch, identities: Identities, files: Files, cpu_count: int
+        self,
+        devices: DeviceWatch,
+        identities: Identities,
+        files: Files,
+        processes: Processes,
+        cpu_count: int,
     ) -> None:
         self._devices = devices
         self._identities = identities
         self._files = files
+        self._processes = processes
         self._cpus = cpu_count
 
     def name(
@@ -68,14 +75,15 @@ class Namer:
         yield batch, lost
 
     def _submitter(self, who: Identity) -> Submitter:
-        process = who.process
+        process = self._processes.describe(who.process)
+        dirtier = who.dirtier and self._processes.describe(who.dirtier)
         return Submitter(
             who.pid,
             who.tid,
             who.inode,
             process.ppid,
             process.started_at,
-            who.dirtier_pid,
+            who.dirtier and who.dirtier.pid,
             who.comm,
             who.cgroup,
             who.charged_cgroup,
@@ -84,7 +92,7 @@ class Namer:
             process.name,
             process.cmdline,
             process.username,
-            who.dirtier,
+            dirtier and dirtier.name,
         )
 
     def _disks(self, records: NDArray[np.void]) -> dict[int, Disk]:

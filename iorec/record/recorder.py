@@ -66,7 +66,9 @@ class Recorder:
         self._files = Files(prepared.paths)
         processes = Processes(self._notes, has_cmdlines=prepared.settings.has_cmdlines)
         self._identities = Identities(self._files, CgroupNames(self._notes), processes)
-        self._namer = Namer(prepared.devices, self._identities, self._files, probes.cpu_count)
+        self._namer = Namer(
+            prepared.devices, self._identities, self._files, processes, probes.cpu_count
+        )
         self._began_ns = clock.monotonic_ns
         self._end_ns = self._began_ns + (self._limits.duration_ns or 0)
         self._segment = Segment(prepared, probes, sink, Start(clock, take_snapshot(probes), {}))

@@ -106,7 +106,7 @@ def _spool_ns() -> list[float]:
             processes = Processes(paths.notes, has_cmdlines=True)
             identities = Identities(files, CgroupNames(paths.notes), processes)
             identities.read(announcements)
-            namer = Namer(DeviceWatch(paths.notes), identities, files, probes.cpu_count)
+            namer = Namer(DeviceWatch(paths.notes), identities, files, processes, probes.cpu_count)
             origin = Origin(names, probes.cpu_count, SignedInt(0))
             return [_write(records, namer, origin) for _ in range(PAIRS)]
 

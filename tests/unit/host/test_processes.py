@@ -3,12 +3,14 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from iorec.host import processes as host_processes
 from iorec.host.notes import Notes
 from iorec.host.processes import Process, Processes, Seen
 
@@ -19,6 +21,8 @@ TICK_NS = 10_000_000
 def running(*words: str, executable: str = "/usr/bin/sleep") -> Iterator[int]:
     """The pid of a process with this command line."""
     with subprocess.Popen(words, executable=executable) as child:
+        while not Path(f"/proc/{child.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
         yield child.pid
         child.kill()
 
@@ -76,11 +80,47 @@ def test_of_one_that_has_ended_the_kernel_knows_the_name() -> None:
     assert (found.name, found.cmdline, found.username) == ("sleep", None, "4000000000")
 
 
+def test_one_without_a_command_line_yet_is_looked_at_again() -> None:
+    """As in exec(2), where a program has its name before its command line."""
+    processes = Processes(Notes(), has_cmdlines=True)
+    with running("sleep", "60") as pid:
+        who = seen(pid)
+        with pytest.MonkeyPatch.context() as patch:
+            read = host_processes._read_file
+            empty = {"cmdline": b""}
+            patch.setattr(
+                host_processes,
+                "_read_file",
+                lambda folder, name, size: empty.get(name, read(folder, name, size)),
+            )
+            assert processes.describe(who).cmdline is None
+        assert processes.describe(who).cmdline == "sleep 60"
+
+
+def test_a_kernel_thread_has_none() -> None:
+    assert described(seen(2)).cmdline is None
+    assert described(seen(2)).name == "kthreadd"
+
+
+def test_those_used_longest_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_processes, "_MOST_PROCESSES", 2)
+    processes = Processes(Notes(), has_cmdlines=True)
+    with running("sleep", "60") as pid:
+        who = seen(pid)
+        processes.describe(who)
+    for number in (1, 2, 3):
+        processes.describe(Seen(2**22 + number, 1, 1, 0, b"gone"))
+        if number == 1:
+            assert processes.describe(who).cmdline == "sleep 60"
+    assert processes.describe(who).cmdline is None
+
+
 def test_a_long_command_line_is_cut() -> None:
-    with running("sleep", "60", "é" * 4000) as pid:
+    words = ("wait", "-c", "import time; time.sleep(60)", "é" * 4000)
+    with running(*words, executable="/usr/bin/python3") as pid:
         cmdline = described(seen(pid)).cmdline
     assert cmdline is not None
-    assert cmdline.startswith("sleep 60 é")
+    assert cmdline.startswith("wait -c import time; time.sleep(60) é")
     assert cmdline.endswith("...")
     assert len(cmdline.encode()) <= 1030
 

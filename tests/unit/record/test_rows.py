@@ -52,11 +52,12 @@ def rows_of(*records: dict[str, Any], is_in_flight: bool = False) -> tuple[Any, 
         for name, value in ({"dev": LOOP0} | fields).items():
             row[name] = value
     files = Files(NoPaths())  # type: ignore[arg-type]
-    identities = Identities(files, CgroupNames(Notes()), no_processes())
+    processes = no_processes()
+    identities = Identities(files, CgroupNames(Notes()), processes)
     known = announced((1, 5, 11), (CPUS + 1, 5, 12))
     known["identity"]["inode_dev"][1], known["identity"]["inode"][1] = 8 << 20 | 1, 77
     identities.read(known)
-    namer = Namer(Disks(), identities, files, CPUS)  # type: ignore[arg-type]
+    namer = Namer(Disks(), identities, files, processes, CPUS)  # type: ignore[arg-type]
     ((batch, lost),) = namer.name(made, is_in_flight=is_in_flight)
     rows = RowBuilder(Origin(NAMES, CPUS, SignedInt(REALTIME_NS))).build(batch)
     return rows.to_pylist(), dict(lost)
