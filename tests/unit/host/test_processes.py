@@ -22,6 +22,7 @@ def running(*words: str, executable: str = "/usr/bin/sleep") -> Iterator[int]:
     """The pid of a process with this command line."""
     with subprocess.Popen(words, executable=executable) as child:
         while not Path(f"/proc/{child.pid}/cmdline").read_bytes():
+            assert child.poll() is None
             time.sleep(0.01)
         yield child.pid
         child.kill()
@@ -40,11 +41,12 @@ def described(who: Seen, *, has_cmdlines: bool = True) -> Process:
 
 
 def test_a_process_has_its_command_line_user_and_parent() -> None:
-    with running("sleep", "60 ", "a\\b") as pid:
+    words = ("wait", "-c", "import time; time.sleep(60)", " a\\b")
+    with running(*words, executable="/usr/bin/python3") as pid:
         found = described(seen(pid))
         started = Path(f"/proc/{pid}").stat().st_ctime_ns
-    assert found.name == "sleep"
-    assert found.cmdline == "sleep 60  a\\x5cb"
+    assert found.name == "python3"
+    assert found.cmdline == "wait -c import time; time.sleep(60)  a\\x5cb"
     assert found.username == "root"
     assert found.ppid == os.getpid()
     assert found.started_at is not None
