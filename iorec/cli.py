@@ -14,7 +14,7 @@ import typer
 from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal
 from iorec import __version__
-from iorec.commands import info, plot, record, recover, report
+from iorec.commands import doctor, info, plot, record, recover, report
 from iorec.host.advice import advice
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -31,6 +31,7 @@ app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=plot.EPILOG)(plot.plot)
 app.command(epilog=info.EPILOG)(info.info)
 app.command(epilog=recover.EPILOG)(recover.recover)
+app.command(epilog=doctor.EPILOG)(doctor.doctor)
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ def _compile(bcc: Any, text: str, defines: Mapping[str, str]) -> Any:
         ) from failure
     raise IorecError(
         f"cannot compile the programs for this kernel: {output[0].strip() or failure}",
-        "please report this with the output of `uname -a`",
+        "please report this with the output of `iorec doctor`",
     ) from failure
 
 

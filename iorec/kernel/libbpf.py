@@ -219,7 +219,7 @@ def has_cmpxchg() -> bool:
 
 
 def _refused(what: str, error: int, log: str = "") -> IorecError:
-    hint = "please report this with the output of `uname -a`"
+    hint = "please report this with the output of `iorec doctor`"
     if error in (errno.EPERM, errno.EACCES) and not log:
         hint = NEEDS
     message = f"the kernel refused to {what}: {os.strerror(error)}"

@@ -34,6 +34,11 @@ class Loaded:
     has_trace: bool
     memory_bytes: int  # of all maps
 
+    def close(self) -> None:
+        """Has the kernel forget all of it."""
+        for fd in (*self.links.values(), *self.programs.values(), *self.maps.values()):
+            os.close(fd)
+
 
 class Loading:
     """Loads and attaches everything in another process; a context manager.
@@ -81,13 +86,13 @@ class Loading:
         if not message:
             raise IorecError(
                 f"the process that loads the kernel programs ended with {self._process.wait()}",
-                "run it again; if it stays, please report it with the output of `uname -a`",
+                "run it again; if it stays, please report it with the output of `iorec doctor`",
             )
         # It takes a moment to end; nobody waits for it, and no zombie is left.
         threading.Thread(target=self._process.wait, daemon=True).start()
         answer = json.loads(message)
         if "error" in answer:
-            raise IorecError(**answer["error"])
+            raise IorecError(*answer["error"])
         if len(fds) < len(answer["names"]):  # the kernel passes as many as there is room for
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         named = dict(zip(answer["names"], fds, strict=True))
@@ -125,7 +130,7 @@ def _main() -> None:
                 "memory_bytes": loaded.memory_bytes,
             }
         except IorecError as error:
-            named, answer = {}, {"error": error.__dict__}
+            named, answer = {}, {"error": [error.message, error.hint, error.exit_code]}
         with contextlib.suppress(BrokenPipeError):  # the recorder was stopped meanwhile
             socket.send_fds(channel, [json.dumps(answer).encode()], list(named.values()))
 

@@ -107,7 +107,7 @@ class Ring:
             raise IorecError(
                 f"the ring buffer holds a record of {length} bytes, where all have "
                 f"{RECORD.itemsize} or {ANNOUNCEMENT.itemsize}",
-                "this is a defect of iorec: please report it with the output of `uname -a`",
+                "this is a defect of iorec: please report it with the output of `iorec doctor`",
             )
 
 

@@ -67,7 +67,13 @@ def record_session(
             stack.callback(workload.cancel)
         loading = stack.enter_context(Loading())
         names = read_kernel_names()
-        plan = _plan(settings, names, resolve_filters(settings.filters, names))
+        plan = make_plan(
+            settings.layers,
+            settings.buffer_bytes,
+            names,
+            resolve_filters(settings.filters, names),
+            wants_trace=settings.is_verbose,
+        )
         loading.begin(plan)
         paths = stack.enter_context(FilePaths())
         devices = DeviceWatch(paths.notes)
@@ -108,15 +114,23 @@ def _refuse_leftover(folder: Folder, part_name: str) -> None:
         )
 
 
-def _plan(settings: Settings, names: KernelNames, kernel_filter: KernelFilter) -> Plan:
+def make_plan(
+    layers: tuple[str, ...],
+    buffer_bytes: int,
+    names: KernelNames,
+    kernel_filter: KernelFilter,
+    *,
+    wants_trace: bool = False,
+) -> Plan:
+    """What to load to record some layers of this machine."""
     slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
-    slots *= max(layer.slots for layer in layers_of(settings.layers))
+    slots *= max(layer.slots for layer in layers_of(layers))
     return Plan(
         kernel_filter,
-        settings.layers,
-        settings.buffer_bytes,
+        layers,
+        buffer_bytes,
         1 << (min(slots, MOST_SLOTS) // SLOTS_PER_BUCKET - 1).bit_length(),
         names.is_preemptible,
         is_io_controller_unified(),
-        settings.is_verbose,
+        wants_trace,
     )

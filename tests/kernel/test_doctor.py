@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The doctor: what works is found to work, and what is missing has a remedy."""
+
+import json
+import subprocess
+
+from tests.kernel.conftest import IOREC
+
+
+def doctor(*before: str, option: str = "--json") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*before, str(IOREC), "doctor", option], capture_output=True, text=True, timeout=240
+    )
+
+
+def attached() -> str:
+    """The programs of all recorders, by the links that keep them."""
+    words = ["sh", "-c", "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c bpf_link"]
+    return subprocess.run(words, capture_output=True, text=True).stdout
+
+
+def test_where_recording_works_every_layer_is_loaded_and_gone_again() -> None:
+    before = attached()
+    done = doctor()
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["works"]) == (0, True)
+    checks = {check["name"]: check for check in found["checks"]}
+    assert all(check["is_fine"] for check in checks.values() if check["is_needed"])
+    assert "programs run" in checks["layer request"]["text"]
+    assert "programs run" in checks["layer bio"]["text"]
+    assert attached() == before
+
+
+def test_what_is_missing_has_a_remedy_and_makes_the_status_1() -> None:
+    done = doctor("setpriv", "--reuid", "65534", "--clear-groups")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["works"], done.stderr) == (1, False, "")
+    checks = {check["name"]: check for check in found["checks"]}
+    assert "CAP_BPF" in checks["privileges"]["text"]
+    assert "sudo" in checks["privileges"]["hint"]
+    assert not checks["layer request"]["is_fine"]
+    assert all(check["hint"] for check in checks.values() if not check["is_fine"])
+
+
+def test_the_text_fits_the_terminal() -> None:
+    done = doctor("env", "COLUMNS=60", "setpriv", "--reuid", "65534", "--clear-groups", option="-v")
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "recording does not work"
+    assert max(map(len, lines)) <= 60
