@@ -114,8 +114,8 @@ def errors(facts: Facts) -> Iterator[Finding]:
             yield _finding(
                 "errors",
                 "high",
-                f"{format_count(count)} of {format_count(ios_of(shares))} I/Os of {device} failed;"
-                f" most are {most.op}s of {most.process}",
+                f"{format_count(count)} of {format_count(ios_of(shares))} I/Os of {device} failed,"
+                f" {format_count(most.errors)} of them {most.op} of {most.process}",
                 most,
                 max(count / ios_of(shares), 0.5),
                 f"{most.device_where} AND errno <> 0",
@@ -132,8 +132,9 @@ def misaligned(facts: Facts) -> Iterator[Finding]:
         yield _finding(
             "misaligned",
             "medium",
-            f"{format_percent(part)} of the I/Os of {device} are not on 4 KiB boundaries; most are"
-            f" {most.op}s of {most.process}: a device of larger blocks reads before it writes them",
+            f"{format_percent(part)} of the I/Os of {device} are not on 4 KiB boundaries,"
+            f" {format_count(most.misaligned)} of them {most.op} of {most.process}: a device of"
+            " larger blocks reads before it writes them",
             most,
             part,
             f"{most.device_where} AND {MISALIGNED}",

@@ -38,7 +38,8 @@ def periodic_bursts(facts: Facts) -> Iterator[Finding]:
             size = format_bytes(int(course.bytes.sum()))
             yield Finding(
                 "periodic-bursts",
-                "high" if len(course.bytes) / period >= 5 else "medium",
+                # Of few bins the period is a guess.
+                "high" if len(course.bytes) / period >= 5 and period >= 20 else "medium",
                 f"{course.process} does I/O on {device} in bursts every"
                 f" {format_duration(period * facts.bin_ns)}: {format_percent(part)} of its {size}"
                 f" in {format_percent(is_burst.mean())} of the time",

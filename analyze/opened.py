@@ -46,11 +46,15 @@ class OpenedRows:
         """The time in the window during which at least one recording ran."""
         return self.covered_within_ns(self.window)
 
-    def covered_within_ns(self, window: Window) -> int:
-        """The same of any span of time."""
+    def covered_within_ns(
+        self, window: Window, host: str | None = None, capture: str | None = None
+    ) -> int:
+        """The same of any span of time, and of the recordings of a host or the one of a file."""
         covered, reached = 0, window.begin_ns
         for started_at, stopped_at in sorted(
-            (file.metadata.started_at, file.metadata.stopped_at) for file in self.files
+            (file.metadata.started_at, file.metadata.stopped_at)
+            for file in self.files
+            if host in (None, file.host) and capture in (None, str(file.path.resolve()))
         ):
             end_ns = min(stopped_at, window.end_ns)
             covered += max(end_ns - max(started_at, reached), 0)

@@ -133,6 +133,12 @@ def summarize(
         capture, part_query(cache_flushes=True), keys, by, sort, top, histogram=histogram
     )
     seconds_ns = capture.covered_ns
+
+    def make(row: dict[str, Any], time_ns: int) -> Group:
+        of_group = {name: row[name] for name in ("host", "capture") if name in keys}
+        covered_ns = capture.covered_within_ns(capture.window, **of_group)
+        return make_group(row, keys, time_ns, covered_ns)
+
     return Summary(
         by=by,
         key_columns=tuple(keys),
@@ -140,9 +146,9 @@ def summarize(
         duration_ns=seconds_ns,
         interval_ns=interval_ns,
         group_count=group_count,
-        groups=tuple(make_group(row, keys, total["time_ns"], seconds_ns) for row in groups),
+        groups=tuple(make(row, total["time_ns"]) for row in groups),
         total=make_group(total, (), total["time_ns"], seconds_ns),
-        cache_flushes=tuple(make_group(row, keys, 0, seconds_ns) for row in flushes),
+        cache_flushes=tuple(make(row, 0) for row in flushes),
         cache_flush_total=make_group(flush_total, (), 0, seconds_ns) if flushes else None,
         intervals=load_intervals(capture, slices, keys, sort, top, total["time_ns"])
         if slices

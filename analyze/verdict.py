@@ -74,7 +74,9 @@ def _advise_buffer(wanted_bytes: int) -> str:
 def _explain_missed(completeness: Completeness) -> str:
     devices = [
         f"{escape_for_terminal(device)} ({format_count(count)})"
-        for device, count in completeness.missed_by_device.items()
+        for device, count in sorted(
+            completeness.missed_by_device.items(), key=lambda missed: missed[1], reverse=True
+        )
     ]
     where = f" on {_first(devices)}" if devices else ""
     return (

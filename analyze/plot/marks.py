@@ -14,6 +14,9 @@ from analyze.units import parse_moment_ns
 _MOST_MARKS = 40  # a picture is not read with more
 _FORM = re.compile(r"(\d{4}-\d\d-\d\d \S+?|[^\s=]+)(?:=|\s)\s*(.*\S)\s*")
 _REMARKS = ("#", "--")  # journalctl tells of boots in lines with dashes
+# As PostgreSQL's %m [%p] has it behind the time.
+_ZONE = re.compile(r"([A-Z]{2,5}|[+-]\d\d(?::\d\d)?) (?=\[)")
+_LOG_PREFIX = re.compile(r"\[\d+(?:-\d+)?\] (?:LOG:\s+)?")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,24 @@ def _parse_mark(text: str, capture: OpenedRows) -> Mark:
             "write TIME=TEXT: 2.5s=checkpoint, 15:16:10=deployed",
             exit_code=2,
         )
-    return Mark(parse_moment_ns(match[1], *recorded_span(capture.files)), match[2])
+    time, what = match.groups()
+    if zone := _ZONE.match(what):
+        time += _offset(zone[1])
+        what = _LOG_PREFIX.sub("", what[zone.end() :], count=1)
+    return Mark(parse_moment_ns(time, *recorded_span(capture.files)), what)
+
+
+def _offset(zone: str) -> str:
+    """How a zone is written behind a time."""
+    if zone in ("UTC", "GMT"):
+        return "Z"
+    if zone[0] in "+-":
+        return zone if ":" in zone else f"{zone}:00"
+    raise IorecError(
+        f"the time zone {zone} is not known",
+        "give times in UTC (PostgreSQL: log_timezone = UTC), or with an offset such as +01:00",
+        exit_code=2,
+    )
 
 
 def _read_marks(path: Path, capture: OpenedRows) -> list[Mark]:
@@ -79,7 +99,7 @@ def _read_marks(path: Path, capture: OpenedRows) -> list[Mark]:
 
 def _parse_lines(lines: Iterable[str], path: Path, capture: OpenedRows) -> Iterable[Mark]:
     for number, line in enumerate(lines, start=1):
-        if line.isspace() or line.startswith(_REMARKS):
+        if line.startswith(_REMARKS) or line[:1].isspace():  # or goes on from the line before
             continue
         try:
             yield _parse_mark(line.rstrip("\n"), capture)

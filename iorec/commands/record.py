@@ -132,7 +132,7 @@ def record(
         bool,
         typer.Option(
             "--cmdline/--no-cmdline",
-            help="Record the command lines of processes, which may hold secrets.",
+            help="Record command lines, also that of record itself; they may hold secrets.",
         ),
     ] = True,
     convert_later: Annotated[
@@ -202,7 +202,7 @@ def record(
         ),
         buffer_bytes=buffer_bytes(buffer_size),
         workload=tuple(command or ()),
-        command=("iorec", *sys.argv[1:]),
+        command=("iorec", *sys.argv[1:]) if cmdline else ("iorec", "record"),
         version=__version__,
         has_cmdlines=cmdline,
         is_converted=not convert_later,

@@ -37,7 +37,7 @@ def begin_metadata(settings: Settings, start: ClockReading) -> Metadata:
         machine=platform.machine(),
         cpus=os.cpu_count() or 1,
         command=_as_text(settings.command),
-        workload=Workload(_as_text(settings.workload), None) if settings.workload else None,
+        workload=_workload(settings),
         started_at=started_at,
         stopped_at=started_at,
         duration_s=0.0,
@@ -91,6 +91,12 @@ def end_metadata(
         diskstats=diskstats_delta(*stats),
         complete=True,
     )
+
+
+def _workload(settings: Settings) -> Workload | None:
+    """The command that was recorded, or its first word if command lines are not to be told."""
+    words = settings.workload if settings.has_cmdlines else settings.workload[:1]
+    return Workload(_as_text(words), None) if words else None
 
 
 def _as_text(values: Iterable[str]) -> tuple[str, ...]:

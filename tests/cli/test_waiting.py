@@ -26,6 +26,7 @@ IMPATIENT = """
 import iorec.waiting
 iorec.waiting._PATIENCE_S = 0
 """
+PATIENT = IMPATIENT.replace("= 0", "= 1000")
 RUN = "import sys; from iorec.cli import run; sys.exit(run(sys.argv[1:]))"
 
 
@@ -81,6 +82,6 @@ def test_a_recovery_shows_how_much_of_the_spool_it_has_written(tmp_path: Path) -
 
 def test_nothing_is_shown_where_there_is_no_terminal_or_nobody_waits(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "run.parquet", mixed_table(1009))
-    assert on_terminal("", "report", path)[1] == ""
+    assert on_terminal(PATIENT, "report", path)[1] == ""
     command = [sys.executable, "-c", IMPATIENT + RUN, "report", str(path)]
     assert subprocess.run(command, capture_output=True).stderr == b""

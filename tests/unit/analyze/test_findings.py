@@ -297,7 +297,7 @@ def test_a_command_can_fail_on_a_finding(tmp_path: Path, rule: str, status: int)
 def test_of_many_ios_a_report_says_how_to_get_the_findings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analyze.report._MOST_IOS_UNASKED", 49)
+    monkeypatch.setattr("analyze.report.MOST_IOS_UNASKED", 49)
     path = write_capture(tmp_path / "run.parquet", table(50, errno=5))
     with analyze.open(path) as capture:
         assert "\nwhat stands out: --findings" in render_text(make_report(capture), 80)
