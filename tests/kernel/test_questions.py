@@ -96,9 +96,8 @@ def test_every_question_is_answered(
         command = command.replace("15:16:11", f"{stop + timedelta(seconds=1):%H:%M:%S}")
         words = [str(IOREC), *shlex.split(command)[1:]]
         done = subprocess.run(words, cwd=ram_folder, capture_output=True, text=True, timeout=120)
-        if done.returncode not in (0, 3) or not re.search(
-            ANSWERS[question], done.stdout + done.stderr
-        ):
+        said = done.stdout + done.stderr
+        if done.returncode not in (0, 3) or not re.search(ANSWERS[question], said):
             wrong[question] = done
     assert not wrong, "\n\n".join(
         f"{question}\n{done.stdout}{done.stderr}" for question, done in wrong.items()

@@ -192,6 +192,13 @@ def test_the_connection_itself_reaches_nothing_but_the_capture(path: Path, tmp_p
     assert [file.name for file in tmp_path.iterdir()] == ["other.parquet"]
 
 
+@pytest.mark.parametrize("name", ["user", "session_user", "current_date", "io.user"])
+def test_what_sql_takes_for_a_value_of_its_own_is_no_column(path: Path, name: str) -> None:
+    with pytest.raises(IorecError) as caught, analyze.open(path, where=f"{name} <> 'root'"):
+        pass
+    assert caught.value.exit_code == 2
+
+
 def test_an_unknown_column_gets_the_nearest_one(path: Path) -> None:
     with pytest.raises(IorecError, match="there is no column 'com'") as caught:
         matching(path, "com = 'fio'")

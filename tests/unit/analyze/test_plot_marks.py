@@ -38,6 +38,9 @@ def capture(path: Path) -> Iterator[Capture]:
         ("2026-11-21T20:32:50Z host unit[7]: it = 5", 3, "host unit[7]: it = 5"),
         ("2026-11-21T22:32:50+0200 host", 3, "host"),
         ("2026-11-21 20:32:50.5 checkpoint complete", 3.5, "checkpoint complete"),
+        ("2026-11-21 20:32:50.5 UTC [12] LOG:  checkpoint", 3.5, "checkpoint"),
+        ("2026-11-21 21:32:50.5 +01 [12-1] ERROR:  disk full", 3.5, "ERROR:  disk full"),
+        ("2026-11-22 02:02:50.5 +05:30 [12] LOG:  checkpoint", 3.5, "checkpoint"),
     ],
 )
 def test_a_mark_is_a_time_and_a_text(
@@ -48,6 +51,17 @@ def test_a_mark_is_a_time_and_a_text(
     log = tmp_path / "log"
     log.write_text(f"# of db1\n\n-- Boot 7 --\n{written}\n2030-01-01T00:00:00Z later\n")
     assert load_marks(capture, [], log) == expected
+
+
+def test_a_zone_that_is_only_a_name_is_refused(capture: Capture) -> None:
+    with pytest.raises(IorecError, match="the time zone CET is not known"):
+        load_marks(capture, ["2026-11-21 21:32:50.5 CET [12] LOG:  checkpoint"])
+
+
+def test_lines_that_go_on_belong_to_the_one_before(capture: Capture, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("20:32:49 STATEMENT:  SELECT\n\tFROM io\n  20 rows\n\n20:32:50 done\n")
+    assert [mark.text for mark in load_marks(capture, (), log)] == ["STATEMENT:  SELECT", "done"]
 
 
 def test_marks_are_in_the_order_of_time_and_within_the_window(path: Path) -> None:

@@ -335,6 +335,20 @@ def test_processes_and_devices_of_two_hosts_or_boots_are_not_merged(tmp_path: Pa
     assert sorted(group.ios for group in by_capture.groups) == [3, 3, 3, 4]
 
 
+def test_the_rates_of_a_capture_are_by_its_own_time(tmp_path: Path) -> None:
+    for number, count in enumerate((1000, 3000)):
+        write_capture(tmp_path / f"{number}.parquet", table(count))
+    with analyze.open(tmp_path) as capture:
+        together, apart = capture.summary(["op"]), capture.summary(["capture"])
+    rates = []
+    for number in range(2):
+        with analyze.open(tmp_path / f"{number}.parquet") as capture:
+            rates.append(capture.summary(["op"]).total.ios_per_s)
+    found = {str(group.key["capture"])[-9]: group.ios_per_s for group in apart.groups}
+    assert found == {"0": rates[0], "1": rates[1]}
+    assert together.total.ios_per_s == apart.total.ios_per_s
+
+
 def test_an_empty_capture_has_no_groups(tmp_path: Path) -> None:
     summary = summary_of(tmp_path, table(0), histogram=True)
     assert (summary.groups, summary.group_count, summary.total.ios) == ((), 0, 0)
