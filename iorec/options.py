@@ -74,6 +74,6 @@ Verbose = Annotated[
         "-v",
         "--verbose",
         callback=_log_details,
-        help="Show tracebacks of errors; record also traces in the kernel.",
+        help="Show tracebacks of errors; in record also trace in the kernel.",
     ),
 ]

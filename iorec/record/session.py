@@ -56,6 +56,11 @@ def record_session(
             if taken.endswith(SPOOL_SUFFIX):
                 _refuse_leftover(folder, taken)
             else:
+                if taken in earlier and not settings.is_forced:
+                    raise IorecError(
+                        f"{folder.path / taken} exists, of an earlier recording",
+                        "give another name, or replace all of its files with -f/--force",
+                    )
                 files = CaptureName(Path(taken)).files
                 check_free(folder, files, is_forced=settings.is_forced)
         part = folder.create_spool(first.spool)
