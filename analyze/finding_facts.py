@@ -78,7 +78,8 @@ class Share:
     @property
     def process_where(self) -> str:
         """Selects all that the process sent to the device."""
-        return f"{self.device_where} AND {pid_where(self.pid)}"
+        is_named = f" AND {PROCESS_NAME} = {quoted(self.name)}" if self.name is not None else ""
+        return f"{self.device_where} AND {pid_where(self.pid)}{is_named}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Facts:
         """All of them, cache flushes of devices too."""
         rows = self.capture.records(
             f"SELECT {self.capture.named('device')} AS device, host, device AS of_host, pid,"
-            f" any_value({PROCESS_NAME}) AS name, op,"
+            f" {PROCESS_NAME} AS name, op,"
             " count(*) AS ios, sum(bytes)::BIGINT AS bytes, sum(latency_ns)::BIGINT AS time_ns,"
             " coalesce(sum(queue_ns) FILTER (layer = 'request'), 0)::BIGINT AS queue_ns,"
             " count(*) FILTER (errno <> 0) AS errors,"
@@ -155,7 +156,7 @@ class Facts:
         for share in self.shares:
             moved = by_device.setdefault(share.device, {})
             moved[share.pid] = moved.get(share.pid, 0) + share.bytes
-            names[share.device, share.pid] = share.name
+            names.setdefault((share.device, share.pid), share.name)
         shown = {
             device: sorted((pid for pid in moved if pid is not None), key=moved.__getitem__)
             for device, moved in by_device.items()

@@ -7,19 +7,21 @@ BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 BPF_F_TABLE("array", u32, struct cached_identity, cached_identities,
 	    (LAYERS + 1) * CPUS * CACHED_IDENTITIES, 0);
 
-/* A file of a file system with a block device. */
+/*
+ * A file of a file system with a block device, by the address of its inode, too: the others are the
+ * same for files of two subvolumes of btrfs.
+ */
 struct file_key {
+	u64 address;
 	u64 inode;
 	u32 dev;
 	u32 generation;
 };
 
-/* The thread that dirtied a file's page last, by its identity. */
+/* The thread that dirtied a file's page last. */
 struct dirtier {
-	u64 process_start_ns;
 	u64 identity; /* source << 32 | number */
-	u32 tid;
-	u32 epoch;
+	u64 epoch;
 };
 
 #define DIRTIED_FILES 16384
@@ -38,11 +40,17 @@ static inline struct identity current_thread(void)
 {
 	struct identity who = { .record_bytes = sizeof(struct record) };
 #ifdef HAVE_CURRENT_TASK
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = bpf_get_current_task_btf(), *leader = task->group_leader;
 
 	who.pid = task->tgid;
 	who.tid = task->pid;
-	who.process_start_ns = task->group_leader->start_boottime;
+	who.process_start_ns = leader->start_boottime;
+	((u64 *)who.process)[0] = leader->comm[0];
+	((u64 *)who.process)[1] = leader->comm[1];
+	who.ppid = task->real_parent->tgid;
+	/* Not cred, which overlayfs replaces by that of who mounted it while it does I/O. */
+	who.uid = task->real_cred->euid;
+	who.exec_id = task->self_exec_id;
 	who.cgroup = task->cgroups->dfl_cgrp->kn->id;
 #else
 	u64 id = bpf_get_current_pid_tgid();
@@ -58,18 +66,6 @@ static inline struct identity current_thread(void)
 	bpf_get_current_comm(&who.comm, sizeof(who.comm));
 #endif
 	return who;
-}
-
-static inline void set_process(struct announcement *row)
-{
-#ifdef HAVE_CURRENT_TASK
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	row->ppid = task->real_parent->tgid;
-	row->uid = task->cred->euid;
-	((u64 *)row->process)[0] = task->group_leader->comm[0];
-	((u64 *)row->process)[1] = task->group_leader->comm[1];
-#endif
 }
 
 /* Returns the identity's number, or LOST_IDENTITY if the ring had no room for it. */
@@ -88,7 +84,6 @@ static inline u32 announce(struct lane *mine, u32 source, const struct identity 
 	mine->identities++;
 	number = copy_number() << COPY_SHIFT | (u32)mine->identities;
 	row->identity = *who;
-	set_process(row);
 	row->number = number;
 	row->source = source;
 	settings->has_identities = true;
@@ -119,7 +114,8 @@ static inline u32 identity_number(struct lane *mine, u32 source, const struct id
 	b = (const u64 *)who;
 	if (cached->number && cached->epoch == (u32)settings->epoch && a[0] == b[0] &&
 	    a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5] &&
-	    a[6] == b[6] && a[8] == b[8] && a[9] == b[9])
+	    a[6] == b[6] && a[8] == b[8] && a[9] == b[9] && a[10] == b[10] && a[11] == b[11] &&
+	    a[12] == b[12] && a[13] == b[13])
 		return cached->number;
 	number = announce(mine, source, who, settings);
 	if (number == LOST_IDENTITY)
@@ -157,18 +153,18 @@ static inline bool is_btrfs_metadata(struct inode *inode)
 }
 
 /* Who dirtied the file of a kernel thread's write last, if it was announced in this epoch. */
-static inline void set_dirtier(struct identity *who)
+static inline void set_dirtier(struct identity *who, u64 address)
 {
 #ifdef HAVE_CURRENT_TASK
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct file_key file = { who->inode, who->inode_dev, who->generation };
+	struct file_key file = { address, who->inode, who->inode_dev, who->generation };
 	struct control *settings = recorder();
 	struct dirtier *last;
 
 	if (!(task->flags & PF_KTHREAD) || !settings)
 		return;
 	last = dirtiers.lookup(&file);
-	if (last && last->epoch == (u32)settings->epoch)
+	if (last && last->epoch == settings->epoch)
 		who->dirtied_by = last->identity;
 #endif
 }
@@ -208,7 +204,7 @@ static inline void set_file(struct identity *who, struct bio *bio, volatile u64 
 		who->inode = inode->i_ino;
 		who->generation = inode->i_generation;
 		if (op == REQ_OP_WRITE)
-			set_dirtier(who);
+			set_dirtier(who, plain(inode, scratch));
 	}
 }
 
@@ -222,6 +218,7 @@ int page_dirty(u64 *ctx)
 	struct address_space *mapping = (struct address_space *)ctx[1];
 	struct lane *mine = enter(PAGE_DIRTY_LANE);
 	u32 source = LAYERS * CPUS + bpf_get_smp_processor_id(), number;
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct control *settings = recorder();
 	struct dirtier *last, dirtier = {};
 	struct file_key file = {};
@@ -234,24 +231,25 @@ int page_dirty(u64 *ctx)
 	if (!inode || (inode->i_mode & S_IFMT) == S_IFBLK || is_btrfs_metadata(inode) ||
 	    !(inode->i_sb->s_type->fs_flags & FS_REQUIRES_DEV))
 		return 0;
+	file.address = plain(inode, &mine->scratch);
 	file.inode = inode->i_ino;
 	file.dev = inode->i_sb->s_dev;
 	file.generation = inode->i_generation;
-	who = current_thread();
-	last = dirtiers.lookup(&file);
-	if (last && last->tid == who.tid && last->process_start_ns == who.process_start_ns &&
-	    last->epoch == (u32)settings->epoch)
+	if (task->flags & PF_KTHREAD) {
+		dirtiers.delete(&file);
 		return 0;
+	}
+	who = current_thread();
 	number = identity_number(mine, source, &who);
 	if (number == LOST_IDENTITY) {
 		dirtiers.delete(&file);
 		return 0;
 	}
-	dirtier.process_start_ns = who.process_start_ns;
 	dirtier.identity = (u64)source << 32 | number;
-	dirtier.tid = who.tid;
 	dirtier.epoch = settings->epoch;
-	dirtiers.update(&file, &dirtier);
+	last = dirtiers.lookup(&file);
+	if (!last || last->identity != dirtier.identity || last->epoch != dirtier.epoch)
+		dirtiers.update(&file, &dirtier);
 	return 0;
 }
 #else

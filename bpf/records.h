@@ -92,8 +92,13 @@ struct identity {
 	u32 tid;
 	char comm[16];
 	u64 record_bytes;     /* sizeof(struct record), see struct announcement */
-	u64 process_start_ns; /* since boot; 0: unknown, as are ppid, uid and process then */
-	u64 dirtied_by;	      /* source << 32 | number; 0: unknown */
+	u64 process_start_ns; /* since boot; 0: unknown, as is what follows but the last */
+	char process[16];     /* the comm of its leader */
+	u32 ppid;
+	u32 uid;
+	u32 exec_id; /* how often its thread has called execve(2), from any number on */
+	u32 unused;
+	u64 dirtied_by; /* source << 32 | number; 0: unknown */
 };
 
 /* No submitter; one whose announcement found no room. */
@@ -107,12 +112,9 @@ struct identity {
  */
 struct announcement {
 	struct identity identity;
-	u32 ppid;
-	u32 uid;
-	char process[16]; /* the comm of its leader */
-	u32 number;	  /* never used twice for a source */
+	u32 number; /* never used twice for a source */
 	u16 source;
-	u16 padding[5];
+	u16 padding;
 };
 
 /* The newest identities that a lane announced; a miss costs an announcement, no more. */

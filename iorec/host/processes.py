@@ -2,9 +2,11 @@
 """Describes the processes that submit I/Os, while they are there."""
 
 import os
+import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from iorec.host.escape import escape_name
@@ -15,19 +17,25 @@ _PART = "processes"
 _MOST_PROCESSES = 10_000
 _MOST_CMDLINE_BYTES = 1024
 _CUT = "..."
+_PATIENCE_S = 0.5
+_MOST_HANGS = 8
 _KTHREADD = 2  # the parent of all kernel threads
 # Field 22 of /proc/PID/stat is in ticks of USER_HZ, 100 on every architecture (proc(5)).
 _NS_PER_TICK = 10_000_000
 
 
 class Seen(NamedTuple):
-    """What the kernel programs say of a process: `start_ns` after boot, and its leader's comm."""
+    """What the kernel programs say of a process.
+
+    `start_ns` is after boot, `comm` its leader's, and `exec_id` another one after each exec.
+    """
 
     pid: int
     start_ns: int
     ppid: int
     uid: int
     comm: bytes
+    exec_id: int = 0
 
 
 class Process(NamedTuple):
@@ -55,6 +63,7 @@ class Processes:
         self._known: OrderedDict[Seen, Process] = OrderedDict()
         self._usernames: dict[int, str] = {}
         self._booted_at = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._reader = _Reader()
         with notes.guard(_PART):
             self._usernames = _read_usernames()
 
@@ -69,9 +78,9 @@ class Processes:
         return found
 
     def _look_at(self, seen: Seen) -> Process:
-        raw: bytes | None = b""
+        raw: bytes | None = b""  # also where it hangs: it is not asked again
         with self._notes.guard(_PART):
-            raw = _read_cmdline(seen) if self._has_cmdlines else b""
+            raw = self._reader.read(seen) if self._has_cmdlines else b""
         found = self._described(seen, raw or b"")
         # One that is in the middle of exec(2) has none yet.
         if raw is not None:
@@ -90,6 +99,43 @@ class Processes:
             seen.ppid,
             self._booted_at + seen.start_ns,
         )
+
+
+class _Reader:
+    """Reads command lines in a thread: the memory of a process whose own disk hangs is locked.
+
+    One that does not answer in time is left to itself, and another takes its place.
+    """
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._asked: SimpleQueue[Seen] | None = None
+        self._answers: SimpleQueue[bytes | None] = SimpleQueue()
+
+    def read(self, seen: Seen) -> bytes | None:
+        """As _read_cmdline; TimeoutError if it takes too long, or did too often."""
+        if self._left >= _MOST_HANGS:
+            raise TimeoutError(f"not looked at, as {_MOST_HANGS} did not let be read")
+        if self._asked is None:
+            self._asked, self._answers = SimpleQueue(), SimpleQueue()
+            places = self._asked, self._answers
+            threading.Thread(target=_answer, args=places, daemon=True).start()
+        self._asked.put(seen)
+        try:
+            return self._answers.get(timeout=_PATIENCE_S)
+        except Empty:
+            self._left += 1
+            self._asked = None
+            raise TimeoutError("the command line of a process cannot be read: it hangs") from None
+
+
+def _answer(asked: "SimpleQueue[Seen]", answers: "SimpleQueue[bytes | None]") -> None:
+    while True:
+        seen = asked.get()
+        try:
+            answers.put(_read_cmdline(seen))
+        except Exception:  # no file of /proc looks so
+            answers.put(b"")
 
 
 def _read_cmdline(seen: Seen) -> bytes | None:

@@ -72,6 +72,11 @@ IDENTITY = np.dtype(
         ("comm", "V16"),
         ("record_bytes", "u8"),
         ("process_start_ns", "u8"),
+        ("process", "V16"),
+        ("ppid", "u4"),
+        ("uid", "u4"),
+        ("exec_id", "u4"),
+        ("unused", "u4"),
         ("dirtied_by", "u8"),
     ]
 )
@@ -79,12 +84,9 @@ IDENTITY = np.dtype(
 ANNOUNCEMENT = np.dtype(
     [
         ("identity", IDENTITY),
-        ("ppid", "u4"),
-        ("uid", "u4"),
-        ("process", "V16"),
         ("number", "u4"),
         ("source", "u2"),
-        ("padding", "u2", 5),
+        ("padding", "u2"),
     ]
 )
 

@@ -52,10 +52,12 @@ class Identities:
             return
         self._cgroups.refresh()
         keys = identity_keys(announcements["source"], announcements["number"]).tolist()
-        for key, (row, ppid, uid, leader, *_) in zip(keys, announcements.tolist(), strict=True):
-            cgroup, charged, inode, inode_dev, generation, pid, tid, comm, _, start_ns, by = row
+        for key, row in zip(keys, announcements["identity"].tolist(), strict=True):
+            cgroup, charged, inode, inode_dev, generation, pid, tid, comm, *process_of = row
+            _, start_ns, leader, ppid, uid, exec_id, _, by = process_of
             dirtier = self._known.get(by)
-            process = Seen(pid, start_ns, ppid, uid, bytes(leader).partition(b"\0")[0])
+            leader_comm = bytes(leader).partition(b"\0")[0]
+            process = Seen(pid, start_ns, ppid, uid, leader_comm, exec_id)
             self._processes.describe(process)  # while it is there
             self._known[key] = Identity(
                 pid,

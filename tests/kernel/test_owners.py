@@ -144,6 +144,118 @@ def test_a_process_that_gets_the_number_of_another_has_its_own_command_line(
     assert len({row["process_start"] for row in rows}) == 2
 
 
+def python(ram_folder: Path, loop: LoopDevice, *steps: str) -> list[str]:
+    """A program that takes some steps, of which `read()` reads from the device."""
+    script = ram_folder / "steps.py"
+    script.write_text(
+        "import mmap, os, sys, time\n"
+        "def read():\n"
+        f"    fd = os.open('{loop.path}', os.O_RDONLY | os.O_DIRECT)\n"
+        "    for _ in range(5): os.preadv(fd, [mmap.mmap(-1, 4096)], 0)\n"
+        "    time.sleep(0.5)\n" + "\n".join(steps) + "\n"
+    )
+    script.chmod(0o644)
+    return ["/usr/bin/python3", str(script)]
+
+
+@needs_current_task
+def test_what_a_process_becomes_is_what_its_later_ios_say(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    command = python(
+        ram_folder,
+        loop,
+        "if len(sys.argv) == 1:",
+        "    read()",
+        "    open('/proc/self/comm', 'w').write('renamed')",
+        "    read()",
+        "    os.execv('/usr/bin/python3', ['python3', sys.argv[0], 'again'])",
+        "read()",
+        f"held = os.open('{loop.path}', os.O_RDONLY | os.O_DIRECT)",
+        "os.setresuid(65534, 65534, 65534)",
+        "for _ in range(5): os.preadv(held, [mmap.mmap(-1, 4096)], 0)",
+        "time.sleep(0.5)",
+    )
+    capture = record("-d", loop.name, "--", *command)
+    rows = [row for row in capture.rows(op="read") if row["process"] in ("python3", "renamed")]
+    last_words = [row["cmdline"].split()[-1] for row in rows]
+    assert [row["process"] for row in rows] == ["python3"] * 5 + ["renamed"] * 5 + ["python3"] * 10
+    assert last_words == [command[1]] * 10 + ["again"] * 10
+    assert [row["username"] for row in rows] == ["root"] * 15 + ["nobody"] * 5
+
+
+@needs_current_task
+def test_what_a_user_reads_through_an_overlay_is_that_users(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    ram_folder.chmod(0o755)
+    with mounted_ext4(loop, ram_folder / "mount") as lower:
+        (lower / "file").write_bytes(b"x" * (4 << 20))
+        over = ram_folder / "over"
+        over.mkdir()
+        folders = [ram_folder / name for name in ("upper", "work")]
+        for folder in folders:
+            folder.mkdir()
+        options = f"lowerdir={lower},upperdir={folders[0]},workdir={folders[1]}"
+        run("mount", "-t", "overlay", "-o", options, "overlay", over)
+        try:
+            run("sync")
+            Path("/proc/sys/vm/drop_caches").write_text("3")
+            reader = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+            reader += ["head", "-c", "4194304", str(over / "file")]
+            capture = record("-d", loop.name, "--", *reader)
+        finally:
+            run("umount", over)
+    rows = capture.rows(comm="head", op="read", file=f"{lower}/file")
+    assert sum(row["bytes"] for row in rows) >= 4 << 20
+    assert {row["username"] for row in rows} == {"nobody"}
+
+
+@needs_current_task
+def test_who_dirtied_is_what_it_had_become(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_ext4(loop, ram_folder / "mount") as mount:
+        file = mount / "file"
+        dd = f"exec dd if=/dev/zero of={file} bs=1M count=8 seek=1 conv=notrunc"
+        capture = record("-d", loop.name, "--", "bash", "-c", f"(echo x > {file}; {dd}); sync")
+    rows = [row for row in capture.rows(file=str(file)) if row["ppid"] == KTHREADD]
+    assert sum(row["bytes"] for row in rows) > 8 << 20
+    assert {row["dirtier"] for row in rows} == {"dd"}
+
+
+@needs_current_task
+def test_files_of_two_subvolumes_have_dirtiers_of_their_own(
+    record: Record, loop: LoopDevice, ram_folder: Path
+) -> None:
+    with mounted_new("btrfs", loop, ram_folder / "mount") as mount:
+        for name in ("a", "b"):
+            run("btrfs", "-q", "subvolume", "create", mount / name)
+        script = f"head -c 4194304 /dev/urandom > {mount}/a/file; "
+        script += f"tail -c 2097152 {mount}/a/file > {mount}/b/file; sync"
+        capture = record("-d", loop.name, "--", "sh", "-c", script)
+    by_dirtier = {"head": 0, "tail": 0}
+    for row in capture.rows(op="write"):
+        if row["dirtier"] is not None:
+            by_dirtier[row["dirtier"]] += row["bytes"]
+    assert by_dirtier == {"head": 4 << 20, "tail": 2 << 20}
+
+
+@needs_current_task
+def test_what_a_loop_device_writes_to_its_file_has_no_dirtier(
+    record: Record, make_loop: Callable[..., LoopDevice], ram_folder: Path
+) -> None:
+    with mounted_ext4(make_loop(), ram_folder / "mount") as mount:
+        upper = make_loop(32 << 20, folder=mount)
+        lower = Path(run("findmnt", "-no", "SOURCE", mount, capture_output=True).stdout.strip())
+        write = f"dd if=/dev/zero of={upper.path} bs=1M count=8 oflag=direct; sync -f {mount}"
+        capture = record("-d", lower.name, "--", "sh", "-c", write)
+        run("losetup", "-d", upper.path)
+    rows = capture.rows(file=str(upper.backing), op="write")
+    assert sum(row["bytes"] for row in rows) >= 8 << 20
+    assert {row["dirtier"] for row in rows} == {None}
+
+
 @needs_current_task
 def test_command_lines_can_be_left_out(record: Record, loop: LoopDevice) -> None:
     script = f"read -r -N 16 <{loop.path}; sleep 2; : secret"

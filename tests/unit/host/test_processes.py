@@ -3,6 +3,7 @@
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,27 @@ def test_one_without_a_command_line_yet_is_looked_at_again() -> None:
             )
             assert processes.describe(who).cmdline is None
         assert processes.describe(who).cmdline == "sleep 60"
+
+
+def test_one_that_hangs_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes, ended = Notes(), threading.Event()
+    processes = Processes(notes, has_cmdlines=True)
+    read = host_processes._read_cmdline
+
+    def read_or_hang(who: Seen) -> bytes | None:
+        if who.comm == b"hangs":
+            ended.wait()
+        return read(who)
+
+    monkeypatch.setattr(host_processes, "_read_cmdline", read_or_hang)
+    monkeypatch.setattr(host_processes, "_PATIENCE_S", 0.01)
+    for number in range(host_processes._MOST_HANGS - 1):
+        assert processes.describe(Seen(number, 1, 1, 0, b"hangs")).cmdline is None
+    monkeypatch.setattr(host_processes, "_PATIENCE_S", 60)
+    with running("sleep", "60") as pid:
+        assert processes.describe(seen(pid)).cmdline == "sleep 60"
+    assert [count for _, count in notes.counts().items()] == [host_processes._MOST_HANGS - 1]
+    ended.set()
 
 
 def test_a_kernel_thread_has_none() -> None:
