@@ -2,7 +2,6 @@
 """The one error that every command shows its user."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class IorecError(Exception):
@@ -18,6 +17,8 @@ class IorecError(Exception):
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> IorecError:
     """The usage error for a name that is none of those known; a similar one comes first."""
+    from difflib import get_close_matches  # of regular expressions that no start should wait for
+
     names = [*known]
     similar = "".join(f"did you mean {close}? " for close in get_close_matches(name, names, n=1))
     return IorecError(f"cannot {what} {name!r}", f"{similar}choose from: {', '.join(names)}", 2)

@@ -1,8 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Records every I/O of a Linux machine; `iorec.open` reads what was recorded (see `analyze`)."""
+"""Records every I/O of a Linux machine; `iorec.open("run.parquet")` reads a capture in Python."""
 
-from analyze import IorecError, open  # noqa: A004 - as in iorec.open("run.parquet")
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analyze import IorecError, open  # noqa: A004 - as in iorec.open("run.parquet")
 
 __all__ = ["IorecError", "open"]
-
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Not before it is asked for: the command must be ready for Ctrl-C at once.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("analyze"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -29,8 +29,8 @@ def gap_ns(cpus: int) -> int:
 
 
 def cached_identities(cpus: int) -> int:
-    """How many identities each CPU remembers: a power of two, 8 MiB in all for a layer."""
-    return 1 << (max(1, min(1024, 65536 // cpus)).bit_length() - 1)
+    """How many identities each CPU remembers: a power of two, 4 MiB in all for a layer."""
+    return 1 << (max(1, min(1024, 32768 // cpus)).bit_length() - 1)
 
 
 @dataclass(frozen=True)

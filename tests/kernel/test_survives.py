@@ -469,7 +469,7 @@ def test_room_made_on_a_full_disk_is_enough_to_recover_in_place(
     output = small_folder / "run.csv"
     with running_load(disk, "--rw=read"):
         assert record_until_it_fails(output, "-d", disk.name).returncode == 1
-    resize(small_folder, 64 << 20)
+    resize(small_folder, 192 << 20)  # each line has fio's command line
     assert recover(part_of(output)) == 0
     names = {path.name for path in small_folder.iterdir()}
     assert names == {"run.csv", "run.meta.json"}
