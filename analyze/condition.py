@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 
 from analyze.errors import IorecError, unknown_name
+from analyze.row_query import ORIGIN_COLUMNS
 from analyze.schema import SCHEMA
 
 # What an expression over one row is made of: no subquery, window, lambda, parameter or star.
@@ -60,7 +61,7 @@ _TYPES = """
     timestamp_us timestamp_ns timestamptz interval
 """
 _ALLOWED_TYPES = frozenset(_TYPES.split()) | {"timestamp with time zone", "time with time zone"}
-_COLUMNS = (*SCHEMA.names, "host", "capture")
+_COLUMNS = (*SCHEMA.names, *ORIGIN_COLUMNS)
 _REGEXES = ("regexp_matches", "regexp_full_match")
 
 

@@ -55,7 +55,7 @@ UNKNOWN_PROCESS = Process()
 
 
 class Processes:
-    """Each process is looked at once, when it is first seen, and again when it has a new comm."""
+    """Each process is looked at once, when it is first seen, and again when it has changed."""
 
     def __init__(self, notes: Notes, *, has_cmdlines: bool) -> None:
         self._notes = notes
@@ -109,23 +109,22 @@ class _Reader:
 
     def __init__(self) -> None:
         self._left = 0
-        self._asked: SimpleQueue[Seen] | None = None
-        self._answers: SimpleQueue[bytes | None] = SimpleQueue()
+        self._queues: tuple[SimpleQueue[Seen], SimpleQueue[bytes | None]] | None = None
 
     def read(self, seen: Seen) -> bytes | None:
         """As _read_cmdline; TimeoutError if it takes too long, or did too often."""
         if self._left >= _MOST_HANGS:
             raise TimeoutError(f"not looked at, as {_MOST_HANGS} did not let be read")
-        if self._asked is None:
-            self._asked, self._answers = SimpleQueue(), SimpleQueue()
-            places = self._asked, self._answers
-            threading.Thread(target=_answer, args=places, daemon=True).start()
-        self._asked.put(seen)
+        if self._queues is None:
+            self._queues = SimpleQueue(), SimpleQueue()
+            threading.Thread(target=_answer, args=self._queues, daemon=True).start()
+        asked, answers = self._queues
+        asked.put(seen)
         try:
-            return self._answers.get(timeout=_PATIENCE_S)
+            return answers.get(timeout=_PATIENCE_S)
         except Empty:
             self._left += 1
-            self._asked = None
+            self._queues = None
             raise TimeoutError("the command line of a process cannot be read: it hangs") from None
 
 
