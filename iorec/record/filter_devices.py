@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from analyze.errors import IorecError
-from iorec.host.devices import dev_of_numbers
+from iorec.host.devices import dev_of_numbers, mount_of
 from iorec.kernel.comm_glob import is_glob
 
 _CLASS = Path("/sys/class/block")
@@ -52,7 +52,8 @@ def _matching(glob: str) -> list[str]:
 
 def _mounted_from(wanted: str) -> list[str]:
     """The devices of a file system whose number is not that of a device, such as btrfs."""
-    source = _mount_source(wanted)
+    mount = mount_of(Path(wanted))
+    source = "nothing" if mount is None else str(mount.source)
     place = _status(source) if source.startswith("/") else None
     name = _name_of(place.st_rdev) if place and stat.S_ISBLK(place.st_mode) else None
     if name is None:
@@ -64,21 +65,6 @@ def _mounted_from(wanted: str) -> list[str]:
     for folder in Path("/sys/fs/btrfs").glob(f"*/devices/{entry}"):
         return sorted(path.name.replace("!", "/") for path in folder.parent.iterdir())
     return [name]
-
-
-def _mount_source(wanted: str) -> str:
-    """What /proc/self/mountinfo names as the source of the mount that a path is in."""
-    real, source, longest = Path(os.path.realpath(wanted)), "nothing", -1
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        fields, _, behind = line.partition(b" - ")
-        mount = Path(_unescaped(fields.split()[4]))
-        if real.is_relative_to(mount) and len(mount.parts) >= longest:
-            source, longest = _unescaped(behind.split()[1]), len(mount.parts)
-    return source
-
-
-def _unescaped(field: bytes) -> str:
-    return os.fsdecode(field.decode("unicode_escape").encode("latin-1"))
 
 
 def _status(path: str) -> os.stat_result | None:

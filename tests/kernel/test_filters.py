@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Filters that stand for several names, and those that let nothing through."""
 
+import ctypes
+import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +14,7 @@ import pytest
 
 from tests.kernel.captures import Capture, assert_accounts_close, read_capture
 from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording
-from tests.kernel.mounts import mounted_new
+from tests.kernel.mounts import mounted_new, unmount
 
 Record = Callable[..., Capture]
 COUNTS = {"reader-1": 11, "reader-22": 13, "a-name-of-15-by": 17, "other": 19}
@@ -78,6 +80,23 @@ def test_a_path_stands_for_the_device_that_is_mounted_there(
     written = [row for row in capture.rows() if row["comm"] == "dd" or "kworker" in row["comm"]]
     assert {row["device"] for row in written} == {loop.name}
     assert sum(row["bytes"] for row in written if row["op"] == "write") >= 3 << 20
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\vb c", "\\040", "é\udcff"])
+def test_a_device_is_found_beside_mounts_of_any_name(
+    record: Record, loop: LoopDevice, mount: Path, ram_folder: Path, name: str
+) -> None:
+    """The output's folder is on none, which is looked up the same way."""
+    beside = ram_folder / name
+    beside.mkdir()
+    source = b"" if name == "a\rb" else os.fsencode(name)  # mount(8) takes no empty one
+    assert ctypes.CDLL(None).mount(source, bytes(beside), b"tmpfs", 0, None) == 0
+    try:
+        assert record("-d", mount, "--", "true").metadata["filters"]["resolved_device"] == [
+            loop.name
+        ]
+    finally:
+        unmount(beside)
 
 
 def test_a_filter_that_lets_nothing_through_is_said_at_the_end_and_meanwhile(
