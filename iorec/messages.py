@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Words the lines that record prints before it ends."""
 
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from iorec.record.settings import Settings
 from iorec.store.folder import leftover_spools
 
 
+def say(text: str, *, is_quiet: bool) -> None:
+    """Prints what is not asked for on stderr."""
+    if not is_quiet:
+        print(text, file=sys.stderr)
+
+
 def format_start(settings: Settings, *, has_trace: bool) -> str:
     """What is recorded, where to and how to stop."""
     end = "when the command ends" if settings.workload else "with Ctrl-C"
@@ -22,9 +29,10 @@ def format_start(settings: Settings, *, has_trace: bool) -> str:
         end = f"after {format_duration(settings.limits.duration_ns)} or {end}"
     if settings.limits.count is not None:
         end = f"after {format_counted(settings.limits.count, 'I/O')} or {end}"
-    scope = _scope(settings.layers, settings.filters)
-    path = escape_for_terminal(str(settings.output.path))
-    line = f"recording {scope} to {path}; stops {end}"
+    line = f"recording {_scope(settings.layers, settings.filters)}"
+    if settings.output is not None:
+        line += f" to {escape_for_terminal(str(settings.output.path))}"
+    line += f"; stops {end}"
     if has_trace:
         line += "\nthe kernel programs print to /sys/kernel/tracing/trace_pipe: cat it as root"
     elif settings.is_verbose:

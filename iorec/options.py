@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from analyze.errors import IorecError
-from analyze.units import MOMENT_FORMS, parse_count, parse_duration_ns, parse_size_bytes
+from analyze.units import (
+    COUNT_FORMS,
+    DURATION_FORMS,
+    MOMENT_FORMS,
+    parse_count,
+    parse_duration_ns,
+    parse_size_bytes,
+)
+
+DEFAULT_BUFFER = 16 << 20
 
 
 def _log_details(is_verbose: bool) -> bool:
@@ -30,8 +39,96 @@ def _parsed_by(parse: Callable[[str], int]) -> Callable[[str | int], int]:
     return parse_option
 
 
+def _least_duration(value: str | int) -> int:
+    duration_ns = DURATION(value)
+    if duration_ns == 0:
+        raise typer.BadParameter("0 is no time: leave it out to go on until Ctrl-C")
+    return duration_ns
+
+
 COUNT, DURATION, SIZE = map(_parsed_by, (parse_count, parse_duration_ns, parse_size_bytes))
 
+# What is recorded.
+Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")]
+Duration = Annotated[
+    int | None,
+    typer.Option(
+        parser=_least_duration, metavar="TIME", help=f"Stop after this time: {DURATION_FORMS}."
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "-n",
+        "--count",
+        parser=COUNT,
+        metavar="COUNT",
+        help=f"Stop after this many finished I/Os: {COUNT_FORMS}.",
+    ),
+]
+RecordedLayers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-l",
+        "--layer",
+        metavar="NAME",
+        help="What to record: request (the default), bio, or both: request,bio.",
+    ),
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-d",
+        "--device",
+        metavar="NAME",
+        help="Only this disk or partition: its name, a glob, or a path on it.",
+    ),
+]
+Pids = Annotated[
+    list[int] | None, typer.Option("-p", "--pid", metavar="PID", help="Only this process.")
+]
+Comms = Annotated[
+    list[str] | None,
+    typer.Option("-c", "--comm", metavar="NAME", help="Only threads of this name or glob."),
+]
+Cgroups = Annotated[
+    list[str] | None,
+    typer.Option("--cgroup", metavar="PATH", help="Only this cgroup and those below it."),
+]
+Ops = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--op", metavar="NAME", help="Only this operation: read, write, flush, discard..."
+    ),
+]
+MinLatency = Annotated[
+    int | None,
+    typer.Option(parser=DURATION, metavar="TIME", help="Only I/Os that take at least this: 10ms."),
+]
+IncludeSelf = Annotated[bool, typer.Option("--include-self", help="The recorder's own I/O too.")]
+BufferSize = Annotated[
+    int,
+    typer.Option(
+        "-B",
+        "--buffer-size",
+        parser=SIZE,
+        metavar="SIZE",
+        help="Kernel buffer; by default 16M.",
+        show_default=False,
+    ),
+]
+Cmdlines = Annotated[
+    bool,
+    typer.Option(
+        "--cmdline/--no-cmdline",
+        help="Record command lines, also that of record itself; they may hold secrets.",
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print nothing but warnings and errors.")
+]
+
+# What is read.
 Captures = Annotated[
     list[Path],
     typer.Argument(

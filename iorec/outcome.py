@@ -4,6 +4,8 @@
 To be imported when privileges are dropped: the analysis starts threads, and each would keep them.
 """
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,37 +13,64 @@ from analyze.capture_name import SPOOL_SUFFIX
 from analyze.completeness import Completeness, make_completeness_of
 from analyze.escape import escape_for_terminal, shell_word
 from analyze.ledgers import shown_ledgers
+from analyze.metadata import Metadata
 from analyze.units import format_bytes, format_count, format_duration
 from analyze.verdict import advise, format_completeness, format_failed, format_recorded
 from iorec.host.signals import interruptible, raising_interrupts
-from iorec.messages import format_unmatched
+from iorec.host.terminal import output_width
+from iorec.messages import format_unmatched, say
 from iorec.store.result import Result
 from iorec.waiting import showing_queries
 
 _MOST_NAMED = 3
 
 
-def format_end(result: Result) -> str:
-    """What was recorded, what was lost, and the next command.
+def say_end(result: Result, *, is_quiet: bool) -> "Verdict":
+    """Prints how a recording ended, what is in its capture, and what to warn of; judges it."""
+    found = verdict(result.metadata, result.earlier)
+    say(format_end(result), is_quiet=is_quiet)
+    # CSV takes too long to read: ten times as long, and compressed twenty times.
+    if result.failure is None and result.path.suffix == ".parquet" and not is_quiet:
+        for line in summary_lines(result.path, output_width(sys.stderr)):
+            say(line, is_quiet=False)
+    for line in found.warnings:
+        say(line, is_quiet=False)
+    return found
 
-    Bytes are those of what a report shows, as two layers see the same I/O; no data move in a
-    discard.
-    """
-    metadata = result.metadata
-    completeness = make_completeness_of(metadata)
-    duration = format_duration(metadata.duration_s * 1e9)
-    entries = [entry for entry in shown_ledgers(metadata, None) if entry.op != "discard"]
-    size = sum(entry.recorded_bytes for entry in entries)
+
+def format_end(result: Result) -> str:
+    """What was recorded, what was lost, and the next command."""
     last_file, last = ("the last file: ", "the last ") if result.kept else ("", "")
     return "\n".join(
         (
-            f"{last_file}{format_recorded(completeness)},"
-            f" {format_bytes(size)} in {duration};"
-            f" {_lost(completeness)}{format_failed(completeness)}",
+            f"{last_file}{format_recording(result.metadata)}",
             f"{_files(result)} ({last}{format_bytes(result.size_bytes)})",
             f"next: iorec {_next_command(result.path)} {shell_word(result.path)}",
         )
     )
+
+
+def say_live_end(metadata: Metadata | None, *, is_quiet: bool) -> None:
+    """The same of a recording that nothing was kept of."""
+    if metadata is None:
+        return
+    say(format_recording(metadata), is_quiet=is_quiet)
+    for line in verdict(metadata).warnings:
+        say(line, is_quiet=False)
+
+
+def format_recording(metadata: Metadata) -> str:
+    """What was recorded, and what was lost.
+
+    Bytes are those of what a report shows, as two layers see the same I/O; no data move in a
+    discard.
+    """
+    completeness = make_completeness_of(metadata)
+    duration = format_duration(metadata.duration_s * 1e9)
+    entries = [entry for entry in shown_ledgers(metadata, None) if entry.op != "discard"]
+    size = format_bytes(sum(entry.recorded_bytes for entry in entries))
+    lost = f"{_lost(completeness)}{format_failed(completeness)}"
+    return f"{format_recorded(completeness)}, {size} in {duration}; {lost}"
 
 
 def _files(result: Result) -> str:
@@ -94,20 +123,23 @@ class Verdict:
     hint: str  # what would have helped
 
 
-def verdict(result: Result) -> Verdict:
-    """Judges whether the capture, and those before it, hold every I/O asked for, and why not."""
-    completeness, counts = make_completeness_of(result.metadata), result.metadata.counts
+def verdict(metadata: Metadata, earlier: Sequence[str] = ()) -> Verdict:
+    """Judges whether the capture, and those before it, hold every I/O asked for, and why not.
+
+    `earlier` says it of those before it that do not.
+    """
+    completeness, counts = make_completeness_of(metadata), metadata.counts
     message, advice = format_completeness(completeness), advise(completeness)
-    warnings = [*result.earlier]
+    warnings = [*earlier]
     if not completeness.is_complete:
         warnings += [message, *advice]
-    elif result.earlier:
-        message = result.earlier[-1]
+    elif earlier:
+        message = earlier[-1]
     if counts is not None:
         rows = counts.recorded + counts.in_flight_at_stop
-        warnings.append(format_unmatched(result.metadata.filters, rows, counts.filtered))
+        warnings.append(format_unmatched(metadata.filters, rows, counts.filtered))
     return Verdict(
-        is_complete=bool(completeness.is_complete) and not result.earlier,
+        is_complete=bool(completeness.is_complete) and not earlier,
         message=message,
         warnings=tuple(f"warning: {line}" for line in warnings if line),
         hint=advice[0] if advice else "see what iorec report says of it",

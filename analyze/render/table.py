@@ -75,7 +75,7 @@ def missing_lines(columns: Sequence[Column], shown: Sequence[Column], width: int
 def format_columns(columns: Sequence[Column]) -> list[str]:
     """A line with the titles and one for each row."""
     padded = [
-        [_padded(cell, width, column.is_text) for cell in (column.title, *column.cells)]
+        [pad(cell, width, column.is_text) for cell in (column.title, *column.cells)]
         for column, width in zip(columns, map(_width, columns), strict=True)
     ]
     return [_GAP.join(row).rstrip() for row in zip(*padded, strict=True)]
@@ -98,10 +98,10 @@ def wrap_units(text: str, width: int, **options: Any) -> list[str]:
 
 
 def _shortened(column: Column, longest: int) -> Column:
-    return replace(column, cells=[_without_middle(cell, longest) for cell in column.cells])
+    return replace(column, cells=[shorten(cell, longest) for cell in column.cells])
 
 
-def _without_middle(cell: str, longest: int) -> str:
+def shorten(cell: str, longest: int) -> str:
     """Both ends of a path or a name, which say more than its middle."""
     if cell_len(cell) <= longest:
         return cell
@@ -113,6 +113,6 @@ def _width(column: Column) -> int:
     return max(cell_len(cell) for cell in (column.title, *column.cells))
 
 
-def _padded(cell: str, width: int, is_text: bool) -> str:
+def pad(cell: str, width: int, is_text: bool) -> str:
     space = " " * (width - cell_len(cell))
     return cell + space if is_text else space + cell

@@ -9,11 +9,28 @@ from typing import Annotated
 
 import typer
 
-from analyze.units import COUNT_FORMS, DURATION_FORMS, SIZE_FORMS, format_bytes
-from iorec.host.terminal import output_width
-from iorec.options import COUNT, DURATION, SIZE, Verbose
+from analyze.units import SIZE_FORMS, format_bytes
+from iorec.options import (
+    COUNT,
+    DEFAULT_BUFFER,
+    SIZE,
+    BufferSize,
+    Cgroups,
+    Cmdlines,
+    Comms,
+    Count,
+    Devices,
+    Duration,
+    Force,
+    IncludeSelf,
+    MinLatency,
+    Ops,
+    Pids,
+    Quiet,
+    RecordedLayers,
+    Verbose,
+)
 
-_DEFAULT_BUFFER = 16 << 20
 _LEAST_MAX_SIZE = 64 << 10  # the metadata, which each batch has, take 5 KiB and more
 
 EPILOG = """\b
@@ -42,23 +59,9 @@ def record(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite the output.")] = False,
-    duration: Annotated[
-        int | None,
-        typer.Option(
-            parser=DURATION, metavar="TIME", help=f"Stop after this time: {DURATION_FORMS}."
-        ),
-    ] = None,
-    count: Annotated[
-        int | None,
-        typer.Option(
-            "-n",
-            "--count",
-            parser=COUNT,
-            metavar="COUNT",
-            help=f"Stop after this many finished I/Os: {COUNT_FORMS}.",
-        ),
-    ] = None,
+    force: Force = False,
+    duration: Duration = None,
+    count: Count = None,
     max_size: Annotated[
         int | None,
         typer.Option(
@@ -76,65 +79,16 @@ def record(
             " newest N. With -f, all such files of before are replaced.",
         ),
     ] = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-l",
-            "--layer",
-            metavar="NAME",
-            help="What to record: request (the default), bio, or both: request,bio.",
-        ),
-    ] = None,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-d",
-            "--device",
-            metavar="NAME",
-            help="Only this disk or partition: its name, a glob, or a path on it.",
-        ),
-    ] = None,
-    pid: Annotated[
-        list[int] | None, typer.Option("-p", "--pid", metavar="PID", help="Only this process.")
-    ] = None,
-    comm: Annotated[
-        list[str] | None,
-        typer.Option("-c", "--comm", metavar="NAME", help="Only threads of this name or glob."),
-    ] = None,
-    cgroup: Annotated[
-        list[str] | None, typer.Option(metavar="PATH", help="Only this cgroup and those below it.")
-    ] = None,
-    op: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this operation: read, write, flush, discard..."),
-    ] = None,
-    min_latency: Annotated[
-        int | None,
-        typer.Option(
-            parser=DURATION, metavar="TIME", help="Only I/Os that take at least this: 10ms."
-        ),
-    ] = None,
-    include_self: Annotated[
-        bool, typer.Option("--include-self", help="The recorder's own I/O too.")
-    ] = False,
-    buffer_size: Annotated[
-        int,
-        typer.Option(
-            "-B",
-            "--buffer-size",
-            parser=SIZE,
-            metavar="SIZE",
-            help="Kernel buffer; by default 16M.",
-            show_default=False,
-        ),
-    ] = _DEFAULT_BUFFER,
-    cmdline: Annotated[
-        bool,
-        typer.Option(
-            "--cmdline/--no-cmdline",
-            help="Record command lines, also that of record itself; they may hold secrets.",
-        ),
-    ] = True,
+    layer: RecordedLayers = None,
+    device: Devices = None,
+    pid: Pids = None,
+    comm: Comms = None,
+    cgroup: Cgroups = None,
+    op: Ops = None,
+    min_latency: MinLatency = None,
+    include_self: IncludeSelf = False,
+    buffer_size: BufferSize = DEFAULT_BUFFER,
+    cmdline: Cmdlines = True,
     convert_later: Annotated[
         bool,
         typer.Option("--convert-later", help="Leave the .part file to iorec recover."),
@@ -142,9 +96,7 @@ def record(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3 if any I/O was lost.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Print nothing but warnings and errors.")
-    ] = False,
+    quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Record every block I/O of the machine to a file.
@@ -155,7 +107,6 @@ def record(
     """
     from analyze.capture_name import CaptureName
     from analyze.errors import IorecError
-    from analyze.metadata import Filters
     from iorec import __version__
     from iorec.host.privileges import check_privileges
     from iorec.messages import (
@@ -163,14 +114,13 @@ def record(
         format_leftovers,
         format_own_writes,
         format_start,
+        say,
     )
-    from iorec.record.filters import resolve_layers, with_resolved_devices
+    from iorec.record.filters import make_filters, resolve_layers
     from iorec.record.session import record_session
     from iorec.record.settings import Limits, Settings, buffer_bytes
     from iorec.status import StatusLine
 
-    if duration == 0:
-        raise IorecError("--duration is 0", "leave it out to record until Ctrl-C", exit_code=2)
     if max_size is not None and max_size < _LEAST_MAX_SIZE:
         raise IorecError(
             f"--max-size of {format_bytes(max_size)} is less than a batch of I/Os takes",
@@ -179,21 +129,12 @@ def record(
         )
     if rotate is not None and max_size is None:
         raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
+    capture = CaptureName.parse(output or _default_output())
     settings = Settings(
-        output=CaptureName.parse(output or _default_output()),
+        output=capture,
         is_forced=force,
         layers=resolve_layers(layer or ["request"]),
-        filters=with_resolved_devices(
-            Filters(
-                device=tuple(device or ()),
-                pid=tuple(pid or ()),
-                comm=tuple(comm or ()),
-                cgroup=tuple(cgroup or ()),
-                op=tuple(op or ()),
-                min_latency_ns=min_latency,
-                include_self=include_self,
-            )
-        ),
+        filters=make_filters(device, pid, comm, cgroup, op, min_latency, include_self=include_self),
         limits=Limits(
             duration_ns=duration,
             count=count,
@@ -210,26 +151,20 @@ def record(
         is_verbose=verbose,
     )
     check_privileges()
-    for line in format_leftovers(settings.output.path.parent):
+    for line in format_leftovers(capture.path.parent):
         typer.echo(line, err=True)
     # Now, while this process may look everywhere.
-    own_disk = find_recorded_disk(settings.output.path.parent, settings.filters.resolved_device)
+    own_disk = find_recorded_disk(capture.path.parent, settings.filters.resolved_device)
     result = record_session(
+        capture,
         settings,
         StatusLine(settings.limits, settings.filters, is_quiet=quiet),
-        lambda has_trace: _say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
+        lambda has_trace: say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
     )
     # Only now: see its docstring.
-    from iorec.outcome import format_end, summary_lines, verdict
+    from iorec.outcome import say_end
 
-    found = verdict(result)
-    _say(format_end(result), is_quiet=quiet)
-    # CSV takes too long to read: ten times as long, and compressed twenty times.
-    if result.failure is None and result.path.suffix == ".parquet" and not quiet:
-        for line in summary_lines(result.path, output_width(sys.stderr)):
-            typer.echo(line, err=True)
-    for line in found.warnings:
-        typer.echo(line, err=True)
+    found = say_end(result, is_quiet=quiet)
     if own_disk is not None:
         typer.echo(format_own_writes(result.path, own_disk, result.spool_bytes), err=True)
     if result.failure is not None:
@@ -237,11 +172,6 @@ def record(
     if strict and not found.is_complete:
         raise IorecError(found.message, found.hint, exit_code=3)
     raise typer.Exit(result.exit_status or 0)
-
-
-def _say(text: str, *, is_quiet: bool) -> None:
-    if not is_quiet:
-        typer.echo(text, err=True)
 
 
 def _default_output() -> Path:

@@ -54,7 +54,7 @@ def recover(
     # Only now: see its docstring.
     from iorec.outcome import format_end, verdict
 
-    for line in (format_end(result), *verdict(result).warnings):
+    for line in (format_end(result), *verdict(result.metadata).warnings):
         typer.echo(line, err=True)
     if result.failure is not None:
         said = f"{result.failure.message}; {result.failure.hint}"

@@ -35,8 +35,26 @@ def filter_options(filters: Filters) -> str:
     return " ".join(f"{name} {shlex.quote(str(v))}" for name, values in named for v in values)
 
 
-def with_resolved_devices(filters: Filters) -> Filters:
-    """Finds the devices as they are now; IorecError for what names none."""
+def make_filters(
+    devices: Sequence[str] | None,
+    pids: Sequence[int] | None,
+    comms: Sequence[str] | None,
+    cgroups: Sequence[str] | None,
+    ops: Sequence[str] | None,
+    min_latency_ns: int | None,
+    *,
+    include_self: bool,
+) -> Filters:
+    """What options say, with the devices as they are now; IorecError for what names none."""
+    filters = Filters(
+        tuple(devices or ()),
+        tuple(pids or ()),
+        tuple(comms or ()),
+        tuple(cgroups or ()),
+        tuple(ops or ()),
+        min_latency_ns,
+        include_self=include_self,
+    )
     found = {name for wanted in filters.device for name in resolve_device(wanted)}
     if len(found) > _MOST_DEVICES:
         raise IorecError(

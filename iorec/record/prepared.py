@@ -3,7 +3,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from iorec.host.inode_paths import FilePaths
 from iorec.host.signals import SignalWaiter
@@ -14,7 +13,6 @@ from iorec.kernel.plan import Plan
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.progress import Progress
 from iorec.record.settings import Settings
-from iorec.store.folder import Folder
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,6 @@ class Prepared:
     loading: Loading
     paths: FilePaths
     devices: DeviceWatch
-    folder: Folder
-    part: BinaryIO
     workload: Workload | None
     signals: SignalWaiter
     progress: Progress

@@ -129,6 +129,7 @@ class Recorder:
 
     def _record(self, signals: SignalWaiter) -> None:
         signals.watch(self._probes.ring_fd)
+        period_s = min(self._segment.period_s, _CHECKPOINT_S)
         next_checkpoint = time.monotonic() + _CHECKPOINT_S
         while True:
             has_new_identities = self._drain()
@@ -136,11 +137,14 @@ class Recorder:
             if now >= next_checkpoint:
                 next_checkpoint = now + _CHECKPOINT_S
                 self._checkpoint()
+            elif now >= self._last_write_s + period_s and any(map(len, self._pending)):
+                self._write_pending()
             if self.failure is not None or self._is_done(now):
                 return
             if self._is_full():
                 self._rotate()
-            self._sleep(signals, next_checkpoint, has_new_identities)
+            next_write = max(now, self._last_write_s + period_s)
+            self._sleep(signals, min(next_write, next_checkpoint), has_new_identities)
             if signals.asks_to_stop:
                 return
 
@@ -242,7 +246,8 @@ class Recorder:
             return True
         limits = self._limits
         return (
-            (limits.duration_ns is not None and now >= self._end_ns / 1e9)
+            self._segment.is_over
+            or (limits.duration_ns is not None and now >= self._end_ns / 1e9)
             or (limits.count is not None and self._drained >= limits.count)
             or (self._is_full() and not limits.is_rotating)
         )

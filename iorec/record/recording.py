@@ -4,8 +4,8 @@
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -23,10 +23,12 @@ from iorec.host.clock import read_clocks
 from iorec.host.memory import keep_freed_memory
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.probes import open_probes
+from iorec.record.output import Output
 from iorec.record.prepared import Prepared
 from iorec.record.progress import Progress
 from iorec.record.recorder import Recorder
 from iorec.record.rotation import Rotation, copy_spool, earlier_captures
+from iorec.record.segment import Both, Sink
 from iorec.record.settings import Settings
 from iorec.store.folder import Folder
 from iorec.store.origin import Origin
@@ -40,43 +42,39 @@ if TYPE_CHECKING:
 _MOST_INCOMPLETE = 10
 
 
-def record_and_convert(prepared: Prepared) -> Result:
-    """Record into the spool, write the capture into its folder and remove the spool."""
-    # Arrow's own allocator keeps what it once had: 330 MiB at the end, against 250.
-    pa.set_memory_pool(pa.system_memory_pool())
-    keep_freed_memory()
+def record_and_convert(
+    prepared: Prepared, output: Output, also: Callable[[Origin], Sink] | None = None
+) -> Result:
+    """Record into the spool, write the capture into its folder and remove the spool.
+
+    `also` makes a sink that gets the same.
+    """
     settings, signals = prepared.settings, prepared.signals
     rotation = Rotation(
-        settings.output,
-        prepared.folder,
-        prepared.part,
-        settings.limits.kept_files or 1,
-        _replaced(settings, prepared.folder),
+        output.capture,
+        output.folder,
+        output.part,
+        settings.limits.kept_files,
+        _replaced(settings, output),
         is_forced=settings.is_forced,
         is_converted=settings.is_converted,
     )
     incomplete: deque[str] = deque(maxlen=_MOST_INCOMPLETE)
 
-    def next_spool(metadata: Metadata) -> Spool:
+    def first_sink(origin: Origin) -> Sink:
+        spool = Spool(output.part, origin)
+        return spool if also is None else Both(spool, also(origin))
+
+    def next_sink(metadata: Metadata, origin: Origin) -> Sink:
         completeness = make_completeness_of(metadata)
         if not completeness.is_complete:
             incomplete.append(f"{rotation.capture.name}: {format_completeness(completeness)}")
         return Spool(rotation.advance(), origin)
 
-    loaded = prepared.loading.finish(signals.wait_for)
     with prepared.progress:
-        with open_probes(prepared.plan, loaded) as probes:
-            clock = read_clocks()
-            origin = Origin(prepared.names, probes.cpu_count, SignedInt(clock.offset_ns))
-            spool = Spool(prepared.part, origin)
-            recorder = Recorder(prepared, probes, clock, spool, next_spool)
-            signals.check()
-            recorder.begin()
-            prepared.announce(probes.has_trace)
-            last, failure = _run(recorder, signals)
-        rows = last and (RowBuilder(origin).build(last[0]), last[1])
+        recorded = run_recorder(prepared, first_sink, next_sink)
         try:
-            result = _finish(settings, rotation, prepared.progress, rows, failure)
+            result = _finish(settings, rotation, prepared.progress, recorded)
         except IorecError:
             if prepared.workload is not None:
                 prepared.workload.end(signals)
@@ -92,11 +90,48 @@ def record_and_convert(prepared: Prepared) -> Result:
     return result
 
 
-def _replaced(settings: Settings, folder: Folder) -> list[str]:
+@dataclass(frozen=True)
+class Recorded:
+    """The last batch of a recording, and what went wrong, so that it is not in the sink."""
+
+    origin: Origin
+    last: Batch | None
+    failure: IorecError | None
+
+    @property
+    def rows(self) -> "Rows | None":
+        """The last batch as rows."""
+        return self.last and (RowBuilder(self.origin).build(self.last[0]), self.last[1])
+
+
+def run_recorder(
+    prepared: Prepared,
+    first_sink: Callable[[Origin], Sink],
+    next_sink: Callable[[Metadata, Origin], Sink],
+) -> Recorded:
+    """Records into sinks until the end; `next_sink` is that of Recorder."""
+    # Arrow's own allocator keeps what it once had: 330 MiB at the end, against 250.
+    pa.set_memory_pool(pa.system_memory_pool())
+    keep_freed_memory()
+    loaded = prepared.loading.finish(prepared.signals.wait_for)
+    with open_probes(prepared.plan, loaded) as probes:
+        clock = read_clocks()
+        origin = Origin(prepared.names, probes.cpu_count, SignedInt(clock.offset_ns))
+        recorder = Recorder(
+            prepared, probes, clock, first_sink(origin), lambda filled: next_sink(filled, origin)
+        )
+        prepared.signals.check()
+        recorder.begin()
+        prepared.announce(probes.has_trace)
+        return Recorded(origin, *_run(recorder, prepared.signals))
+
+
+def _replaced(settings: Settings, output: Output) -> list[str]:
     """What a rotating recording overwrites: all numbered files of its name."""
     if not (settings.limits.is_rotating and settings.is_forced):
         return []
-    return [name for old in earlier_captures(settings.output, folder) for name in old.files]
+    captures = earlier_captures(output.capture, output.folder)
+    return [name for capture in captures for name in capture.files]
 
 
 def _run(recorder: Recorder, signals: SignalWaiter) -> tuple[Batch | None, IorecError | None]:
@@ -117,11 +152,10 @@ def _finish(
     settings: Settings,
     rotation: Rotation,
     progress: Progress,
-    last: "Rows | None",
-    failure: IorecError | None,
+    recorded: Recorded,
 ) -> Result:
     """Makes captures of all spools; an error names each one that is left."""
-    capture = rotation.capture if settings.limits.is_rotating else settings.output
+    capture, last, failure = rotation.capture, recorded.rows, recorded.failure
     is_there = rotation.folder.exists(capture.spool)
     if last is not None and failure is None and is_there and not settings.is_converted:
         rotation.finish()

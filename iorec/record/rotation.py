@@ -27,7 +27,7 @@ class Rotation:
         output: CaptureName,
         folder: Folder,
         part: BinaryIO,
-        kept_files: int,
+        kept_files: int | None,
         replaced: Iterable[str],
         *,
         is_forced: bool,
@@ -35,12 +35,14 @@ class Rotation:
     ) -> None:
         """`part` is the spool of file number one; those that are full become captures if asked.
 
+        Without `kept_files` there is one file, which has no number.
         `replaced` are files of an earlier recording, which go when there is something instead.
         """
         self.folder = self.first_folder = folder
         self.part = part
         self._output = output
-        self._kept_files = kept_files
+        self._is_numbered = kept_files is not None
+        self._kept_files = kept_files or 1
         self._replaced = {*replaced}
         self._is_converted = is_converted
         self._conversions = Conversions(is_forced=is_forced)
@@ -50,7 +52,7 @@ class Rotation:
     @property
     def capture(self) -> CaptureName:
         """The file that is being recorded."""
-        return self._output.numbered(self._number)
+        return self._output.numbered(self._number) if self._is_numbered else self._output
 
     @property
     def spool_bytes(self) -> int:

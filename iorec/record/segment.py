@@ -29,7 +29,17 @@ _HUNG = "I/Os in flight"
 class Sink(Protocol):
     """Where I/Os go; it takes each batch with the account of the capture as it stands then."""
 
-    size_bytes: int
+    @property
+    def period_s(self) -> float:
+        """How often it wants what there is."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody wants any more."""
 
     def write(self, batch: Named, metadata: Metadata) -> None:
         """Take I/Os; raises IorecError if there is no room, and nothing may be written then."""
@@ -39,6 +49,39 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """End it, so that a reader knows that it is whole."""
+
+
+class Both:
+    """What the first sink takes the other one gets, too: of the first is what they say."""
+
+    def __init__(self, first: Sink, other: Sink) -> None:
+        self._first = first
+        self._other = other
+        self.period_s = min(first.period_s, other.period_s)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the first one holds."""
+        return self._first.size_bytes
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody wants any more from either of them."""
+        return self._first.is_over or self._other.is_over
+
+    def write(self, batch: Named, metadata: Metadata) -> None:
+        """Raises what the first one raises."""
+        self._first.write(batch, metadata)
+        self._other.write(batch, metadata)
+
+    def sync(self) -> None:
+        """Raises what the first one raises."""
+        self._first.sync()
+
+    def close(self) -> None:
+        """Ends both."""
+        self._first.close()
+        self._other.close()
 
 
 class Start(NamedTuple):
@@ -88,6 +131,16 @@ class Segment:
     def size_bytes(self) -> int:
         """What the sink holds."""
         return self._sink.size_bytes
+
+    @property
+    def period_s(self) -> float:
+        """How often the sink wants what there is."""
+        return self._sink.period_s
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody wants any more."""
+        return self._sink.is_over
 
     def counts(self) -> Counts:
         """The ledger as it stands now."""

@@ -2,13 +2,10 @@
 """Prepares a recording: everything that needs privileges, before they are dropped."""
 
 import contextlib
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from analyze.capture_name import SPOOL_SUFFIX, CaptureName
-from analyze.errors import IorecError
-from analyze.escape import shell_word
+from analyze.capture_name import CaptureName
 from iorec.host.cgroups import is_io_controller_unified
 from iorec.host.devices import read_request_capacity
 from iorec.host.inode_paths import FilePaths
@@ -21,10 +18,10 @@ from iorec.kernel.names import KernelNames, read_kernel_names
 from iorec.kernel.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.filters import resolve_filters
+from iorec.record.output import open_output
 from iorec.record.prepared import Prepared
 from iorec.record.progress import Progress
 from iorec.record.settings import Settings
-from iorec.store.folder import Folder, check_free
 
 if TYPE_CHECKING:
     from iorec.store.result import Result
@@ -38,34 +35,36 @@ MOST_SLOTS = 1 << 18
 
 
 def record_session(
-    settings: Settings, progress: Progress, announce: Callable[[bool], None]
+    capture: CaptureName,
+    settings: Settings,
+    progress: Progress,
+    announce: Callable[[bool], None],
 ) -> "Result":
     """Record and write the capture; `announce` is that of Prepared.
 
     An error before the first row leaves nothing behind, and so does a stop signal, which raises
     KeyboardInterrupt. After it the spool is left, and the error says how to recover it.
     """
-    output, is_rotating = settings.output, settings.limits.is_rotating
-    first = output.numbered(1) if is_rotating else output
-    user = invoking_user()
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(SignalWaiter())
-        folder = stack.enter_context(Folder.open(output.path.parent, user))
-        earlier = sorted(filter(output.is_numbered, folder.names())) if is_rotating else []
-        for taken in (first.name, first.spool, *earlier):
-            if taken.endswith(SPOOL_SUFFIX):
-                _refuse_leftover(folder, taken)
-            else:
-                if taken in earlier and not settings.is_forced:
-                    raise IorecError(
-                        f"{folder.path / taken} exists, of an earlier recording",
-                        "give another name, or replace all of its files with -f/--force",
-                    )
-                files = CaptureName(Path(taken)).files
-                check_free(folder, files, is_forced=settings.is_forced)
-        part = folder.create_spool(first.spool)
-        stack.callback(_remove_unused, folder, first.spool)
-        stack.enter_context(part)  # is closed before: what is locked then is another recorder's
+        output = stack.enter_context(open_output(capture, settings, invoking_user()))
+        prepared = stack.enter_context(prepare(settings, signals, progress, announce))
+        # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
+        from iorec.record.recording import record_and_convert
+
+        return record_and_convert(prepared, output)
+
+
+@contextlib.contextmanager
+def prepare(
+    settings: Settings,
+    signals: SignalWaiter,
+    progress: Progress,
+    announce: Callable[[bool], None],
+) -> Iterator[Prepared]:
+    """Begins to load the programs, and does all else that takes privileges; drops these then."""
+    user = invoking_user()
+    with contextlib.ExitStack() as stack:
         workload = None
         if settings.workload:
             workload = Workload(settings.workload, user)
@@ -82,40 +81,9 @@ def record_session(
         loading.begin(plan)
         paths = stack.enter_context(FilePaths())
         devices = DeviceWatch(paths.notes)
-        drop_privileges(user, output.path.parent)
-        # Only now: numpy and Arrow start threads, and each keeps the privileges it starts with.
-        from iorec.record.recording import record_and_convert
-
-        return record_and_convert(
-            Prepared(
-                settings,
-                names,
-                plan,
-                loading,
-                paths,
-                devices,
-                folder,
-                part,
-                workload,
-                signals,
-                progress,
-                announce,
-            )
-        )
-
-
-def _remove_unused(folder: Folder, part_name: str) -> None:
-    """Removes the spool of a recorder that ended, or was killed, before it recorded."""
-    if not folder.is_locked(part_name):
-        folder.remove_if_empty(part_name)
-
-
-def _refuse_leftover(folder: Folder, part_name: str) -> None:
-    _remove_unused(folder, part_name)
-    if folder.exists(part_name):
-        raise IorecError(
-            f"{folder.path / part_name} exists: a recording runs or was interrupted",
-            f"finish it with: iorec recover {shell_word(folder.path / part_name)}",
+        drop_privileges(user, *settings.folders)
+        yield Prepared(
+            settings, names, plan, loading, paths, devices, workload, signals, progress, announce
         )
 
 

@@ -3,6 +3,7 @@
 
 import mmap
 from dataclasses import dataclass
+from pathlib import Path
 
 from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
@@ -31,7 +32,7 @@ class Limits:
 class Settings:
     """What to record, until when and where to."""
 
-    output: CaptureName
+    output: CaptureName | None  # None: nothing is kept
     is_forced: bool
     layers: tuple[str, ...]
     filters: Filters
@@ -44,6 +45,11 @@ class Settings:
     is_converted: bool = True  # or the spool is left for `iorec recover`
     is_quiet: bool = False
     is_verbose: bool = False
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Those that are written to."""
+        return () if self.output is None else (self.output.path.parent,)
 
 
 def buffer_bytes(asked_bytes: int) -> int:

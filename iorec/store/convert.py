@@ -20,6 +20,7 @@ from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES, Metadata, parse_metadata
 from analyze.schema import METADATA_KEY, SCHEMA
+from iorec.store.csv_rows import CSV_SCHEMA, harmless, to_text
 from iorec.store.folder import Folder
 from iorec.store.metadata_json import to_json
 from iorec.store.read_spool import read_spool
@@ -51,8 +52,6 @@ _WITH_STATISTICS = [
 _BATCH_OVERHEAD_BYTES = 16 << 10
 
 Rows = tuple[pa.RecordBatch, Metadata]
-
-_FORMULA_START = r"^[=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}]"
 
 
 def convert(
@@ -181,13 +180,10 @@ def _write_csv(sink: BinaryIO, rows: _SpoolRows, *, is_compressed: bool) -> None
     # Arrow closes what it writes to; the sink must stay open to be synced.
     file = os.fdopen(os.dup(sink.fileno()), "wb")
     stream = pa.CompressedOutputStream(file, "gzip") if is_compressed else pa.PythonFile(file)
-    schema = pa.schema([_csv_field(SCHEMA.field(name)) for name in SCHEMA.names])
-    with pyarrow.csv.CSVWriter(stream, schema) as writer:
+    with pyarrow.csv.CSVWriter(stream, CSV_SCHEMA) as writer:
         for table in _one_ahead(rows):
-            safe = pa.table([_neutralised(column) for column in table.columns], SCHEMA)
-            for part in _text_slices(safe):
-                columns = [_csv_column(column) for column in part.columns]
-                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            for part in _text_slices(harmless(table)):
+                writer.write_table(to_text(part))
     stream.close()
 
 
@@ -212,34 +208,3 @@ def _name_lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
         for chunk in column.chunks
     ]
     return np.concatenate([np.empty(0, np.int64), *map(np.asarray, lengths)])
-
-
-def _csv_field(field: pa.Field) -> pa.Field:
-    is_number = pa.types.is_integer(field.type)
-    return field if is_number else field.with_type(pa.string())
-
-
-def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_timestamp(column.type):
-        return pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
-    if pa.types.is_dictionary(column.type):
-        return pa.chunked_array(
-            [chunk.dictionary.take(chunk.indices) for chunk in column.chunks], pa.string()
-        )
-    return column
-
-
-def _neutralised(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A name that a spreadsheet would run as a formula gets a quote in front."""
-    if not pa.types.is_dictionary(column.type):
-        return column
-    return pa.chunked_array(
-        [
-            pa.DictionaryArray.from_arrays(
-                chunk.indices,
-                pc.replace_substring_regex(chunk.dictionary, f"({_FORMULA_START}|^')", r"'\1"),
-            )
-            for chunk in column.chunks
-        ],
-        column.type,
-    )

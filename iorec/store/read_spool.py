@@ -37,28 +37,38 @@ def read_spool(file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, bytes]]:
         raise not_a_spool("it begins with something else")
     place = 0
     try:
-        origin, version = Origin.unpack(read_frame(file, _MOST_FRAME_BYTES)[1])
-        builder, names = RowBuilder(origin), ReadNames(version)
+        reader = FrameReader(file)
         while True:
             place = file.tell()
-            batch, described = _read_batch(file, names)
-            yield builder.build(batch), described
+            yield reader.read()
     except EOFError:
         file.seek(0, os.SEEK_END)
     except _BAD_CONTENT:
         file.seek(place)
 
 
-def _read_batch(file: BinaryIO, names: ReadNames) -> tuple[Named, bytes]:
-    batch = NOTHING
-    while True:
-        kind, content = read_frame(file, _MOST_FRAME_BYTES)
-        if kind == METADATA:
-            return batch, unpack_json(content)
-        if kind == NAMES:
-            names.take(content)
-        elif kind in (FINISHED, IN_FLIGHT) and batch is NOTHING:
-            records = unpack(content)
-            batch = Named(records, names.submitters, names.disks, kind == IN_FLIGHT)
-        else:
-            raise ValueError
+class FrameReader:
+    """Reads what an Encoder made, of a file or from where it is made just now.
+
+    EOFError where it ends, another of _BAD_CONTENT where it is damaged.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        origin, version = Origin.unpack(read_frame(file, _MOST_FRAME_BYTES)[1])
+        self._builder, self._names = RowBuilder(origin), ReadNames(version)
+
+    def read(self) -> tuple[pa.RecordBatch, bytes]:
+        """The rows of the next batch and its metadata as JSON."""
+        batch = NOTHING
+        while True:
+            kind, content = read_frame(self._file, _MOST_FRAME_BYTES)
+            if kind == METADATA:
+                return self._builder.build(batch), unpack_json(content)
+            if kind == NAMES:
+                self._names.take(content)
+            elif kind in (FINISHED, IN_FLIGHT) and batch is NOTHING:
+                names, is_in_flight = self._names, kind == IN_FLIGHT
+                batch = Named(unpack(content), names.submitters, names.disks, is_in_flight)
+            else:
+                raise ValueError

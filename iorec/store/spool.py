@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Writes records as they come from the kernel to a file that is readable up to where it ends."""
+"""Writes records as they come from the kernel, so that they are readable up to where they end."""
 
 import os
 import re
@@ -25,31 +25,25 @@ Batch = tuple[Named, Metadata]
 _MAY_BE_OUT_OF_RANGE = re.compile(rb":-|[5-9]\d{18}|\d{20}|NaN|Infinity")
 
 
-class Spool:
-    """The file of a running recording.
+class Encoder:
+    """Makes frames of batches; names, and where the records come from, are said once.
 
-    Each batch carries the capture's whole metadata as it stood then, so that a file cut off
-    anywhere still accounts for itself. A batch that cannot be written is taken back, so that the
-    file ends with the one before it.
+    Each batch carries the capture's whole metadata as it stood then, so that what is cut off
+    anywhere still accounts for itself.
     """
 
-    def __init__(self, file: BinaryIO, origin: Origin) -> None:
-        self._file = file
+    def __init__(self, origin: Origin) -> None:
+        self._head = [frame(HEAD, origin.pack())]
         self._names = WrittenNames()
-        self._head = frame(HEAD, origin.pack())
-        self._syncer = ThreadPoolExecutor(1)
-        self._sync = self._syncer.submit(lambda: None)
-        self._synced_bytes = self.size_bytes = 0
         self._was_read = False
         self._kept: dict[str, tuple[Any, str]] = {}
 
-    def write(self, batch: Named, metadata: Metadata) -> None:
-        """Appends records and hands them to the kernel, so that they outlive this process.
+    def encode(self, batch: Named, metadata: Metadata) -> bytes:
+        """The frames of the next batch; each has to reach the reader, in their order.
 
-        At most MOST_RECORDS, with names of at most MOST_NAMES_BYTES. Raises IorecError if they do
-        not fit; nothing may be written after that.
+        At most MOST_RECORDS, with names of at most MOST_NAMES_BYTES.
         """
-        frames = [] if self.size_bytes else [self._head]
+        frames, self._head = self._head, []
         if names := self._names.encode(batch):
             frames.append(frame(NAMES, names))
         if len(batch.records):
@@ -57,7 +51,42 @@ class Spool:
             frames.append(frame(kind, pack(batch.records)))
         described = pa.compress(self._to_json(metadata), "zstd", asbytes=True)
         frames.append(frame(METADATA, described))
-        self._hand_over(b"".join(frames))
+        return b"".join(frames)
+
+    def _to_json(self, metadata: Metadata) -> bytes:
+        """Passes the reader's parser: the first, the last, and those with a number that it may not
+        take. What is no number is right for good if it was once.
+        """
+        text = dump_object(metadata, self._kept)
+        is_fine = len(text) <= MAX_METADATA_BYTES and not _MAY_BE_OUT_OF_RANGE.search(text)
+        if self._was_read and is_fine and not metadata.complete:
+            return text
+        self._was_read = True
+        return to_json(metadata)
+
+
+class Spool:
+    """The file of a running recording.
+
+    A batch that cannot be written is taken back, so that the file ends with the one before it.
+    """
+
+    period_s = 1.0
+    is_over = False
+
+    def __init__(self, file: BinaryIO, origin: Origin) -> None:
+        self._file = file
+        self._encoder = Encoder(origin)
+        self._syncer = ThreadPoolExecutor(1)
+        self._sync = self._syncer.submit(lambda: None)
+        self._synced_bytes = self.size_bytes = 0
+
+    def write(self, batch: Named, metadata: Metadata) -> None:
+        """Appends records and hands them to the kernel, so that they outlive this process.
+
+        Raises IorecError if they do not fit; nothing may be written after that.
+        """
+        self._hand_over(self._encoder.encode(batch, metadata))
 
     def sync(self) -> None:
         """Syncs what was written, so that it outlives a power cut.
@@ -77,17 +106,6 @@ class Spool:
     def close(self) -> None:
         """Waits for the last sync."""
         self._syncer.shutdown()
-
-    def _to_json(self, metadata: Metadata) -> bytes:
-        """Passes the reader's parser: the first, the last, and those with a number that it may not
-        take. What is no number is right for good if it was once.
-        """
-        text = dump_object(metadata, self._kept)
-        is_fine = len(text) <= MAX_METADATA_BYTES and not _MAY_BE_OUT_OF_RANGE.search(text)
-        if self._was_read and is_fine and not metadata.complete:
-            return text
-        self._was_read = True
-        return to_json(metadata)
 
     def _hand_over(self, data: bytes) -> None:
         left = memoryview(data)

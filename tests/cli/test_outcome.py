@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from analyze.metadata import Metadata
 from iorec.outcome import format_end, summary_lines, verdict
 from iorec.store.result import Result
 from tests.builders import described, table, write_capture
@@ -14,21 +15,25 @@ from tests.builders import described, table, write_capture
 MIB = 1 << 20
 
 
-def result(lost: dict[str, int] | None = None, **overrides: Any) -> Result:
+def metadata(lost: dict[str, int] | None = None, **overrides: Any) -> Metadata:
     whole = described(table(3))
     assert whole.counts is not None
     counts = replace(whole.counts, lost=lost or {}, **overrides.pop("counts", {}))
-    return Result(Path("run.parquet"), 1, replace(whole, counts=counts, **overrides), None)
+    return replace(whole, counts=counts, **overrides)
+
+
+def result(lost: dict[str, int] | None = None, **overrides: Any) -> Result:
+    return Result(Path("run.parquet"), 1, metadata(lost, **overrides), None)
 
 
 def test_a_whole_capture_needs_no_warning() -> None:
-    assert verdict(result()).is_complete
-    assert verdict(result()).warnings == ()
+    assert verdict(metadata()).is_complete
+    assert verdict(metadata()).warnings == ()
 
 
 def test_a_file_before_the_last_one_that_is_incomplete_makes_the_recording_so() -> None:
     earlier = "run-00001.parquet: INCOMPLETE: 1 of 4 I/Os lost"
-    found = verdict(replace(result(), earlier=(earlier,)))
+    found = verdict(metadata(), (earlier,))
     assert not found.is_complete
     assert found.message == earlier
     assert found.warnings == (f"warning: {earlier}",)
@@ -48,7 +53,7 @@ def test_a_file_before_the_last_one_that_is_incomplete_makes_the_recording_so() 
     ],
 )
 def test_what_is_said_follows_the_cause(lost: dict[str, int], hints: list[str]) -> None:
-    found = verdict(result(lost))
+    found = verdict(metadata(lost))
     assert not found.is_complete
     verdict_line, *advice = found.warnings
     assert f"{sum(lost.values())} of {3 + sum(lost.values())} I/Os lost" in verdict_line
@@ -62,16 +67,16 @@ def test_the_largest_buffer_is_not_to_be_made_larger() -> None:
     recorder = described(table(1)).recorder
     assert recorder is not None
     recorder = replace(recorder, buffer_bytes=1 << 30)
-    assert "-B" not in verdict(result({"ring_full": 1}, recorder=recorder)).hint
+    assert "-B" not in verdict(metadata({"ring_full": 1}, recorder=recorder)).hint
 
 
 def test_a_filter_that_let_nothing_through_is_named() -> None:
     counts = {"completions": 12_345, "recorded": 0, "filtered": 12_345, "devices": ()}
     filters = replace(described(table(1)).filters, comm=("my sql*",), pid=(7,))
-    assert verdict(result(counts=counts, filters=filters, diskstats={})).warnings == (
+    assert verdict(metadata(counts=counts, filters=filters, diskstats={})).warnings == (
         "warning: nothing matched -p 7 -c 'my sql*'; 12,345 I/Os filtered out",
     )
-    assert verdict(result(counts=counts, diskstats={})).warnings == ()
+    assert verdict(metadata(counts=counts, diskstats={})).warnings == ()
 
 
 def test_what_was_discarded_is_not_in_the_bytes_of_the_last_words() -> None:

@@ -90,7 +90,7 @@ def test_a_refusal_by_the_kernel_is_told_with_its_reason(ram_folder: Path) -> No
         (("--op", "teleport"), "no operation teleport", 2),
         (("--op", "last"), "no operation last", 2),
         (("--duration", "soon"), "soon", 2),
-        (("--duration", "0s"), "--duration is 0", 2),
+        (("--duration", "0s"), "invalid value for '--duration': 0 is no time", 2),
         (("--min-latency", "-3ms"), "-3ms", 2),
         (("--max-size", "1X"), "1X", 2),
         (("-B", "1"), "out of range", 2),

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What viewers are told: imported before privileges are dropped, so it may start no thread."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Form:
+    """How lines look: `text` for so many columns of a terminal, `json` or `csv`."""
+
+    name: str
+    width: int

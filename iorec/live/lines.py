@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The viewer of `iorec watch`: a line for each finished I/O."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from analyze.errnos import errno_name
+from analyze.escape import escape_for_terminal
+from analyze.metadata import Metadata
+from analyze.render.table import pad, shorten
+from analyze.schema import SCHEMA
+from analyze.typed_json import parse_object
+from analyze.units import format_bytes, format_count, format_duration, format_rfc3339
+from iorec.live.form import Form
+from iorec.live.viewer import end_quietly, follow
+from iorec.store.csv_rows import harmless, to_text
+
+_GAP = " "
+_LATE_NS = 1_000_000_000
+_TIME_OF_DAY = slice(len("2026-11-26T"), len("2026-11-26T15:16:10.123456"))
+
+
+@dataclass(frozen=True)
+class _Field:
+    """A column of text; `rank` says how early it is left out, as in analyze.render.table."""
+
+    title: str
+    width: int
+    column: str
+    text: Callable[[Any], str]
+    rank: int = 0
+    is_text: bool = False
+
+
+def main(fd: int, form: Form) -> None:
+    """Prints what comes, until the recording ends or nobody reads any more.
+
+    What is a second late is left out, so that the rest comes in time.
+    """
+    to_text = {"text": _Table(form.width).lines, "json": _json_lines, "csv": _csv_lines}[form.name]
+    taken = said = 0
+    began_ns = time.monotonic_ns()  # not before: loading this takes its time
+    try:
+        print(_head(form), end="", flush=True)
+        for batch, metadata in follow(fd):
+            since_ns = max(metadata.clock.stop.monotonic_ns if metadata.clock else 0, began_ns)
+            is_late = time.monotonic_ns() - since_ns > _LATE_NS
+            if is_late and not metadata.complete:
+                continue
+            taken += 0 if is_late else len(batch)
+            left_out = _recorded(metadata) - taken
+            if left_out > said:
+                count = format_count(left_out - said)
+                print(f"{count} I/Os left out: nobody reads so fast", file=sys.stderr)
+                said = left_out
+            if not is_late:
+                print(to_text(batch.filter(pc.is_valid(batch["latency_ns"]))), end="", flush=True)
+    except BrokenPipeError:
+        end_quietly()
+
+
+def _recorded(metadata: Metadata) -> int:
+    """The rows of the recording until then."""
+    counts = metadata.counts
+    return counts.recorded + counts.in_flight_at_stop if counts else 0
+
+
+def _head(form: Form) -> str:
+    if form.name == "csv":
+        return ",".join(f'"{name}"' for name in SCHEMA.names) + "\n"
+    return _Table(form.width).head if form.name == "text" else ""
+
+
+def _json_lines(batch: pa.RecordBatch) -> str:
+    """Each an object with the columns of the capture format, in base units, nothing rounded."""
+    columns = [_values(batch, name) for name in batch.schema.names]
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_timestamp(field.type):
+            columns[place] = [time and format_rfc3339(time) for time in columns[place]]
+    dump = json.JSONEncoder(separators=(",", ":")).encode
+    rows = zip(*columns, strict=True)
+    return "".join(dump(dict(zip(batch.schema.names, row, strict=True))) + "\n" for row in rows)
+
+
+def _csv_lines(batch: pa.RecordBatch) -> str:
+    sink = pa.BufferOutputStream()
+    options = pyarrow.csv.WriteOptions(include_header=False)
+    pyarrow.csv.write_csv(to_text(harmless(pa.Table.from_batches([batch]))), sink, options)
+    text: bytes = sink.getvalue().to_pybytes()
+    return text.decode()
+
+
+class _Table:
+    """Lines of text, with the columns for which there is room; that of files takes the rest."""
+
+    def __init__(self, width: int) -> None:
+        fields = [*_FIELDS]
+        while sum(field.width + len(_GAP) for field in fields) - len(_GAP) > width:
+            last = max(fields, key=lambda field: field.rank)
+            if last.rank == 0:
+                break
+            fields.remove(last)
+        if fields[-1].column == "file":
+            before = sum(field.width + len(_GAP) for field in fields[:-1])
+            text = partial(_name, width=width - before)
+            fields[-1] = replace(fields[-1], width=0, text=text)
+        self._fields = fields
+
+    @property
+    def head(self) -> str:
+        """The line with the titles."""
+        return self._line([field.title for field in self._fields])
+
+    def lines(self, batch: pa.RecordBatch) -> str:
+        """A line for each row; an error stands at its end."""
+        columns = [map(field.text, _values(batch, field.column)) for field in self._fields]
+        errors = [errno_name(errno) if errno else "" for errno in batch["errno"].to_pylist()]
+        return "".join(map(self._line, zip(*columns, errors, strict=True)))
+
+    def _line(self, texts: Any) -> str:
+        padded = [
+            pad(text, field.width, field.is_text)
+            for field, text in zip(self._fields, texts, strict=False)
+        ]
+        return _GAP.join([*padded, *texts[len(padded) :]]).rstrip() + "\n"
+
+
+def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
+    column = batch[name]
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _time_of_day(time_ns: int) -> str:
+    return format_rfc3339(time_ns)[_TIME_OF_DAY]
+
+
+@lru_cache(10_000)
+def _name(name: str | None, width: int = sys.maxsize) -> str:
+    return "-" if name is None else shorten(escape_for_terminal(name), width)
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+_FIELDS = (
+    _Field("TIME (UTC)", 15, "time", _time_of_day, is_text=True),
+    _Field("PROCESS", 16, "process", partial(_name, width=16), is_text=True),
+    _Field("PID", 7, "pid", _number),
+    _Field("OP", 11, "op", _name, is_text=True),
+    _Field("DEVICE", 8, "device", _name, is_text=True),
+    _Field("OFFSET", 14, "offset", _number, rank=3),
+    _Field("SIZE", 8, "bytes", lru_cache(format_bytes)),
+    _Field("LATENCY", 7, "latency_ns", format_duration),
+    _Field("QUEUED", 7, "queue_ns", format_duration, rank=4),
+    _Field("FILE", 16, "file", _name, rank=2, is_text=True),
+)
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), parse_object(Form, json.loads(sys.argv[2])))
