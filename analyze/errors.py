@@ -5,14 +5,20 @@ from collections.abc import Iterable
 
 
 class IorecError(Exception):
-    """A failure whose cause is known: `message` names thing and cause, `hint` the next step."""
+    """A failure whose cause is known: `message` names thing and cause, `hint` the next step.
 
-    def __init__(self, message: str, hint: str, exit_code: int = 1) -> None:
+    `place` is what was typed, and where in it the mistake is.
+    """
+
+    def __init__(
+        self, message: str, hint: str, exit_code: int = 1, place: tuple[str, int] | None = None
+    ) -> None:
         super().__init__(message)
         self.add_note(f"hint: {hint}")  # where Python shows the error, as in a notebook
         self.message = message
         self.hint = hint
         self.exit_code = exit_code
+        self.place = place
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> IorecError:

@@ -236,6 +236,15 @@ class Note:
 
 
 @dataclass(frozen=True)
+class FiredTrigger:
+    """Why a flight recorder wrote the capture: the condition that was met, when, and by what."""
+
+    condition: str
+    at: EpochNs
+    cause: str
+
+
+@dataclass(frozen=True)
 class Metadata:
     """Everything that a capture says of itself.
 
@@ -265,6 +274,7 @@ class Metadata:
     boot_id: str | None = None
     cgroup_version: int | None = None  # 1: cgroups of that version are in use, and not in the rows
     notes: tuple[Note, ...] = ()
+    trigger: FiredTrigger | None = None
 
 
 def parse_metadata(data: bytes, source: str = "the capture") -> Metadata:

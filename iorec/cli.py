@@ -121,8 +121,13 @@ def _print_error(error: Exception) -> int:
     if logging.getLogger("iorec").isEnabledFor(logging.DEBUG):
         traceback.print_exception(error)
     explained = _explained(error)
-    for label, text in (("error", explained.message), ("hint", explained.hint)):
-        print(f"{label}: {escape_for_terminal(text)}", file=sys.stderr)
+    print(f"error: {escape_for_terminal(explained.message)}", file=sys.stderr)
+    if explained.place is not None:
+        text, place = explained.place
+        before = escape_for_terminal(text[:place])
+        print(f"  {before}{escape_for_terminal(text[place:])}", file=sys.stderr)
+        print(f"  {' ' * len(before)}^", file=sys.stderr)
+    print(f"hint: {escape_for_terminal(explained.hint)}", file=sys.stderr)
     return explained.exit_code
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Words the lines that record prints before it ends."""
 
+import os
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from analyze.units import format_bytes, format_counted, format_duration
 from iorec.host.devices import disk_of_file
 from iorec.record.filter_devices import resolve_device
 from iorec.record.filters import filter_options
-from iorec.record.settings import Settings
+from iorec.record.settings import FlightPlan, Settings
 from iorec.store.folder import leftover_spools
 
 
@@ -24,20 +25,27 @@ def say(text: str, *, is_quiet: bool) -> None:
 
 def format_start(settings: Settings, *, has_trace: bool) -> str:
     """What is recorded, where to and how to stop."""
-    end = "when the command ends" if settings.workload else "with Ctrl-C"
-    if settings.limits.duration_ns is not None:
-        end = f"after {format_duration(settings.limits.duration_ns)} or {end}"
-    if settings.limits.count is not None:
-        end = f"after {format_counted(settings.limits.count, 'I/O')} or {end}"
     line = f"recording {_scope(settings.layers, settings.filters)}"
     if settings.output is not None:
         line += f" to {escape_for_terminal(str(settings.output.path))}"
-    line += f"; stops {end}"
+    line += f"; stops {_end(settings)}"
     if has_trace:
         line += "\nthe kernel programs print to /sys/kernel/tracing/trace_pipe: cat it as root"
     elif settings.is_verbose:
         line += "\nwarning: this kernel lets no program print to trace_pipe"
     return line
+
+
+def format_flight(settings: Settings, plan: FlightPlan) -> str:
+    """What a flight recorder keeps, and when it writes that."""
+    scope = _scope(settings.layers, settings.filters)
+    window = format_duration(plan.window_ns)
+    conditions = " or ".join(trigger.text for trigger in plan.triggers)
+    when = f"{conditions}, or at" if conditions else "at"
+    return (
+        f"recording {scope} in memory, the last {window}; writes a capture when {when}"
+        f" kill -USR1 {os.getpid()}; stops {_end(settings)}"
+    )
 
 
 def format_unmatched(filters: Filters, rows: int, filtered: int) -> str:
@@ -78,6 +86,16 @@ def _partitions(folder: Path) -> list[str]:
         return resolve_device(str(folder.absolute()))
     except (IorecError, OSError):
         return []
+
+
+def _end(settings: Settings) -> str:
+    """When the recording stops."""
+    end = "when the command ends" if settings.workload else "with Ctrl-C"
+    if settings.limits.duration_ns is not None:
+        end = f"after {format_duration(settings.limits.duration_ns)} or {end}"
+    if settings.limits.count is not None:
+        end = f"after {format_counted(settings.limits.count, 'I/O')} or {end}"
+    return end
 
 
 def _scope(layers: Sequence[str], filters: Filters) -> str:

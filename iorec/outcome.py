@@ -50,13 +50,15 @@ def format_end(result: Result) -> str:
     )
 
 
-def say_live_end(metadata: Metadata | None, *, is_quiet: bool) -> None:
-    """The same of a recording that nothing was kept of."""
+def say_live_end(metadata: Metadata | None, *, is_quiet: bool) -> "Verdict | None":
+    """The same of a recording of which nothing was kept, or not all."""
     if metadata is None:
-        return
+        return None
+    found = verdict(metadata)
     say(format_recording(metadata), is_quiet=is_quiet)
-    for line in verdict(metadata).warnings:
+    for line in found.warnings:
         say(line, is_quiet=False)
+    return found
 
 
 def format_recording(metadata: Metadata) -> str:

@@ -26,6 +26,7 @@ class StatusLine:
     """
 
     def __init__(self, limits: Limits, filters: Filters, *, is_quiet: bool) -> None:
+        self._is_quiet = is_quiet
         self._limits = limits
         self._filters = filters
         self._awaits_match = bool(filter_options(filters))
@@ -75,9 +76,12 @@ class StatusLine:
         warning = format_unmatched(self._filters, state.rows, state.filtered)
         self._awaits_match = state.rows == 0 and not warning
         if warning:
-            self._progress.console.print(
-                f"warning: {warning}", markup=False, highlight=False, soft_wrap=True
-            )
+            self.say(f"warning: {warning}")
+
+    def say(self, text: str) -> None:
+        """Prints a line above the status line, unless nothing is to be said."""
+        if not self._is_quiet or text.startswith("warning: "):
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show_conversion(self, written: int, total: int) -> None:
         """Draws how far the capture is written."""

@@ -43,6 +43,10 @@ def _fact_lines(capture: CaptureInfo, width: int) -> list[str]:
         "recorded": f"{format_time(metadata.started_at)}, {format_duration(capture.duration_ns)}",
         "layers": ", ".join(metadata.layers),
     }
+    if metadata.trigger is not None:
+        fired = metadata.trigger
+        moment = format_time(fired.at)
+        facts["trigger"] = escape_for_terminal(f"{fired.condition}, {moment}: {fired.cause}")
     if metadata.counts is not None:
         facts |= {
             "command": shlex.join(metadata.command),

@@ -5,7 +5,7 @@ import platform
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -13,6 +13,7 @@ from analyze.units import SIZE_FORMS, format_bytes
 from iorec.options import (
     COUNT,
     DEFAULT_BUFFER,
+    DURATION,
     SIZE,
     BufferSize,
     Cgroups,
@@ -30,8 +31,16 @@ from iorec.options import (
     RecordedLayers,
     Verbose,
 )
+from iorec.record.triggers import TRIGGER_FORMS
+
+if TYPE_CHECKING:
+    from analyze.capture_name import CaptureName
+    from iorec.record.settings import FlightPlan, Settings
 
 _LEAST_MAX_SIZE = 64 << 10  # the metadata, which each batch has, take 5 KiB and more
+
+_AFTER_NS, _PAUSE_NS = 10_000_000_000, 60_000_000_000
+_KEPT = 10
 
 EPILOG = """\b
 Examples:
@@ -39,6 +48,7 @@ Examples:
   sudo iorec record -d nvme0n1 --op write --duration 30s
   sudo iorec record -o fio.parquet -- fio job.fio   until fio ends
   sudo iorec record -l bio -d zram0                 a device without requests
+  sudo iorec record --flight 30s --trigger 'latency > 100ms' --trigger errno
 """
 
 
@@ -77,6 +87,45 @@ def record(
             metavar="N",
             help="At --max-size go on in a new file, NAME-00001.parquet and so on; keep the"
             " newest N. With -f, all such files of before are replaced.",
+        ),
+    ] = None,
+    flight: Annotated[
+        int | None,
+        typer.Option(
+            parser=DURATION,
+            metavar="TIME",
+            help="Keep the last I/Os in memory, and write them when a trigger fires or at SIGUSR1.",
+        ),
+    ] = None,
+    trigger: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help=f"When --flight writes a capture: {TRIGGER_FORMS}.",
+        ),
+    ] = None,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            parser=DURATION,
+            metavar="TIME",
+            help="How much of what follows a trigger is written; by default 10s.",
+        ),
+    ] = None,
+    captures: Annotated[
+        int | None,
+        typer.Option(
+            parser=COUNT,
+            metavar="N",
+            help="How many captures of --flight stay, the newest; by default 10.",
+        ),
+    ] = None,
+    pause: Annotated[
+        int | None,
+        typer.Option(
+            parser=DURATION,
+            metavar="TIME",
+            help="How long no trigger fires after a capture; by default 1m.",
         ),
     ] = None,
     layer: RecordedLayers = None,
@@ -150,11 +199,18 @@ def record(
         is_quiet=quiet,
         is_verbose=verbose,
     )
+    flight_plan = _flight_plan(flight, trigger, after, captures, pause)
+    if flight_plan is not None:
+        for name, value in (("--rotate", rotate), ("--convert-later", convert_later)):
+            if value:
+                raise IorecError(f"--flight and {name} exclude each other", "choose one", 2)
     check_privileges()
     for line in format_leftovers(capture.path.parent):
         typer.echo(line, err=True)
     # Now, while this process may look everywhere.
     own_disk = find_recorded_disk(capture.path.parent, settings.filters.resolved_device)
+    if flight_plan is not None:
+        _fly(flight_plan, capture, settings, is_strict=strict)
     result = record_session(
         capture,
         settings,
@@ -170,6 +226,68 @@ def record(
     if result.failure is not None:
         raise result.failure
     if strict and not found.is_complete:
+        raise IorecError(found.message, found.hint, exit_code=3)
+    raise typer.Exit(result.exit_status or 0)
+
+
+def _flight_plan(
+    window_ns: int | None,
+    triggers: list[str] | None,
+    after_ns: int | None,
+    kept: int | None,
+    pause_ns: int | None,
+) -> "FlightPlan | None":
+    """What options say of the flight recorder; None without --flight."""
+    from analyze.errors import IorecError
+    from iorec.record.settings import FlightPlan
+    from iorec.record.triggers import check_triggers, parse_trigger
+
+    if window_ns is None:
+        named = {
+            "--trigger": triggers,
+            "--after": after_ns,
+            "--captures": kept,
+            "--pause": pause_ns,
+        }
+        for name, value in named.items():
+            if value is not None:
+                raise IorecError(f"{name} needs --flight", "say how much to keep: --flight 30s", 2)
+        return None
+    parsed = tuple(map(parse_trigger, triggers or ()))
+    check_triggers(parsed)
+    return FlightPlan(
+        window_ns,
+        _AFTER_NS if after_ns is None else after_ns,
+        parsed,
+        max(1, _KEPT if kept is None else kept),
+        _PAUSE_NS if pause_ns is None else pause_ns,
+    )
+
+
+def _fly(
+    plan: "FlightPlan", output: "CaptureName", settings: "Settings", *, is_strict: bool
+) -> NoReturn:
+    """Records until it is stopped, and says what was written."""
+    from analyze.errors import IorecError
+    from iorec.messages import format_flight, say
+    from iorec.record.session import flight_session
+    from iorec.status import StatusLine
+
+    quiet = settings.is_quiet
+    result = flight_session(
+        output,
+        plan,
+        settings,
+        StatusLine(settings.limits, settings.filters, is_quiet=quiet),
+        lambda _: say(format_flight(settings, plan), is_quiet=quiet),
+    )
+    from iorec.outcome import say_live_end
+
+    found = say_live_end(result.metadata, is_quiet=quiet)
+    say("\n".join(map(str, result.captures)) or "no trigger fired: no capture", is_quiet=quiet)
+    if result.failure is not None:
+        raise result.failure
+    if is_strict and found is not None and not found.is_complete:
         raise IorecError(found.message, found.hint, exit_code=3)
     raise typer.Exit(result.exit_status or 0)
 

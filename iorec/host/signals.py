@@ -13,7 +13,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class SignalWaiter:
-    """Collects stop signals and SIGCHLD; a context manager that restores the handlers.
+    """Collects stop signals, SIGCHLD and SIGUSR1; a context manager that restores the handlers.
 
     The numbers of arrived signals are read from a pipe: unlike a mask, that also works for signals
     which the kernel delivers to a thread of a library. Something else may end the waiting, too.
@@ -21,6 +21,7 @@ class SignalWaiter:
 
     def __init__(self) -> None:
         self.asks_to_stop = False  # whether a stop signal has arrived
+        self._has_request = False
 
     def __enter__(self) -> "SignalWaiter":
         self._reader, self._writer = os.pipe()
@@ -29,7 +30,7 @@ class SignalWaiter:
         self._epoll = select.epoll()
         self._epoll.register(self._reader, select.EPOLLIN)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        numbers = {*STOP_SIGNALS, signal.SIGCHLD}
+        numbers = {*STOP_SIGNALS, signal.SIGCHLD, signal.SIGUSR1}
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
             numbers.remove(signal.SIGHUP)
         self._before = {number: signal.signal(number, _do_nothing) for number in numbers}
@@ -62,6 +63,11 @@ class SignalWaiter:
             self.check()
         self._epoll.unregister(fd)
 
+    def take_request(self) -> bool:
+        """Whether SIGUSR1 has arrived since the last time."""
+        has_request, self._has_request = self._has_request, False
+        return has_request
+
     def wait(self, timeout_s: float | None) -> bool:
         """Waits for a signal, with None as long as it takes.
 
@@ -74,6 +80,7 @@ class SignalWaiter:
         if self._reader in ready:
             numbers = os.read(self._reader, 4096)
             self.asks_to_stop |= any(number in STOP_SIGNALS for number in numbers)
+            self._has_request |= signal.SIGUSR1 in numbers
         return ready
 
 

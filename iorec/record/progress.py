@@ -32,5 +32,8 @@ class Progress(Protocol):
     def show(self, state: State) -> None:
         """What it raises is noted in the capture."""
 
+    def say(self, text: str) -> None:
+        """A line that is to stay."""
+
     def show_conversion(self, written: int, total: int) -> None:
         """How many of the rows the capture has."""

@@ -2,7 +2,8 @@
 """Records: drains the kernel's ring into a capture until asked to stop."""
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,15 @@ from iorec.host.signals import SignalWaiter
 from iorec.kernel.layouts import RECORD
 from iorec.kernel.probes import Probes
 from iorec.record.files import Files
+from iorec.record.flight import Flight
 from iorec.record.identities import Identities
 from iorec.record.in_flight import busy_slots, split_in_flight
-from iorec.record.ledger import take_snapshot
+from iorec.record.ledger import Snapshot, take_snapshot
 from iorec.record.namer import Namer
 from iorec.record.prepared import Prepared
 from iorec.record.progress import State
-from iorec.record.segment import Segment, Sink, Start
-from iorec.store.named import identity_keys
+from iorec.record.segment import Segment, Sink, start_at
+from iorec.store.named import Named, identity_keys
 from iorec.store.spool import Batch
 
 _CHECKPOINT_S = 1.0
@@ -51,8 +53,10 @@ class Recorder:
         clock: ClockReading,
         sink: Sink,
         next_sink: Callable[[Metadata], Sink],
+        flight: Flight | None = None,
     ) -> None:
         """`next_sink` takes the metadata of the sink that was filled, and gives an empty one."""
+        self._flight = flight
         self._probes = probes
         self._devices = prepared.devices
         self._notes = prepared.paths.notes
@@ -71,7 +75,8 @@ class Recorder:
         )
         self._began_ns = clock.monotonic_ns
         self._end_ns = self._began_ns + (self._limits.duration_ns or 0)
-        self._segment = Segment(prepared, probes, sink, Start(clock, take_snapshot(probes), {}))
+        start = start_at(clock, take_snapshot(probes), self._notes)
+        self._segment = Segment(prepared, probes, sink, start)
         self._pending: list[NDArray[np.void]] = []
         self._drained = self._shown = 0
         self._last_write_s = time.monotonic()
@@ -85,6 +90,8 @@ class Recorder:
         """Switches the programs on; from here on, a spool that is cut off can be recovered."""
         self._segment.stats_at_start = self._switch(is_recording=True)
         self._write_pending()
+        if self._flight is not None:
+            self._mark(self._flight)
 
     def run(self, signals: SignalWaiter) -> Batch:
         """Records until a limit, a stop signal, the workload's end or a failure to write.
@@ -103,12 +110,21 @@ class Recorder:
         self._drain()
         self._files.read_answers(are_last=True)
         self._write_pending()
-        hung, over = split_in_flight(self._probes, idle, idle_at_ns)
+        hung, over = self._split_in_flight(idle, idle_at_ns)
         self._segment.ledger.add("missed_completion", over)
-        hung = hung[time.monotonic_ns() - hung["start_ns"].view(np.int64) >= self._least_ns]
-        return self._segment.end(
-            self._namer.name(hung, is_in_flight=True), stats, self._exit_status
-        )
+        if self._flight is not None:
+            self._flight.finish(stats, self._name_hung(hung), over)
+        return self._segment.end(self._name_hung(hung), stats, self._exit_status)
+
+    def _split_in_flight(
+        self, idle: set[int], idle_at_ns: int
+    ) -> tuple[NDArray[np.void], NDArray[np.void]]:
+        hung, over = split_in_flight(self._probes, idle, idle_at_ns)
+        ages = time.monotonic_ns() - hung["start_ns"].view(np.int64)
+        return hung[ages >= self._least_ns], over
+
+    def _name_hung(self, hung: NDArray[np.void]) -> Iterator[tuple[Named, Counter[str]]]:
+        return self._namer.name(hung, is_in_flight=True)
 
     def _switch(self, *, is_recording: bool) -> StatPair:
         """Switches all programs at once; returns diskstats just before and just after."""
@@ -147,6 +163,8 @@ class Recorder:
             self._sleep(signals, min(next_write, next_checkpoint), has_new_identities)
             if signals.asks_to_stop:
                 return
+            if self._flight is not None and signals.take_request():
+                self._flight.ask()
 
     def _drain(self) -> bool:
         """Takes what is in the ring; returns whether there were new identities."""
@@ -188,6 +206,8 @@ class Recorder:
         self._pending.clear()
         for batch, identity_lost in self._namer.name(records):
             self._segment.write(batch, identity_lost)
+            if self._flight is not None:
+                self._flight.take(batch, identity_lost)
 
     def _checkpoint(self) -> None:
         self._segment.read_clock()
@@ -196,6 +216,8 @@ class Recorder:
         if is_due or any(map(len, self._pending)):
             self._write_pending()
         self._segment.sync()
+        if self._flight is not None:
+            self._mark(self._flight)
         if self._progress.is_wanted:
             with self._notes.guard("status line"):
                 self._progress.show(self._state())
@@ -233,12 +255,25 @@ class Recorder:
         return size is not None and self._segment.size_bytes >= size
 
     def _rotate(self) -> None:
+        self._segment = self._segment.next(*self._cut(), self._next_sink)
+
+    def _mark(self, flight: Flight) -> None:
+        counters, stats = self._cut()
+        start = self._segment.start_now(counters, stats)
+        hung = over = _NO_RECORDS
+        if flight.wants_in_flight:
+            hung, over = self._split_in_flight(self._read_idle_disks(), time.monotonic_ns())
+        flight.mark(start, hung, over, self._name_hung)
+
+    def _cut(self) -> tuple[Snapshot, StatPair]:
+        """The counters and diskstats of a moment; what was in the ring before is written then."""
         before = self._read_diskstats()
         self._drain()
         counters = take_snapshot(self._probes)
         stats = before, self._read_diskstats()
-        self._write_pending()
-        self._segment = self._segment.next(counters, stats, self._next_sink)
+        if any(map(len, self._pending)):
+            self._write_pending()
+        return counters, stats
 
     def _is_done(self, now: float) -> bool:
         if self._workload is not None and (status := self._workload.poll()) is not None:

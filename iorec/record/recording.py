@@ -22,17 +22,18 @@ from iorec.host.advice import advice
 from iorec.host.clock import read_clocks
 from iorec.host.memory import keep_freed_memory
 from iorec.host.signals import SignalWaiter
-from iorec.kernel.probes import open_probes
+from iorec.kernel.probes import Probes, open_probes
+from iorec.record.flight import Flight
 from iorec.record.output import Output
 from iorec.record.prepared import Prepared
 from iorec.record.progress import Progress
 from iorec.record.recorder import Recorder
 from iorec.record.rotation import Rotation, copy_spool, earlier_captures
-from iorec.record.segment import Both, Sink
-from iorec.record.settings import Settings
+from iorec.record.segment import Both, Nowhere, Sink
+from iorec.record.settings import FlightPlan, Settings
 from iorec.store.folder import Folder
 from iorec.store.origin import Origin
-from iorec.store.result import Result
+from iorec.store.result import FlightResult, Result
 from iorec.store.rows import RowBuilder
 from iorec.store.spool import Batch, Spool
 
@@ -108,6 +109,7 @@ def run_recorder(
     prepared: Prepared,
     first_sink: Callable[[Origin], Sink],
     next_sink: Callable[[Metadata, Origin], Sink],
+    make_flight: Callable[[Probes, Origin], Flight] | None = None,
 ) -> Recorded:
     """Records into sinks until the end; `next_sink` is that of Recorder."""
     # Arrow's own allocator keeps what it once had: 330 MiB at the end, against 250.
@@ -118,12 +120,49 @@ def run_recorder(
         clock = read_clocks()
         origin = Origin(prepared.names, probes.cpu_count, SignedInt(clock.offset_ns))
         recorder = Recorder(
-            prepared, probes, clock, first_sink(origin), lambda filled: next_sink(filled, origin)
+            prepared,
+            probes,
+            clock,
+            first_sink(origin),
+            lambda filled: next_sink(filled, origin),
+            make_flight and make_flight(probes, origin),
         )
         prepared.signals.check()
         recorder.begin()
         prepared.announce(probes.has_trace)
         return Recorded(origin, *_run(recorder, prepared.signals))
+
+
+def record_flight(
+    prepared: Prepared, plan: FlightPlan, folder: Folder, output: CaptureName
+) -> FlightResult:
+    """Records in memory, and into the folder whenever a trigger fires."""
+    flights = []
+
+    def make_flight(probes: Probes, origin: Origin) -> Flight:
+        flights.append(Flight(plan, prepared, probes, origin, folder, output))
+        return flights[0]
+
+    with prepared.progress:
+        recorded = run_recorder(prepared, lambda _: Nowhere(), _no_next, make_flight)
+        failures = [recorded.failure] if recorded.failure is not None else []
+        [flight] = flights
+        left = flight.wait()
+    if left:
+        failures.append(_left(left, is_forced=False))
+    exit_status = None
+    if prepared.workload is not None:
+        exit_status = prepared.workload.end(prepared.signals)
+    return FlightResult(
+        tuple(folder.path / name for name in flight.captures if folder.exists(name)),
+        recorded.last and recorded.last[1],
+        exit_status,
+        _joined(failures) if failures else None,
+    )
+
+
+def _no_next(_: object, __: object) -> Sink:
+    raise NotImplementedError  # what keeps nothing is never full
 
 
 def _replaced(settings: Settings, output: Output) -> list[str]:

@@ -4,16 +4,25 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from analyze.errors import IorecError
-from analyze.metadata import Clock, ClockReading, ClockStep, Counts, Metadata
+from analyze.metadata import (
+    Clock,
+    ClockReading,
+    ClockStep,
+    Counts,
+    FiredTrigger,
+    Metadata,
+)
 from analyze.typed_json import SignedInt
 from iorec.host.clock import read_clocks, step_between
 from iorec.host.devices import read_in_flight
 from iorec.host.diskstats import StatPair
+from iorec.host.notes import Notes
 from iorec.kernel.layers import LAYER_NAMES
 from iorec.kernel.probes import Probes
 from iorec.record.gaps import Gaps
@@ -49,6 +58,23 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """End it, so that a reader knows that it is whole."""
+
+
+class Nowhere:
+    """Keeps nothing."""
+
+    period_s = 1.0
+    size_bytes = 0
+    is_over = False
+
+    def write(self, batch: Named, metadata: Metadata) -> None:
+        """Takes any number of them."""
+
+    def sync(self) -> None:
+        """Has nothing to outlive a power cut."""
+
+    def close(self) -> None:
+        """Leaves nothing."""
 
 
 class Both:
@@ -87,12 +113,30 @@ class Both:
 class Start(NamedTuple):
     """Where the clocks and the kernel's counters stood when a capture began.
 
-    `carried` completions of each layer were reported before that, but belong to this one.
+    `carried` completions of each layer were reported before that, but belong to this one. `notes`
+    had happened before, and `in_flight` I/Os were on their way on all devices.
     """
 
     clock: ClockReading
     counters: Snapshot
     carried: Mapping[str, int]
+    stats: StatPair
+    notes: Mapping[tuple[str, str], int]
+    in_flight: int
+
+
+def start_at(
+    clock: ClockReading,
+    counters: Snapshot,
+    notes: Notes,
+    carried: Mapping[str, int] | None = None,
+    stats: StatPair = ({}, {}),
+) -> Start:
+    """A start of now."""
+    in_flight = 0
+    with notes.guard(_HUNG):
+        in_flight = read_in_flight()
+    return Start(clock, counters, carried or {}, stats, notes.counts(), in_flight)
 
 
 class Segment:
@@ -101,21 +145,25 @@ class Segment:
     `failure` is what went wrong with the sink: what comes after that is booked as lost.
     """
 
-    def __init__(self, prepared: Prepared, probes: Probes, sink: Sink, start: Start) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        probes: Probes,
+        sink: Sink,
+        start: Start,
+        trigger: FiredTrigger | None = None,
+    ) -> None:
         self.failure: IorecError | None = None
         self.start = start.clock
-        self.stats_at_start: StatPair = {}, {}
+        self.stats_at_start = start.stats
         self._prepared = prepared
         self._probes = probes
         self._sink = sink
         self._clock = start.clock
         self._clock_steps: tuple[ClockStep, ...] = ()
-        self._first = begin_metadata(prepared.settings, start.clock)
+        self._first = replace(begin_metadata(prepared.settings, start.clock), trigger=trigger)
         self._notes = prepared.paths.notes
-        self._earlier_notes = self._notes.counts()
-        in_flight = 0
-        with self._notes.guard(_HUNG):
-            in_flight = read_in_flight()
+        self._earlier_notes = start.notes
         self.ledger = Ledger(
             start.counters,
             probes.layers,
@@ -123,7 +171,7 @@ class Segment:
             prepared.names,
             prepared.devices,
             Gaps(probes, start.clock, start.counters.newest_gaps),
-            in_flight,
+            start.in_flight,
             start.carried,
         )
 
@@ -177,11 +225,12 @@ class Segment:
         in_flight: Iterable[tuple[Named, Mapping[str, int]]],
         stats: StatPair,
         exit_status: int | None,
+        counters: Snapshot | None = None,
     ) -> Batch:
         """Writes what has not completed; returns what is last, written or not.
 
         `in_flight` are batches as `write` takes them, one at least, `stats` the readings of
-        diskstats around the stop.
+        diskstats around the stop. While recording goes on elsewhere, `counters` are those of then.
         """
         *earlier, (last, last_lost) = in_flight
         written: Counter[str] = Counter()
@@ -189,13 +238,13 @@ class Segment:
             self.ledger.add_identity_lost(identity_lost)
             of_layers = written + self._count_layers(batch)
             if self.failure is None:
-                self._write(batch, self._metadata(self._counts_with(of_layers)))
+                self._write(batch, self._metadata(self._counts_at(counters, of_layers)))
             if self.failure is None:
                 written = of_layers
             else:
                 self._notes.add(_HUNG, "there was no room for them", count=len(batch.records))
         self.ledger.add_identity_lost(last_lost)
-        counts = self._counts_with(written + self._count_layers(last))
+        counts = self._counts_at(counters, written + self._count_layers(last))
         around = self.stats_at_start, stats
         ended = last, end_metadata(self._metadata(counts), around, exit_status)
         self._close(*ended)
@@ -211,9 +260,8 @@ class Segment:
 
         What is in the ring goes there. Where there can be none, this one goes on, as failed.
         """
-        counts, carried = without_pending(self.ledger.counts(counters))
-        metadata = end_metadata(self._metadata(counts), (self.stats_at_start, stats), None)
-        self._close(NOTHING, metadata)
+        start = self.start_now(counters, stats)
+        _, metadata = self.end([(NOTHING, {})], stats, None, counters)
         if self.failure is not None:
             return self
         try:
@@ -221,11 +269,19 @@ class Segment:
         except IorecError as error:
             self.failure = error
             return self
+        following = Segment(self._prepared, self._probes, sink, start)
+        following._clock = self._clock
+        return following
+
+    def start_now(self, counters: Snapshot, stats: StatPair) -> Start:
+        """The start of a capture at those counters, when all that was drained before is booked.
+
+        What was in the ring then is of that capture. Its clock is the one of this.
+        """
         now_ns = time.monotonic_ns()
         clock = ClockReading(now_ns, self.start.time_at(now_ns))
-        following = Segment(self._prepared, self._probes, sink, Start(clock, counters, carried))
-        following.stats_at_start, following._clock = stats, self._clock
-        return following
+        _, carried = without_pending(self.ledger.counts(counters))
+        return start_at(clock, counters, self._notes, carried, stats)
 
     def _close(self, batch: Named, metadata: Metadata) -> None:
         if self.failure is None:
@@ -239,8 +295,11 @@ class Segment:
         except IorecError as error:
             self.failure = error
 
-    def _counts_with(self, in_flight_at_stop: Mapping[str, int]) -> Counts:
-        return self.ledger.counts(take_snapshot(self._probes), in_flight_at_stop)
+    def _counts_at(self, counters: Snapshot | None, in_flight_at_stop: Mapping[str, int]) -> Counts:
+        """Of now, with everything drained, or without what was in the ring at those counters."""
+        if counters is None:
+            return self.ledger.counts(take_snapshot(self._probes), in_flight_at_stop)
+        return without_pending(self.ledger.counts(counters, in_flight_at_stop))[0]
 
     def _count_layers(self, batch: Named) -> Counter[str]:
         found = np.bincount(batch.records["source"] // self._probes.cpu_count)

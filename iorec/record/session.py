@@ -21,10 +21,11 @@ from iorec.record.filters import resolve_filters
 from iorec.record.output import open_output
 from iorec.record.prepared import Prepared
 from iorec.record.progress import Progress
-from iorec.record.settings import Settings
+from iorec.record.settings import FlightPlan, Settings
+from iorec.store.folder import Folder
 
 if TYPE_CHECKING:
-    from iorec.store.result import Result
+    from iorec.store.result import FlightResult, Result
 
 # Eight slots for each request that fits into the queues: then eight of them share a bucket of
 # eight with a probability below 1e-6. At least 64 Ki, for devices that are added later.
@@ -53,6 +54,23 @@ def record_session(
         from iorec.record.recording import record_and_convert
 
         return record_and_convert(prepared, output)
+
+
+def flight_session(
+    output: CaptureName,
+    plan: FlightPlan,
+    settings: Settings,
+    progress: Progress,
+    announce: Callable[[bool], None],
+) -> "FlightResult":
+    """Record in memory and write a capture, named after `output`, whenever a trigger fires."""
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(SignalWaiter())
+        folder = stack.enter_context(Folder.open(output.path.parent, invoking_user()))
+        prepared = stack.enter_context(prepare(settings, signals, progress, announce))
+        from iorec.record.recording import record_flight  # only now, as above
+
+        return record_flight(prepared, plan, folder, output)
 
 
 @contextlib.contextmanager

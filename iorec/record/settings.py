@@ -9,6 +9,7 @@ from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from analyze.metadata import Filters
 from analyze.units import format_bytes
+from iorec.record.triggers import Trigger
 
 _LARGEST_BUFFER = 1 << 30
 
@@ -29,6 +30,20 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class FlightPlan:
+    """What a flight recorder keeps: so much before and after a trigger, in the newest captures.
+
+    After one there is a pause.
+    """
+
+    window_ns: int
+    after_ns: int
+    triggers: tuple[Trigger, ...]
+    kept: int
+    pause_ns: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """What to record, until when and where to."""
 
@@ -43,6 +58,7 @@ class Settings:
     version: str
     has_cmdlines: bool = True
     is_converted: bool = True  # or the spool is left for `iorec recover`
+    flight: FlightPlan | None = None
     is_quiet: bool = False
     is_verbose: bool = False
 

@@ -9,6 +9,16 @@ from analyze.metadata import Metadata
 
 
 @dataclass(frozen=True)
+class FlightResult:
+    """What a flight recorder has written, and what it saw from its begin to its end."""
+
+    captures: tuple[Path, ...]
+    metadata: Metadata | None
+    exit_status: int | None  # of a workload that ended by itself
+    failure: IorecError | None
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished capture."""
 

@@ -152,8 +152,8 @@ def test_install_replaces_another_copy_but_no_other_program(tmp_path: Path) -> N
 
 def test_the_drawing_of_the_wings_is_what_the_modules_import() -> None:
     wings = read_wings()
-    del wings["documentation"]  # which makes man pages, and is no part of what runs
-    assert len(floors_of(wings)) <= 6  # no circle either: it would raise CycleError
+    running = {wing: imported for wing, imported in wings.items() if wing != "documentation"}
+    assert len(floors_of(running)) <= 6  # no circle either: it would raise CycleError
     drawing = f"<!-- wings -->\n{draw_wings(wings)}<!-- /wings -->"
     assert drawing in (ROOT / "ARCHITECTURE.md").read_text(), "run: make docs"
 
