@@ -2,6 +2,7 @@
 # Sets up what is missing, as root on Debian and Ubuntu, and runs it.
 #   make install   iorec, its man pages and its completions below PREFIX (/usr/local), with the
 #                  program in .venv
+#   make install-service  the same, and the flight recorder as a service of systemd
 #   make uninstall removes what is below PREFIX, and the kept kernel programs
 #   make demo      record a real workload, print its report, draw its plot
 #   make test      every test
@@ -14,7 +15,7 @@
 #   make bench     what it costs, beside other tracers, into bench-results/: half an hour alone
 #   make bench-X   one part of it: see PARTS in tests/bench/__main__.py
 #   make bench-docs  its figures into docs/ and README.md
-.PHONY: help install uninstall environment demo docs test test-busy check soak fuzz bench bench-docs
+.PHONY: help install install-service uninstall environment demo docs test test-busy check soak fuzz bench bench-docs
 .PHONY: packages
 
 help:
@@ -49,10 +50,17 @@ install: $(RUNS)
 	ln -sfn $(CURDIR)/.venv/bin/iorec $(PREFIX)/bin/iorec
 	.venv/bin/python -m iorec.documentation $(PREFIX)
 
+# The flight recorder as a service of systemd, which `systemctl enable --now iorec-flight` starts.
+UNIT := lib/systemd/system/iorec-flight.service
+install-service: install
+	mkdir -p $(dir $(PREFIX)/$(UNIT))
+	sed 's|@PREFIX@|$(PREFIX)|' docs/iorec-flight.service > $(PREFIX)/$(UNIT)
+	[ ! -d /run/systemd/system ] || systemctl daemon-reload
+
 # Other programs may own files of these names: each of ours says that it is.
 INSTALLED = $(wildcard $(PREFIX)/share/man/man1/iorec.1 $(PREFIX)/share/man/man1/iorec-*.1 \
 	$(PREFIX)/share/bash-completion/completions/iorec $(PREFIX)/share/zsh/site-functions/_iorec \
-	$(PREFIX)/share/fish/vendor_completions.d/iorec.fish)
+	$(PREFIX)/share/fish/vendor_completions.d/iorec.fish $(PREFIX)/$(UNIT))
 uninstall:
 	@[ "$$(readlink $(PREFIX)/bin/iorec)" != $(CURDIR)/.venv/bin/iorec ] || rm $(PREFIX)/bin/iorec
 	@for file in $(INSTALLED); do \

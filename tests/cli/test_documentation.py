@@ -134,6 +134,20 @@ def test_install_puts_iorec_on_the_path_and_uninstall_leaves_nothing(tmp_path: P
     assert [p for p in tmp_path.rglob("*") if not p.is_dir()] == [others]
 
 
+def test_the_service_is_installed_on_its_own_and_is_one(tmp_path: Path) -> None:
+    assert make(tmp_path, "install-service").returncode == 0
+    unit = tmp_path / "lib/systemd/system/iorec-flight.service"
+    text = unit.read_text()
+    assert f"ExecStart={tmp_path}/bin/iorec record -o /var/lib/iorec/" in text
+    if shutil.which("systemd-analyze") is not None:
+        done = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert make(tmp_path, "uninstall").returncode == 0
+    assert not unit.exists()
+
+
 def test_install_replaces_another_copy_but_no_other_program(tmp_path: Path) -> None:
     link = tmp_path / "bin/iorec"
     link.parent.mkdir()

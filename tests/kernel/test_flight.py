@@ -2,6 +2,8 @@
 """The flight recorder: what it keeps, when it writes, and what it costs to be killed."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import time
@@ -17,6 +19,7 @@ from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording
 from tests.kernel.mounts import mounted_ext4
 
 _SECOND_NS = 1_000_000_000
+_UNIT = Path(__file__).parents[2] / "docs/iorec-flight.service"
 
 
 @contextmanager
@@ -246,6 +249,34 @@ def test_a_kill_leaves_the_spool_of_the_capture(ram_folder: Path, loop: LoopDevi
     [part] = ram_folder.glob("run-*.part")
     run(IOREC, "recover", part, stderr=subprocess.DEVNULL)
     assert len(read_capture(written(ram_folder)[0]).rows()) > 200
+
+
+def test_the_service_runs_with_the_capabilities_that_its_unit_leaves(
+    ram_folder: Path, loop: LoopDevice
+) -> None:
+    unit = _UNIT.read_text().replace("\\\n", "")
+    [command] = re.findall(r"^ExecStart=\S+/iorec (.*)$", unit, re.MULTILINE)
+    [names] = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)
+    left = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in names.split())
+    words = [word.replace("/var/lib/iorec", str(ram_folder)) for word in shlex.split(command)]
+    process = subprocess.Popen(
+        ["setpriv", f"--bounding-set=-all,{left}", "--no-new-privs", IOREC, *words,
+         "--after", "0s"],
+        stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("recording ")
+    run("dd", f"if={loop.path}", "of=/dev/null", "bs=4k", "count=9", "iflag=direct",
+        stderr=subprocess.DEVNULL)  # fmt: skip
+    process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 60
+    while not (found := [*ram_folder.glob("flight-*-sigusr1.parquet")]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said = end(process)
+    capture = read_capture(found[0])
+    assert [note for note in capture.metadata["notes"] if note["what"] != "processes"] == [], said
+    assert len([row for row in capture.rows(device=loop.name) if row["comm"] == "dd"]) > 0
 
 
 @pytest.mark.parametrize(

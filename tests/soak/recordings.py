@@ -40,7 +40,12 @@ class Recording:
         command = [str(IOREC), "record", "-o", str(folder / "run.parquet"), *options]
         with (folder / "stderr").open("wb") as stderr:
             # Ctrl-C is for the soak, which ends its recorders itself.
-            self._process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
+            self._process = subprocess.Popen(
+                command,
+                stderr=stderr,
+                start_new_session=True,
+                env={**os.environ, "PYTHONFAULTHANDLER": "1"},  # see _await_end
+            )
         deadline = time.monotonic() + _PATIENCE_S
         while b"\nrecording " not in b"\n" + self._said() and self._process.poll() is None:
             assert time.monotonic() < deadline, "a recorder does not start"
@@ -73,7 +78,7 @@ class Recording:
         is_full = self._process.poll() == 0  # it has recorded as much as it was to
         self.resume()
         self._send(signal.SIGKILL if self._is_killed else signal.SIGINT)
-        status = self._process.wait(_PATIENCE_S)
+        status = self._await_end()
         if is_full:
             size = sum(path.stat().st_size for path in self.folder.glob("*.parquet"))
             if size < _FULL_BYTES:
@@ -109,12 +114,31 @@ class Recording:
             self.refused += 1
             self.troubles.append(f"{part.name} is refused: {done.stderr.strip()}")
 
+    def _await_end(self) -> int:
+        """The exit status; of one that hangs, without working, all threads say where they are."""
+        worked_s = -1.0
+        while True:
+            try:
+                return self._process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                before, worked_s = worked_s, _cpu_s(self._process.pid)
+                if worked_s > before + 1:  # as a capture takes its time on a busy machine
+                    continue
+                self.troubles.append(f"hangs, after {worked_s:.1f} s of CPU")
+                self._send(signal.SIGABRT)
+
     def _send(self, number: int) -> None:
         if self._process.poll() is None:
             self._process.send_signal(number)
 
     def _said(self) -> bytes:
         return (self.folder / "stderr").read_bytes()
+
+
+def _cpu_s(pid: int) -> float:
+    """What all threads of a process have used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _argv(pid: int) -> Sequence[bytes]:
