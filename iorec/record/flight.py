@@ -150,7 +150,7 @@ class Flight:
         self._kept_bytes += packed.size_bytes
         if self._writing is not None:
             self._writing.segment.write(batch, identity_lost)
-        for trigger in self._plan.triggers:
+        for trigger in self._plan.triggers if self._may_fire else ():
             place = _first_that_meets(trigger, batch.records)
             if place is not None:
                 record = batch.records[place]
@@ -163,10 +163,12 @@ class Flight:
         hung: NDArray[np.void],
         over: NDArray[np.void],
         name: Callable[[NDArray[np.void]], InFlight],
+        drain: Callable[[], object],
     ) -> None:
         """Takes note of a moment at which all counters were read; once a second.
 
-        `hung` and `over` are those of split_in_flight, `name` finds the names of the first ones.
+        `hung` and `over` are those of split_in_flight, `name` finds the names of the first ones;
+        `drain` is called now and then, as what is kept may take seconds to write.
         """
         now_ns = start.clock.monotonic_ns
         self._seconds.append(_Second(start))
@@ -181,13 +183,13 @@ class Flight:
             if cause:
                 self._fire(trigger.text, now_ns, cause)
         if self._fired is not None and self._writing is None:
-            self._begin(self._fired)
+            self._begin(self._fired, drain)
             self._fired = None
 
     def finish(self, stats: StatPair, in_flight: InFlight, over: NDArray[np.void]) -> None:
         """Ends what is being written when recording has ended."""
         if self._fired is not None and self._writing is None:
-            self._begin(self._fired)
+            self._begin(self._fired, lambda: None)
         if self._writing is not None:
             self._end(stats, None, in_flight, over)
 
@@ -196,8 +198,12 @@ class Flight:
         self._conversions.wait()
         return self._conversions.failures()
 
+    @property
+    def _may_fire(self) -> bool:
+        return self._fired is None and self._writing is None
+
     def _fire(self, trigger: str, at_ns: int, cause: str) -> None:
-        if self._fired is None and self._writing is None and at_ns >= self._pause_end_ns:
+        if self._may_fire and at_ns >= self._pause_end_ns:
             self._fired = _Fired(trigger, at_ns, cause)
 
     def _cause_of_moment(self, trigger: Trigger, hung: NDArray[np.void], now_ns: int) -> str:
@@ -235,7 +241,7 @@ class Flight:
             forgotten = self._seconds.popleft()
             self._kept_bytes -= sum(batch.size_bytes for batch in forgotten.batches)
 
-    def _begin(self, fired: _Fired) -> None:
+    def _begin(self, fired: _Fired, drain: Callable[[], object]) -> None:
         """Writes what is kept; what follows goes there, too."""
         self._forget(fired.at_ns)
         first = self._seconds[0].start
@@ -259,6 +265,7 @@ class Flight:
         for second in self._seconds:
             for packed in second.batches:
                 segment.write(packed.unpack(), packed.identity_lost)
+                drain()
         end_ns = fired.at_ns + self._plan.after_ns
         most = self._prepared.settings.limits.max_size_bytes
         self._writing = _Writing(capture, part, segment, end_ns, most)

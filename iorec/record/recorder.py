@@ -263,7 +263,7 @@ class Recorder:
         hung = over = _NO_RECORDS
         if flight.wants_in_flight:
             hung, over = self._split_in_flight(self._read_idle_disks(), time.monotonic_ns())
-        flight.mark(start, hung, over, self._name_hung)
+        flight.mark(start, hung, over, self._name_hung, self._drain)
 
     def _cut(self) -> tuple[Snapshot, StatPair]:
         """The counters and diskstats of a moment; what was in the ring before is written then."""

@@ -257,6 +257,28 @@ def _idle(results: Results) -> list[str]:
     )
 
 
+def _live(results: Results) -> list[str]:
+    rows = []
+    for way, part in results["live"].items():
+        loads = [load for name, load in part.items() if name != "idle_s_per_hour"]
+        figures = [
+            figure
+            for load in loads
+            for figure in (
+                _value(load["recorder_ns"]),
+                _value(load["viewer_ns"]),
+                _spread(load["iops_ratio"]),
+            )
+        ]
+        rows.append([f"`iorec {way}`", *figures, _spread(part["idle_s_per_hour"], ".0f")])
+    return _table(
+        "command | 10,000 a second: ns in the recorder | in the viewer | IOPS, ratio to record "
+        "| saturated: ns in the recorder | in the viewer | IOPS, ratio to record "
+        "| CPU seconds in an idle hour",
+        rows,
+    )
+
+
 def _limits(results: Results) -> list[str]:
     """The limits of the design: what, the limit as text, and a figure that must not exceed one."""
     drain, start = results["drain"], results["start"]
@@ -312,6 +334,7 @@ _TABLES: dict[str, Callable[[Results], list[str]]] = {
     "analysis": _analysis,
     "start": _start,
     "idle": _idle,
+    "live": _live,
 }
 
 
