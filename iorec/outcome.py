@@ -23,6 +23,7 @@ from iorec.store.result import Result
 from iorec.waiting import showing_queries
 
 _MOST_NAMED = 3
+_MOST_SUMMED_UP = 10_000_000  # I/Os, which take some seconds
 
 
 def say_end(result: Result, *, is_quiet: bool) -> "Verdict":
@@ -30,7 +31,10 @@ def say_end(result: Result, *, is_quiet: bool) -> "Verdict":
     found = verdict(result.metadata, result.earlier)
     say(format_end(result), is_quiet=is_quiet)
     # CSV takes too long to read: ten times as long, and compressed twenty times.
-    if result.failure is None and result.path.suffix == ".parquet" and not is_quiet:
+    counts = result.metadata.counts
+    is_short = counts is not None and counts.recorded <= _MOST_SUMMED_UP
+    is_readable = result.failure is None and result.path.suffix == ".parquet"
+    if is_readable and is_short and not is_quiet:
         for line in summary_lines(result.path, output_width(sys.stderr)):
             say(line, is_quiet=False)
     for line in found.warnings:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Takes attached kernel programs to a finished capture file."""
 
+import gc
 import itertools
 import os
 from collections import deque
@@ -74,6 +75,7 @@ def record_and_convert(
 
     with prepared.progress:
         recorded = run_recorder(prepared, first_sink, next_sink)
+        gc.freeze()  # the names of all that time, which the collector would look through again
         try:
             result = _finish(settings, rotation, prepared.progress, recorded)
         except IorecError:
