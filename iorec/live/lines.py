@@ -26,7 +26,8 @@ from iorec.store.csv_rows import harmless, to_text
 
 _GAP = " "
 _LATE_NS = 1_000_000_000
-_TIME_OF_DAY = slice(len("2026-11-26T"), len("2026-11-26T15:16:10.123456"))
+_TIME_OF_DAY = slice(len("2026-11-26T"), len("2026-11-26T15:16:10"))
+_SECOND_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class _Field:
     text: Callable[[Any], str]
     rank: int = 0
     is_text: bool = False
+
+    def cell(self, text: str) -> str:
+        """The text in the width of the column."""
+        return pad(text, self.width, self.is_text) if self.is_text else text.rjust(self.width)
+
+    def padded(self, value: Any) -> str:
+        """What stands there for a value."""
+        return self.cell(self.text(value))
 
 
 def main(fd: int, form: Form) -> None:
@@ -82,13 +91,13 @@ def _head(form: Form) -> str:
 
 def _json_lines(batch: pa.RecordBatch) -> str:
     """Each an object with the columns of the capture format, in base units, nothing rounded."""
-    columns = [_values(batch, name) for name in batch.schema.names]
-    for place, field in enumerate(batch.schema):
-        if pa.types.is_timestamp(field.type):
-            columns[place] = [time and format_rfc3339(time) for time in columns[place]]
-    dump = json.JSONEncoder(separators=(",", ":")).encode
-    rows = zip(*columns, strict=True)
-    return "".join(dump(dict(zip(batch.schema.names, row, strict=True))) + "\n" for row in rows)
+    columns = [
+        _texts(column, _json_time if pa.types.is_timestamp(column.type) else _json)
+        for column in batch.columns
+    ]
+    # No name of a column has a percent sign.
+    form = ",".join(f'"{name}":%s' for name in batch.schema.names)
+    return "".join([f"{{{form}}}\n" % row for row in zip(*columns, strict=True)])
 
 
 def _csv_lines(batch: pa.RecordBatch) -> str:
@@ -118,35 +127,52 @@ class _Table:
     @property
     def head(self) -> str:
         """The line with the titles."""
-        return self._line([field.title for field in self._fields])
+        return _GAP.join(field.cell(field.title) for field in self._fields).rstrip() + "\n"
 
     def lines(self, batch: pa.RecordBatch) -> str:
         """A line for each row; an error stands at its end."""
-        columns = [map(field.text, _values(batch, field.column)) for field in self._fields]
-        errors = [errno_name(errno) if errno else "" for errno in batch["errno"].to_pylist()]
-        return "".join(map(self._line, zip(*columns, errors, strict=True)))
+        columns = [_texts(batch[field.column], field.padded) for field in self._fields]
+        place = [field.column for field in self._fields].index("process")
+        if batch["process"].null_count:  # of a kernel that does not tell them: that of its thread
+            comms = _texts(batch["comm"], self._fields[place].padded)
+            is_known = pc.is_valid(batch["process"]).to_pylist()
+            columns[place] = [
+                process if known else comm
+                for process, comm, known in zip(columns[place], comms, is_known, strict=True)
+            ]
+        errors = _texts(batch["errno"], lambda errno: errno_name(errno) if errno else "")
+        rows = zip(*columns, errors, strict=True)
+        return "".join([f"{_GAP.join(row).rstrip()}\n" for row in rows])
 
-    def _line(self, texts: Any) -> str:
-        padded = [
-            pad(text, field.width, field.is_text)
-            for field, text in zip(self._fields, texts, strict=False)
-        ]
-        return _GAP.join([*padded, *texts[len(padded) :]]).rstrip() + "\n"
 
-
-def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
-    column = batch[name]
+def _texts(column: pa.Array, to_text: Callable[[Any], str]) -> list[str]:
+    """The text for each row; of names each is made once."""
+    if pa.types.is_dictionary(column.type):
+        texts = [*map(to_text, column.dictionary.to_pylist()), to_text(None)]
+        return [texts[place] for place in column.indices.fill_null(-1).to_pylist()]
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
-    values: list[Any] = column.to_pylist()
-    return values
+    return [to_text(value) for value in column.to_pylist()]
+
+
+def _json(value: str | int | None) -> str:
+    return "null" if value is None else str(value) if isinstance(value, int) else json.dumps(value)
+
+
+def _json_time(time_ns: int | None) -> str:
+    return "null" if time_ns is None else f'"{format_rfc3339(time_ns)}"'
 
 
 def _time_of_day(time_ns: int) -> str:
-    return format_rfc3339(time_ns)[_TIME_OF_DAY]
+    second, rest_ns = divmod(time_ns, _SECOND_NS)
+    return f"{_clock(second)}.{rest_ns // 1000:06}"
 
 
-@lru_cache(10_000)
+@lru_cache(10)
+def _clock(second: int) -> str:
+    return format_rfc3339(second * _SECOND_NS)[_TIME_OF_DAY]
+
+
 def _name(name: str | None, width: int = sys.maxsize) -> str:
     return "-" if name is None else shorten(escape_for_terminal(name), width)
 
