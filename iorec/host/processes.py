@@ -54,6 +54,12 @@ class Process(NamedTuple):
 UNKNOWN_PROCESS = Process()
 
 
+def cpu_s(pid: int) -> float:
+    """The seconds of CPU that all threads of a process have used so far (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _NS_PER_TICK / 1e9
+
+
 class Processes:
     """Each process is looked at once, when it is first seen, and again when it has changed."""
 

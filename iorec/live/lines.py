@@ -26,6 +26,7 @@ from iorec.store.csv_rows import harmless, to_text
 
 _GAP = " "
 _LATE_NS = 1_000_000_000
+_NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
 _TIME_OF_DAY = slice(len("2026-11-26T"), len("2026-11-26T15:16:10"))
 _SECOND_NS = 1_000_000_000
 
@@ -53,26 +54,33 @@ class _Field:
 def main(fd: int, form: Form) -> None:
     """Prints what comes, until the recording ends or nobody reads any more.
 
-    What is a second late is left out, so that the rest comes in time.
+    What is a second late when more has come is left out, so that the rest comes in time.
     """
-    to_text = {"text": _Table(form.width).lines, "json": _json_lines, "csv": _csv_lines}[form.name]
+    form_lines = {"text": _Table(form.width).lines, "json": _json_lines, "csv": _csv_lines}[
+        form.name
+    ]
+
+    def to_lines(batch: pa.RecordBatch) -> str:
+        return form_lines(batch.filter(pc.is_valid(batch["latency_ns"])))
+
     taken = said = 0
-    began_ns = time.monotonic_ns()  # not before: loading this takes its time
     try:
         print(_head(form), end="", flush=True)
-        for batch, metadata in follow(fd):
-            since_ns = max(metadata.clock.stop.monotonic_ns if metadata.clock else 0, began_ns)
-            is_late = time.monotonic_ns() - since_ns > _LATE_NS
-            if is_late and not metadata.complete:
+        to_lines(_NOTHING)  # the first time takes longer
+        feed = follow(fd)
+        began_ns = time.monotonic_ns()  # until when nothing could be in time
+        for batch, metadata in feed:
+            come_ns = max(metadata.clock.stop.monotonic_ns if metadata.clock else 0, began_ns)
+            is_late = time.monotonic_ns() - come_ns > _LATE_NS
+            if is_late and feed.has_more and not metadata.complete:
                 continue
-            taken += 0 if is_late else len(batch)
+            taken += len(batch)
             left_out = _recorded(metadata) - taken
             if left_out > said:
                 count = format_count(left_out - said)
                 print(f"{count} I/Os left out: nobody reads so fast", file=sys.stderr)
                 said = left_out
-            if not is_late:
-                print(to_text(batch.filter(pc.is_valid(batch["latency_ns"]))), end="", flush=True)
+            print(to_lines(batch), end="", flush=True)
     except BrokenPipeError:
         end_quietly()
 

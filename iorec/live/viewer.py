@@ -2,17 +2,18 @@
 """Runs a viewer: a process that shows what is recorded and may be as slow as its terminal."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from analyze.metadata import Metadata, parse_metadata
 from analyze.typed_json import dump_object
+from iorec.host.processes import cpu_s
 from iorec.host.signals import STOP_SIGNALS
 from iorec.store.read_spool import FrameReader
 
@@ -50,26 +51,55 @@ class Viewer:
         self.end()
 
     def end(self) -> int:
-        """Has it end when it has shown what it got, and returns its exit status; 0 if it hangs."""
+        """Has it end when it has shown what it got, and returns its exit status; 0 if it hangs.
+
+        On a busy machine it takes its time, but what waits for its reader does nothing.
+        """
         self.channel.close()
-        try:
-            return self._process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:  # nobody reads what it writes
-            self._process.kill()
-            self._process.wait()
-            return 0
+        worked_s = -1.0
+        while True:
+            try:
+                return self._process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                before_s, worked_s = worked_s, cpu_s(self._process.pid)
+                if worked_s <= before_s:
+                    self._process.kill()
+                    self._process.wait()
+                    return 0
 
 
-def follow(fd: int) -> Iterator[tuple[pa.RecordBatch, Metadata]]:
-    """The batches of a Feed as they come, each with the account of all until then."""
-    with socket.socket(fileno=fd) as channel, channel.makefile("rb") as file:
+def follow(fd: int) -> "Followed":
+    """In the viewer: what a Feed sends."""
+    return Followed(socket.socket(fileno=fd))
+
+
+class Followed:
+    """The batches of a Feed as they come, each with the account until then."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._reader: FrameReader | None = None
+
+    def __iter__(self) -> "Followed":
+        return self
+
+    def __next__(self) -> tuple[pa.RecordBatch, Metadata]:
         try:
-            reader = FrameReader(file)
-            while True:
-                batch, described = reader.read()
-                yield batch, parse_metadata(described, "what is recorded")
+            if self._reader is None:
+                self._reader = FrameReader(self)
+            batch, described = self._reader.read()
         except (EOFError, ConnectionResetError):
-            return
+            raise StopIteration from None
+        return batch, parse_metadata(described, "what is recorded")
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes, or those up to the end."""
+        return self._channel.recv(size, socket.MSG_WAITALL)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next batch is on its way already."""
+        return bool(select.select([self._channel], [], [], 0.0)[0])
 
 
 def end_quietly() -> None:

@@ -3,7 +3,7 @@
 
 import struct
 import zlib
-from typing import BinaryIO
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -16,13 +16,20 @@ _HEAD = struct.Struct("<4sII")
 _CHECK = struct.Struct("<I")
 
 
+class Readable(Protocol):
+    """A file, or what is read like one."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer only at the end."""
+
+
 def frame(kind: bytes, content: bytes) -> bytes:
     """The content with what a reader needs to believe it."""
     head = _HEAD.pack(kind, len(content), zlib.crc32(content))
     return b"".join((head, _CHECK.pack(zlib.crc32(head)), content))
 
 
-def read_frame(file: BinaryIO, most_bytes: int) -> tuple[bytes, bytes]:
+def read_frame(file: Readable, most_bytes: int) -> tuple[bytes, bytes]:
     """The kind and the content of the next frame.
 
     EOFError if the file ends before it does, ValueError if it is damaged or claims too much.
@@ -47,7 +54,7 @@ def decompress(packed: bytes, most_bytes: int) -> bytes:
     return data
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
+def _read(file: Readable, size: int) -> bytes:
     data = file.read(size)
     if len(data) < size:
         raise EOFError

@@ -8,7 +8,15 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from iorec.store.arrow_spool import not_a_spool, read_batches
-from iorec.store.frames import FINISHED, HEAD, IN_FLIGHT, METADATA, NAMES, read_frame
+from iorec.store.frames import (
+    FINISHED,
+    HEAD,
+    IN_FLIGHT,
+    METADATA,
+    NAMES,
+    Readable,
+    read_frame,
+)
 from iorec.store.metadata_json import unpack_json
 from iorec.store.named import NOTHING, Named
 from iorec.store.origin import Origin
@@ -53,7 +61,7 @@ class FrameReader:
     EOFError where it ends, another of _BAD_CONTENT where it is damaged.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Readable) -> None:
         self._file = file
         origin, version = Origin.unpack(read_frame(file, _MOST_FRAME_BYTES)[1])
         self._builder, self._names = RowBuilder(origin), ReadNames(version)

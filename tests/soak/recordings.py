@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from iorec.host.processes import cpu_s
 from tests.kernel.conftest import IOREC
 
 _PATIENCE_S = 120
@@ -121,7 +122,7 @@ class Recording:
             try:
                 return self._process.wait(_PATIENCE_S)
             except subprocess.TimeoutExpired:
-                before, worked_s = worked_s, _cpu_s(self._process.pid)
+                before, worked_s = worked_s, cpu_s(self._process.pid)
                 if worked_s > before + 1:  # as a capture takes its time on a busy machine
                     continue
                 self.troubles.append(f"hangs, after {worked_s:.1f} s of CPU")
@@ -133,12 +134,6 @@ class Recording:
 
     def _said(self) -> bytes:
         return (self.folder / "stderr").read_bytes()
-
-
-def _cpu_s(pid: int) -> float:
-    """What all threads of a process have used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _argv(pid: int) -> Sequence[bytes]:
