@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import analyze
 from iorec.cli import run
 from tests.builders import mixed_table, table, write_capture
 
@@ -93,6 +94,17 @@ def test_report_takes_every_option_of_a_reader(iorec: Run, path: Path) -> None:
         "where": "latency_ns > 1000",
         "layer": "request",
     }
+
+
+@pytest.mark.parametrize("begin", [["-b", "-1s"], ["-b-1s"], ["--begin=-1s"], ["--begin", "-1"]])
+def test_a_time_from_the_end_is_no_option(iorec: Run, path: Path, begin: list[str]) -> None:
+    document = json.loads(iorec("report", path, *begin, "--json").stdout)
+    assert document["selection"]["begin_s"] == pytest.approx(_length_s(path) - 1)
+
+
+def _length_s(path: Path) -> float:
+    with analyze.open(path) as capture:
+        return (capture.window.end_ns - capture.window.begin_ns) / 1e9
 
 
 def test_an_interval_alone_has_one_row_and_with_by_one_for_each_group(

@@ -27,6 +27,7 @@ ANSWERS = {
     "Which thread of the process?": r"TID  COMM",
     "What happened at a time of day (UTC)?": r"\d+  logger ",
     "What happened in the first minute?": r"\d+  logger ",
+    "What happened in the last 30 s?": r"below: .*\n\n(.*\n)*.*\d+  slow ",
     "When was it bad?": r"START",
     "Who was it then?": r"START .*PROCESS",
     "Which I/O took 900 ms?": r"3 slowest:\n.*\n.* slow +write +loop\d+ .* (9\d\d ms|1\.\d+ s)",
