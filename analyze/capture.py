@@ -192,9 +192,9 @@ def open_captures(
     """Opens files, globs and folders as one capture.
 
     `begin` and `end` are seconds from the start of the first recording, negative ones from the end
-    of the last, or a text such as `15:16:10`, see units.parse_moment_ns; `where` is a SQL condition on the columns; `layer` is
-    `request` or `bio`, see Selection; `counts_progress` is that of open_database. What cannot be
-    read, or leaves no rows, raises IorecError.
+    of the last, or a text such as `15:16:10`, see units.parse_moment_ns; `where` is a SQL condition
+    on the columns; `layer` is `request` or `bio`, see Selection; `counts_progress` is that of
+    open_database. What cannot be read, or leaves no rows, raises IorecError.
     """
     found, repeats = without_repeats(find_captures(paths))
     with ExitStack() as resources:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from analyze.column_names import column_name
 from analyze.errors import IorecError, unknown_name
 from analyze.frames import to_pandas
 from analyze.groups import MAX_GROUPS, Group, Latency, make_group
@@ -115,11 +116,12 @@ def summarize(
     """Groups the I/Os in one pass over the files and returns the `top` groups, or all.
 
     `by` is one of GROUPINGS, or several. With an interval, which is counted from the begin of the
-    window, also the `top` groups of each. Raises IorecError for an unknown grouping or order, and
-    for more groups than fit into memory.
+    window, also the `top` groups of each. `sort` is a name of SORTS, as column_name has them.
+    Raises IorecError for an unknown grouping or order, and for more groups than fit into memory.
     """
     by = (by,) if isinstance(by, str) else tuple(by)
     keys = _key_columns(by, has_several_hosts=capture.has_several_hosts)
+    sort = column_name(sort)
     if sort not in SORTS:
         raise unknown_name("sort by", sort, SORTS)
     slices = None if interval_ns is None else slice_window(capture, interval_ns)

@@ -51,20 +51,28 @@ OF_ONE_HOST = frozenset(
         "cpu",
     }
 )
-# What groups can be sorted by, the largest first.
+# What groups can be sorted by, the largest first: every column of their table.
 SORTS = {
     "time": "time_ns",
     "ios": "ios",
     "reads": "reads",
     "writes": "writes",
-    "bytes": "moved_bytes",
-    "errors": "errors",
+    "flushes": "flushes",
+    "read": "read_bytes",
+    "written": "write_bytes",
+    "discarded": "discarded_bytes",
+    "zeroed": "zeroed_bytes",
+    "iops": "ios",
+    "rate": "moved_bytes",
     "avg": "avg_ns",
+    "min": "min_ns",
     "p50": "p50_ns",
     "p95": "p95_ns",
     "p99": "p99_ns",
     "p999": "p999_ns",
     "max": "max_ns",
+    "queued": "queue_share",
+    "errors": "errors",
 }
 
 # A size class reaches from its name, a power of two, to the next one.
@@ -122,8 +130,8 @@ _GROUP_SUMS = f"""
     min(min_ns) FILTER ({_IS_GOOD}) AS min_ns, max(max_ns) FILTER ({_IS_GOOD}) AS max_ns,
     read_bytes + write_bytes AS moved_bytes,
     sum(latency_sum_ns) FILTER ({_IS_GOOD}) / sum(ios) FILTER ({_IS_GOOD}) AS avg_ns,
-    sum(queue_sum_ns) FILTER ({_IS_GOOD}) AS queue_sum_ns,
-    sum(device_sum_ns) FILTER ({_IS_GOOD}) AS device_sum_ns
+    sum(queue_sum_ns) FILTER ({_IS_GOOD}) / sum(queue_sum_ns + device_sum_ns) FILTER ({_IS_GOOD})
+        AS queue_share
 """
 
 

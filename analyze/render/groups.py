@@ -4,12 +4,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from analyze.column_names import TOO_LOW, column_name
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
 from analyze.groups import MAX_GROUPS, Group
 from analyze.intervals import Interval
 from analyze.render.table import (
-    TOO_LOW,
     Column,
     fit_columns,
     format_columns,
@@ -19,7 +19,6 @@ from analyze.render.table import (
     wrap_units,
 )
 from analyze.summary import Summary
-from analyze.summary_query import SORTS
 from analyze.units import (
     format_bytes,
     format_count,
@@ -64,10 +63,6 @@ _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
     ("ERRORS", lambda group: format_count(group.errors), 0),
     ("TIME", lambda group: format_percent(group.time_share), 0),
 )
-_SORT_TITLES = {
-    name: {"bytes": "RATE", "ios": "I/OS", "p999": "P99.9"}.get(name, name.upper())
-    for name in SORTS
-}
 _NOTHING = frozenset({"0", "0 B", "0.00", "0 B/s", "0.0%", "-"})
 _FLUSH_COLUMNS = ("I/OS", "AVG", "P50", "P95", "P99", "MAX", "ERRORS")
 # Shown where there is any.
@@ -120,7 +115,7 @@ def group_lines(
     if names:
         columns = [*keys, *pick_columns(values, names)]
     else:
-        columns = [*keys, *_without_rare(values, summary.total)]
+        columns = [*keys, *_without_rare(values, summary.total, summary.sort)]
     shown = fit_columns(columns, width)
     *lines, total_line = format_columns(shown)
     left_out = sum(part.group_count - len(part.groups) for part in parts)
@@ -152,8 +147,9 @@ def cache_flush_lines(summary: Summary, width: int) -> list[str]:
     if len(groups) == 1:
         return lines
     keys = _key_columns(summary.key_columns, groups)
-    values = _without_rare(_value_columns(groups, summary.sort, is_too_low=False), total)
-    columns = [*keys, *(column for column in values if column.title in _FLUSH_COLUMNS)]
+    values = _value_columns(groups, summary.sort, is_too_low=False)
+    shown = [column for column in values if column.title in _FLUSH_COLUMNS]
+    columns = [*keys, *_without_rare(shown, total, summary.sort)]
     columns = [replace(c, title="FLUSHED") if c.title == "I/OS" else c for c in columns]
     return [*lines, *format_columns(fit_columns(columns, width))]
 
@@ -211,7 +207,7 @@ def _value_columns(groups: Sequence[Group], sort: str, *, is_too_low: bool) -> l
     columns = []
     for title, value, rank in _COLUMNS:
         cells = [value(group) for group in groups]
-        if title == _SORT_TITLES[sort]:
+        if column_name(title) == sort:
             rank = 0
         elif rank and (_NOTHING.issuperset(cells) or (len(groups) > 2 and len({*cells[:-1]}) == 1)):
             rank += len(_COLUMNS)
@@ -219,10 +215,12 @@ def _value_columns(groups: Sequence[Group], sort: str, *, is_too_low: bool) -> l
     return columns
 
 
-def _without_rare(columns: Sequence[Column], total: Group) -> list[Column]:
-    """Those that do not only say that there was nothing of a kind."""
+def _without_rare(columns: Sequence[Column], total: Group, sort: str) -> list[Column]:
+    """Those that do not only say that there was nothing of a kind, and that of the order."""
     return [
         column
         for column in columns
-        if (count := _RARE.get(column.title.lstrip(TOO_LOW))) is None or count(total)
+        if (count := _RARE.get(column.title.lstrip(TOO_LOW))) is None
+        or count(total)
+        or column_name(column.title) == sort
     ]

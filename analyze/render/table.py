@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from analyze.column_names import TOO_LOW, column_name
 from analyze.errors import unknown_name
 
-TOO_LOW = "≥"  # before the title of a column whose numbers are
 _GAP = "  "
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[nµm]?s|min|h|(?:[KMGTPE]i)?B)\b)")
 _UNNAMED_FILE = re.compile(r"\d+:\d+:\d+", re.ASCII)
@@ -43,19 +43,13 @@ def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
 def pick_columns(columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
     """The columns of these names in their order, which are never left out.
 
-    A name is the title in lower case, without its dots and slashes: `ios`, `p999`, `in-device`.
-    Raises IorecError for an unknown one.
+    Names are as column_name has them. Raises IorecError for an unknown one.
     """
     known = {column_name(column.title): column for column in columns}
-    for name in names:
+    for name in map(column_name, names):
         if name not in known:
             raise unknown_name("show the column", name, known)
-    return [replace(known[name], rank=0) for name in names]
-
-
-def column_name(title: str) -> str:
-    """The name by which a column is picked."""
-    return title.lstrip(TOO_LOW).lower().replace(" ", "-").translate({ord(c): None for c in "./"})
+    return [replace(known[column_name(name)], rank=0) for name in names]
 
 
 def table_lines(columns: Sequence[Column], width: int) -> list[str]:
