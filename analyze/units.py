@@ -198,6 +198,14 @@ def format_time(time_ns: int) -> str:
     return f"{_EPOCH + timedelta(seconds=time_ns // _SECOND_NS):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def format_clock(time_ns: int | None) -> str:
+    """`20:32:47.123`, in UTC; `-` if unknown."""
+    if time_ns is None:
+        return _UNKNOWN
+    seconds, rest_ns = divmod(time_ns, _SECOND_NS)
+    return f"{_EPOCH + timedelta(seconds=seconds):%H:%M:%S}.{rest_ns // 1_000_000:03d}"
+
+
 def format_rfc3339(time_ns: int) -> str:
     """`2026-11-21T20:32:47.123456789Z`, which loses nothing."""
     seconds, rest_ns = divmod(time_ns, _SECOND_NS)

@@ -11,6 +11,7 @@ from analyze.groups import MAX_GROUPS, Group
 from analyze.intervals import Interval
 from analyze.render.table import (
     Column,
+    clock_note,
     fit_columns,
     format_columns,
     missing_lines,
@@ -21,6 +22,7 @@ from analyze.render.table import (
 from analyze.summary import Summary
 from analyze.units import (
     format_bytes,
+    format_clock,
     format_count,
     format_counted,
     format_duration,
@@ -31,6 +33,7 @@ from analyze.units import (
 )
 
 _STARS = 40
+_CLOCK_RANK = 2
 _KEY_TITLES = {
     "errno": "ERROR",
     "owner_by": "KNOWN BY",
@@ -94,19 +97,22 @@ def group_lines(
     Else with those for which there is room: keys, I/Os, what the order is by, errors and time are
     always there, what is 0 or the same in all groups is left out first. If intervals were asked
     for, a line for each group of each, and one for an interval without I/Os; times count from
-    `origin_ns`. If counts are too low, their titles say so with a `≥`.
+    `origin_ns`, the clock is beside them or said below. If counts are too low, their titles say so
+    with a `≥`.
     """
     if not summary.total.ios:
         return [] if summary.cache_flushes else ["no I/Os were recorded"]
     parts: Sequence[Summary | Interval] = summary.intervals or (summary,)
     rows = [(part, group) for part in parts for group in part.groups or (part.total,)]
     groups = [group for _, group in rows]
-    starts = [
-        format_elapsed(part.start, origin_ns) for part, _ in rows if isinstance(part, Interval)
-    ]
+    starts = [part.start for part, _ in rows if isinstance(part, Interval)]
     keys = _key_columns(summary.key_columns, groups)
     if starts:
-        keys.insert(0, Column("START", starts))
+        elapsed = [format_elapsed(start, origin_ns) for start in starts]
+        keys[:0] = (
+            Column("START", elapsed),
+            Column("UTC", [*map(format_clock, starts)], _CLOCK_RANK),
+        )
     keys = [
         replace(column, cells=[*column.cells, "" if place else "total"])
         for place, column in enumerate(keys)
@@ -124,6 +130,7 @@ def group_lines(
         option = f": --top {most}" * (most > max(len(part.groups) for part in parts))
         lines.append(f"({format_count(left_out)} more{option})")
     lines.append(total_line)
+    lines += filter(None, [clock_note(lines[0], origin_ns).strip()])
     files = [group.key[key] for group in groups for key in _FILE_KEYS if key in group.key]
     return [
         *lines,

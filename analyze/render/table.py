@@ -11,8 +11,10 @@ from rich.cells import cell_len, set_cell_size
 
 from analyze.column_names import TOO_LOW, column_name
 from analyze.errors import unknown_name
+from analyze.units import format_clock
 
 _GAP = "  "
+_WORTH_ROOM = 2  # the highest rank for which names get shorter
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[nµm]?s|min|h|(?:[KMGTPE]i)?B)\b)")
 _UNNAMED_FILE = re.compile(r"\d+:\d+:\d+", re.ASCII)
 _GLUE = "\0"  # which no text has that may be shown
@@ -20,7 +22,10 @@ _GLUE = "\0"  # which no text has that may be shown
 
 @dataclass(frozen=True)
 class Column:
-    """A column; `rank` says how early it may be left out, 0 never."""
+    """A column; `rank` says how early it may be left out, 0 never.
+
+    For one of rank 1 or 2 names get shorter first.
+    """
 
     title: str
     cells: Sequence[str]
@@ -29,15 +34,33 @@ class Column:
 
 
 def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
-    """The columns for which there is room: those of the highest rank go first."""
-    longest = max(width * 2 // 5, 12)
-    fitting = [_shortened(column, longest) if column.is_text else column for column in columns]
-    while sum(_width(column) + len(_GAP) for column in fitting) - len(_GAP) > width:
+    """The columns for which there is room: those of the highest rank go first.
+
+    Text gets no longer than two fifths of the width, and where room is short down to one fifth.
+    """
+    longest, least = max(width * 2 // 5, 12), max(width // 5, 12)
+    fitting = _without_last(columns, width, longest, _WORTH_ROOM)
+    fitting = _without_last(fitting, width, least, 0)
+    while longest > least and _table_width(_shortened(fitting, longest)) > width:
+        longest -= 1
+    return _shortened(fitting, longest)
+
+
+def _without_last(
+    columns: Sequence[Column], width: int, longest: int, kept_rank: int
+) -> list[Column]:
+    """Those that fit into the width with text of some length, and all up to a rank."""
+    fitting = [*columns]
+    while _table_width(_shortened(fitting, longest)) > width:
         last = max(fitting, key=lambda column: column.rank)
-        if last.rank == 0:
+        if last.rank <= kept_rank:
             break
         fitting.remove(last)
     return fitting
+
+
+def _table_width(columns: Sequence[Column]) -> int:
+    return sum(_width(column) + len(_GAP) for column in columns) - len(_GAP)
 
 
 def pick_columns(columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
@@ -75,6 +98,12 @@ def format_columns(columns: Sequence[Column]) -> list[str]:
     return [_GAP.join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
+def clock_note(header: str, origin_ns: int) -> str:
+    """The time of day from which times count, if a table has no room for its column UTC."""
+    has_clock = {"START", "UTC"}.intersection(header.split()) != {"START"}
+    return "" if has_clock else f" (0 s is {format_clock(origin_ns)} UTC)"
+
+
 def unnamed_file_lines(names: Iterable[object], width: int) -> list[str]:
     """What the first of the names means that is MAJOR:MINOR:INODE, if one is."""
     found = next(filter(_UNNAMED_FILE.fullmatch, map(str, names)), None)
@@ -91,14 +120,28 @@ def wrap_units(text: str, width: int, **options: Any) -> list[str]:
     return [line.replace(_GLUE, " ") for line in glued]
 
 
-def _shortened(column: Column, longest: int) -> Column:
-    return replace(column, cells=[_without_middle(cell, longest) for cell in column.cells])
+def _shortened(columns: Sequence[Column], longest: int) -> list[Column]:
+    """Those of text without the middle of long ones."""
+    return [
+        replace(column, cells=[_without_middle(cell, longest) for cell in column.cells])
+        if column.is_text
+        else column
+        for column in columns
+    ]
 
 
 def _without_middle(cell: str, longest: int) -> str:
-    """Both ends of a path or a name, which say more than its middle."""
+    """Both ends of a name, which say more than its middle; of a path its last parts above all."""
     if cell_len(cell) <= longest:
         return cell
+    if cell.startswith("/") and " " not in cell:  # which a command line has
+        _, first, *parts = cell.split("/")
+        endings = ["/".join(parts[place:]) for place in range(1, len(parts))]
+        shorter = [f"/{first}/…/{ending}" for ending in endings]
+        shorter += [f"…/{parts[-1]}"] * bool(parts)
+        fitting = next((path for path in shorter if cell_len(path) <= longest), None)
+        if fitting is not None or parts:
+            return fitting or f"…/{_without_middle(parts[-1], longest - 2)}"
     tail = (longest - 1) // 2
     return f"{set_cell_size(cell, longest - 1 - tail)}…{set_cell_size(cell[::-1], tail)[::-1]}"
 

@@ -30,7 +30,7 @@ ANSWERS = {
     "What happened in the last 30 s?": r"below: .*\n\n(.*\n)*.*\d+  slow ",
     "When was it bad?": r"START",
     "Who was it then?": r"START .*PROCESS",
-    "Which I/O took 900 ms?": r"3 slowest:\n.*\n.* slow +write +loop\d+ .* (9\d\d ms|1\.\d+ s)",
+    "Which I/O took 900 ms?": r"3 slowest.*:\n.*\n.* slow +write +loop\d+ .* (9\d\d ms|1\.\d+ s)",
     "Who had to wait for more than 100 ms?": r"\d+  slow ",
     "Is the disk busy?": r"BUSY",
     "Sequential or random?": r"SEQUENTIAL",

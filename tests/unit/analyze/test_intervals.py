@@ -82,9 +82,10 @@ def test_an_interval_without_ios_is_a_line_of_zeros(tmp_path: Path) -> None:
         ("50", "1", "1"),
     ]
     shown = [line.split() for line in render_text(report, 80).splitlines()]
-    assert ["1.000000", "s", "0"] in [words[:3] for words in shown]
-    assert ["3.000000", "s", "2", "2"] in [words[:4] for words in shown]
+    assert ["1.000000", "s", "20:32:48.000", "0"] in [words[:4] for words in shown]
+    assert ["3.000000", "s", "20:32:50.000", "2", "2"] in [words[:5] for words in shown]
     assert ["total", "1,003"] in [words[:2] for words in shown]
+    assert "(0 s is 20:32:47.000 UTC)" in render_text(report, 40)
 
 
 def test_intervals_begin_with_the_window_and_the_last_one_may_be_shorter(tmp_path: Path) -> None:

@@ -214,12 +214,31 @@ def test_columns_of_ios_and_devices_are_picked_too(tmp_path: Path) -> None:
         assert heads.split() in [line.split() for line in text.splitlines()]
 
 
-def test_a_long_name_keeps_both_ends(tmp_path: Path) -> None:
-    name = "/kubepods/" + "x" * 200 + "/container.scope"
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("/var/lib/postgresql/15/main/pg_wal/0001", "/var/…/15/main/pg_wal/0001"),
+        ("/kubepods/" + "x" * 200 + "/container.scope", "/kubepods/…/container.scope"),
+        ("/var/lib/" + "x" * 100 + ".log", "…/xxxxxxxxxxxxxxx…xxxxxxxxxx.log"),
+        ("/usr/bin/tar -c -f /backup/of/everything.tar", "/usr/bin/tar -c …/everything.tar"),
+        ("postgres: application database [local]", "postgres: applic…atabase [local]"),
+    ],
+)
+def test_a_long_name_keeps_both_ends_and_a_path_its_last_parts(
+    tmp_path: Path, name: str, shown: str
+) -> None:
     text = render_text(report_of(tmp_path, table(3, cgroup=name), by=("cgroup",)), 80)
-    [line] = [line for line in text.splitlines() if "container.scope" in line]
-    assert line.startswith("/kubepods/x")
-    assert "…" in line
+    assert [line.startswith(f"{shown}  ") for line in text.splitlines()].count(True) == 1
+
+
+def test_for_what_was_written_and_the_p99_names_get_shorter(tmp_path: Path) -> None:
+    names = {"dirtier": ["d" * 100, "short", None], "cgroup": ["c" * 100, "/a", "/b"]}
+    rows = table(3, op="write", bytes=[4096, 8192, 512], latency_ns=[3000, 2000, 1000], **names)
+    for by in (("owner",), ("owner", "op")):
+        text = render_text(report_of(tmp_path, rows, by=by), 80)
+        [head] = [line for line in text.splitlines() if line.startswith("OWNER")]
+        assert {"I/OS", "WRITTEN", "P99", "TIME"} <= set(head.split())
+        assert max(map(cell_len, text.splitlines()[4:])) <= 80
     assert "CGROUP" not in text.split("(no room for")[1]
 
 
@@ -245,9 +264,9 @@ def test_hung_and_failed_ios_are_listed(tmp_path: Path) -> None:
     ]
     assert [trouble.errno for trouble in report.failed.shown] == [5, 121]
     text = render_text(report, 80)
-    assert "3 in flight when recording stopped:" in text
+    assert "3 in flight when recording stopped" in text
     assert "998 ms" in text
-    assert "2 failed:" in text
+    assert "2 failed" in text
     assert "EIO" in text
     assert "EREMOTEIO" in text
 
@@ -256,7 +275,7 @@ def test_a_long_list_of_hung_ios_ends_with_a_count_of_the_rest(tmp_path: Path) -
     rows = table(1009, latency_ns=None, queue_ns=None, errno=None)
     report = report_of(tmp_path, rows)
     assert len(report.in_flight.shown) == 10
-    assert "1,009 in flight when recording stopped:" in render_text(report, 80)
+    assert "1,009 in flight when recording stopped" in render_text(report, 80)
     assert "\n(999 more)" in render_text(report, 80)
 
 
