@@ -19,7 +19,8 @@ from analyze.units import format_duration
 class Interval:
     """The I/Os submitted in `duration_ns` from `start` on; there may be none.
 
-    Rates are per second of recording in it, shares those of the time of all intervals. Groups are
+    Rates are per second of recording in it, of its own recording where the key has the host or the
+    file, shares those of the time of all intervals. Groups are
     sorted as those of the summary, cache flushes are apart as there; `total` is of all groups.
     """
 
@@ -100,10 +101,10 @@ def load_intervals(
 
     def interval(number: int) -> Interval:
         window = slices.window(number)
-        covered_ns = capture.covered_within_ns(window)
+        covered_ns = capture.covered_ns_of_groups(window)
 
         def made(rows: Sequence[dict[str, Any]], keys: Sequence[str], whole_ns: int) -> Any:
-            return tuple(make_group(row, keys, whole_ns, covered_ns) for row in rows)
+            return tuple(make_group(row, keys, whole_ns, covered_ns(row)) for row in rows)
 
         [total] = made(totals.get(number, [nothing]), (), time_ns)
         return Interval(

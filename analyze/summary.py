@@ -3,7 +3,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +13,6 @@ from analyze.frames import to_pandas
 from analyze.groups import MAX_GROUPS, Group, Latency, make_group
 from analyze.intervals import Interval, load_intervals, slice_window
 from analyze.opened import OpenedRows
-from analyze.row_query import ORIGIN_COLUMNS
 from analyze.schema import SCHEMA
 from analyze.summary_query import (
     GROUPINGS,
@@ -137,14 +135,10 @@ def summarize(
         capture, part_query(cache_flushes=True), keys, by, sort, top, histogram=histogram
     )
     seconds_ns = capture.covered_ns
-
-    @cache  # of many groups few have an origin of their own
-    def covered_ns(host: str | None, origin: str | None) -> int:
-        return capture.covered_within_ns(capture.window, host, origin)
+    covered_ns = capture.covered_ns_of_groups(capture.window)
 
     def make(row: dict[str, Any], time_ns: int) -> Group:
-        origin = (row[name] if name in keys else None for name in ORIGIN_COLUMNS)
-        return make_group(row, keys, time_ns, covered_ns(*origin))
+        return make_group(row, keys, time_ns, covered_ns(row))
 
     return Summary(
         by=by,

@@ -123,6 +123,19 @@ def test_rates_leave_out_the_time_between_recordings(tmp_path: Path) -> None:
     assert [interval.total.ios_per_s for interval in intervals] == [1000, 1000]
 
 
+def test_the_rates_of_a_capture_are_by_its_own_time(tmp_path: Path) -> None:
+    """Of the second from the start the first capture has the first half, the second all of it."""
+    for number, length_ns in enumerate((SECOND_NS // 2, SECOND_NS)):
+        rows = table(500, time=START_NS + np.arange(500) * (length_ns // 500))
+        stop = rfc3339(START_NS + length_ns)
+        write_capture(tmp_path / f"{number}.parquet", rows, stopped_at=stop)
+    with analyze.open(tmp_path) as capture:
+        [interval] = capture.summary(["capture"], interval_ns=SECOND_NS).intervals
+    found = {Path(str(group.key["capture"])).stem: group.ios_per_s for group in interval.groups}
+    assert found == {"0": 1000, "1": 500}
+    assert interval.total.ios_per_s == 1000
+
+
 @pytest.mark.parametrize(
     ("interval_ns", "by", "cause"),
     [
