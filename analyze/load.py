@@ -10,7 +10,6 @@ from analyze.column_names import column_name
 from analyze.errors import unknown_name
 from analyze.latency import add_up_buckets, bucket_sql
 from analyze.numbered_rows import (
-    MOVING_OPS,
     Ints,
     Numbers,
     Rows,
@@ -20,6 +19,7 @@ from analyze.numbered_rows import (
     rows_by_time,
 )
 from analyze.opened import OpenedRows
+from analyze.schema import MOVING_OPS
 from analyze.units import ratio
 
 _NOWHERE = -1

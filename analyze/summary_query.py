@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
 from analyze.row_query import PROCESS_NAME
+from analyze.schema import MOVING_OPS
 
 # A column of `fine`: in which slice of time the I/O was submitted.
 INTERVAL = "interval_number"
@@ -88,6 +89,8 @@ _KEY_VALUES = {
     f" WHEN {_IS_CHARGED} THEN 'writeback cgroup'"
     f" WHEN {_IS_OF_KWORKER} AND file IS NOT NULL THEN 'inode'"
     " WHEN comm IS NOT NULL THEN 'submitter' END",
+    # What moves no data has none; else, as of direct I/O, it is not known.
+    "file": f"CASE WHEN file IS NULL AND op NOT IN {MOVING_OPS} THEN '' ELSE file END",
     "size_class_bytes": "CASE WHEN bytes > 0 THEN 1::BIGINT << least(floor(log2(bytes)), 62)::INT"
     " ELSE 0 END",
 }

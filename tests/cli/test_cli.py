@@ -224,8 +224,34 @@ sys.exit(iorec.cli.run(["report", "run.parquet"]))
     assert said.startswith(hint.format("run.parquet"))
 
 
-def test_nothing_left_exits_with_1(iorec: Run, path: Path) -> None:
-    check_error(iorec("report", path, "-b", "1000"), 1, "no I/Os are left")
+def test_a_window_after_the_recording_exits_with_1(iorec: Run, path: Path) -> None:
+    check_error(iorec("report", path, "-b", "1000"), 1, "the window begins when")
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        *(
+            [],
+            ["--by", "file", "--histogram"],
+            ["--interval", "1s"],
+            ["--busy"],
+            ["--slowest", "3"],
+        ),
+        *(["--findings"], ["--fail-on", "errors"]),
+    ],
+)
+def test_a_condition_that_nothing_meets_is_an_answer(
+    iorec: Run, path: Path, view: list[str]
+) -> None:
+    """As of a query in SQL; who wants an exit status has --fail-on."""
+    nothing = ["report", path, "--where", "pid = -5", *view]
+    text = iorec(*nothing)
+    assert (text.exit_code, text.stderr) == (0, "")
+    assert text.stdout.endswith("\n\nnothing matches: there is no I/O where pid = -5\n")
+    assert json.loads(iorec(*nothing, "--json").stdout)["summary"]["total"]["ios"] == 0
+    if not {"--histogram", "--findings"}.intersection(view):
+        assert iorec(*nothing, "--csv").exit_code == 0
 
 
 def test_a_traceback_is_shown_only_when_asked_for(iorec: Run, tmp_path: Path) -> None:

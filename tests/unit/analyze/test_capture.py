@@ -276,11 +276,19 @@ def test_a_window_that_makes_no_sense_is_a_usage_error(
     assert error_of(path, begin=begin_s, end=end_s).exit_code == 2
 
 
-@pytest.mark.parametrize("selection", [{"begin": 100.0}, {"begin": 1e300}, {"where": "pid = -5"}])
-def test_nothing_left_after_narrowing_is_said(tmp_path: Path, selection: dict[str, object]) -> None:
-    error = error_of(write_capture(tmp_path / "run.parquet"), **selection)
-    assert "no I/Os are left" in error.message
+@pytest.mark.parametrize("begin", [100.0, 1e300])
+def test_a_window_after_the_recording_is_said(tmp_path: Path, begin: float) -> None:
+    error = error_of(write_capture(tmp_path / "run.parquet"), begin=begin)
+    assert error.message == "the window begins when the recording had ended"
     assert error.exit_code == 1
+
+
+def test_a_condition_that_nothing_meets_leaves_no_rows(tmp_path: Path) -> None:
+    with analyze.open(write_capture(tmp_path / "run.parquet"), where="pid = -5") as capture:
+        assert count(capture) == 0
+        assert capture.summary().groups == ()
+        with pytest.raises(IorecError, match="no I/O to draw where pid = -5"):
+            capture.plot()
 
 
 def test_an_empty_capture_opens(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from analyze.errors import IorecError
 from analyze.groups import Group
 from analyze.load import LOAD_SORTS
 from analyze.render.csv import render_csv
+from analyze.render.report import render_text
 from analyze.report import make_report
 from analyze.summary import Summary
 from analyze.summary_query import GROUPINGS, SORTS
@@ -292,6 +293,18 @@ def test_an_unknown_value_is_a_group_of_its_own(tmp_path: Path) -> None:
         tuple(group.key.values()): (group.ios, group.latency.p50_ns) for group in summary.groups
     }
     assert found == {(None, None): (2, 7), (5, None): (1, 9)}
+
+
+def test_a_flush_has_no_file_and_that_of_direct_io_is_unknown(tmp_path: Path) -> None:
+    op, file = ["flush", "discard", "read", "write"], [None, None, None, "/var/log/syslog"]
+    path = write_capture(tmp_path / "run.parquet", table(4, op=op, file=file))
+    with analyze.open(path) as capture:
+        report = make_report(capture, "file")
+    found = {group.key["file"]: group.ios for group in report.summary.groups}
+    assert found == {"": 2, None: 1, "/var/log/syslog": 1}
+    lines = [line.split()[:2] for line in render_text(report, 80).splitlines()]
+    assert ["none", "2"] in lines
+    assert ["unknown", "1"] in lines
 
 
 def test_a_histogram_counts_powers_of_two_of_a_microsecond(tmp_path: Path) -> None:
