@@ -122,9 +122,11 @@ def summarize(
     sort = column_name(sort)
     if sort not in SORTS:
         raise unknown_name("sort by", sort, SORTS)
-    slices = None if interval_ns is None else slice_window(capture, interval_ns)
-    query = fine_query(keys, slices.number_sql if slices else None)
-    capture.sql(f"CREATE OR REPLACE TEMP TABLE fine AS {query}")
+    if interval_ns is None:
+        intervals: tuple[Interval, ...] = ()
+        capture.sql(f"CREATE OR REPLACE TEMP TABLE fine AS {fine_query(keys)}")
+    else:
+        intervals = load_intervals(capture, slice_window(capture, interval_ns), keys, sort, top)
     [(completed_bytes,)] = capture.sql(
         "SELECT coalesce(sum(bytes), 0) FROM fine WHERE bucket IS NOT NULL"
     ).fetchall()
@@ -151,9 +153,7 @@ def summarize(
         total=make_group(total, (), total["time_ns"], seconds_ns),
         cache_flushes=tuple(make(row, 0) for row in flushes),
         cache_flush_total=make_group(flush_total, (), 0, seconds_ns) if flushes else None,
-        intervals=load_intervals(capture, slices, keys, sort, top, total["time_ns"])
-        if slices
-        else (),
+        intervals=intervals,
         completed_bytes=completed_bytes,
     )
 

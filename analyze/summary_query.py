@@ -105,6 +105,11 @@ _FINE_SUMS = """
     min(latency_ns) AS min_ns, max(latency_ns) AS max_ns, sum(latency_ns) AS latency_sum_ns,
     sum(queue_ns) AS queue_sum_ns, sum(latency_ns - queue_ns) AS device_sum_ns
 """
+_SUMS_OF_FINE = """
+    sum(ios) AS ios, sum(bytes) AS bytes, min(min_ns) AS min_ns, max(max_ns) AS max_ns,
+    sum(latency_sum_ns) AS latency_sum_ns, sum(queue_sum_ns) AS queue_sum_ns,
+    sum(device_sum_ns) AS device_sum_ns
+"""
 _IS_WRITE = "op IN ('write', 'zone_append')"
 # The wait for a cache flush is part of that for the flush or write which caused it.
 _IS_CACHE_FLUSH = "op IS NOT DISTINCT FROM 'cache_flush'"
@@ -138,20 +143,30 @@ _GROUP_SUMS = f"""
 """
 
 
-def fine_query(keys: Sequence[str], interval_sql: str | None = None) -> str:
+def fine_query(
+    keys: Sequence[str], interval_sql: str | None = None, condition: str = "true"
+) -> str:
     """Sums of the rows of `io` by key, op and latency bucket, null for I/Os in flight.
 
-    With SQL for the number of an interval also by that, as INTERVAL.
+    With SQL for the number of an interval also by that, as INTERVAL; only of the rows for which
+    the condition holds.
     """
     columns = [f"{_KEY_VALUES.get(key, key)} AS {key}" for key in keys if key != "op"]
     columns += [f"{interval_sql} AS {INTERVAL}"] * (interval_sql is not None)
     columns += ["op", f"{_BUCKET} AS bucket"]
-    return f"SELECT {', '.join([*columns, _FINE_SUMS])} FROM io GROUP BY ALL"
+    sums = ", ".join([*columns, _FINE_SUMS])
+    return f"SELECT {sums} FROM io WHERE {condition} GROUP BY ALL"
 
 
-def part_query(*, cache_flushes: bool) -> str:
-    """Those rows of the table `fine` that are cache flushes, or the others."""
-    return f"SELECT * FROM fine WHERE {'' if cache_flushes else 'NOT '}({_IS_CACHE_FLUSH})"
+def whole_query(keys: Sequence[str], table: str) -> str:
+    """The same sums without INTERVAL, of a table that has them with it."""
+    columns = ", ".join(dict.fromkeys([*keys, "op", "bucket"]))
+    return f"SELECT {columns}, {_SUMS_OF_FINE} FROM {table} GROUP BY ALL"
+
+
+def part_query(*, cache_flushes: bool, table: str = "fine") -> str:
+    """Those rows of a table as fine_query makes it that are cache flushes, or the others."""
+    return f"SELECT * FROM {table} WHERE {'' if cache_flushes else 'NOT '}({_IS_CACHE_FLUSH})"
 
 
 def groups_query(part: str, keys: Sequence[str], sort: str, limit: int, *, histogram: bool) -> str:
