@@ -134,16 +134,20 @@ def _without_middle(cell: str, longest: int) -> str:
     """Both ends of a name, which say more than its middle; of a path its last parts above all."""
     if cell_len(cell) <= longest:
         return cell
-    if cell.startswith("/") and " " not in cell:  # which a command line has
-        _, first, *parts = cell.split("/")
-        endings = ["/".join(parts[place:]) for place in range(1, len(parts))]
-        shorter = [f"/{first}/…/{ending}" for ending in endings]
-        shorter += [f"…/{parts[-1]}"] * bool(parts)
-        fitting = next((path for path in shorter if cell_len(path) <= longest), None)
-        if fitting is not None or parts:
-            return fitting or f"…/{_without_middle(parts[-1], longest - 2)}"
+    if cell.startswith("/") and "/" in cell[1:] and " " not in cell:  # which a command line has
+        return _last_parts(cell, longest)
     tail = (longest - 1) // 2
     return f"{set_cell_size(cell, longest - 1 - tail)}…{set_cell_size(cell[::-1], tail)[::-1]}"
+
+
+def _last_parts(path: str, longest: int) -> str:
+    """`/var/…/main/pg_wal/0001`, `…/pg_wal/0001` or less of it."""
+    _, first, *parts = path.split("/")
+    endings = ["/".join(parts[place:]) for place in range(len(parts))]
+    shorter = [f"/{first}/…/{ending}" for ending in endings[1:-1]]
+    shorter += [f"…/{ending}" for ending in endings[-2:]]
+    fitting = (candidate for candidate in shorter if cell_len(candidate) <= longest)
+    return next(fitting, f"…/{_without_middle(parts[-1], longest - 2)}")
 
 
 def _width(column: Column) -> int:

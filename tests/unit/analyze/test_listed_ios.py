@@ -93,7 +93,7 @@ def test_the_file_and_the_time_of_day_are_there_at_80_columns(tmp_path: Path) ->
     assert "1 slowest (0 s is 20:32:47.000 UTC):" in text
     assert "1 in flight when recording stopped (0 s is 20:32:47.000 UTC):" in text
     [line] = [line for line in text.splitlines() if "1.02 µs" in line]
-    assert line.endswith("/var/…/16385")
+    assert line.endswith("  …/16384/16385")
     assert cell_len(line) <= 80
     assert " 20:32:47.017 " in render_text(report, 200)
 

@@ -218,7 +218,7 @@ def test_columns_of_ios_and_devices_are_picked_too(tmp_path: Path) -> None:
     ("name", "shown"),
     [
         ("/var/lib/postgresql/15/main/pg_wal/0001", "/var/…/15/main/pg_wal/0001"),
-        ("/kubepods/" + "x" * 200 + "/container.scope", "/kubepods/…/container.scope"),
+        ("/kubepods/" + "x" * 200 + "/container.scope", "…/container.scope"),
         ("/var/lib/" + "x" * 100 + ".log", "…/xxxxxxxxxxxxxxx…xxxxxxxxxx.log"),
         ("/usr/bin/tar -c -f /backup/of/everything.tar", "/usr/bin/tar -c …/everything.tar"),
         ("postgres: application database [local]", "postgres: applic…atabase [local]"),
