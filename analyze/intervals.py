@@ -23,8 +23,8 @@ class Interval:
     """The I/Os submitted in `duration_ns` from `start` on; there may be none.
 
     Rates are per second of recording in it, of its own recording where the key has the host or the
-    file, shares those of the time of all intervals. Groups are
-    sorted as those of the summary, cache flushes are apart as there; `total` is of all groups.
+    file, shares those of the time of all intervals. Groups are sorted as those of the summary,
+    cache flushes are apart as there; `total` is of all groups.
     """
 
     start: EpochNs
@@ -92,24 +92,27 @@ def load_intervals(
     groups than fit into memory.
     """
     limit = MAX_GROUPS if top is None else min(top, MAX_GROUPS)
-    counts = capture.sql(
+    found = capture.sql(
         f"SELECT {slices.number_sql} AS number, count(*), sum(latency_ns)"
         " FILTER (op IS DISTINCT FROM 'cache_flush') FROM io GROUP BY 1 ORDER BY 1"
     ).fetchall()
-    time_ns = sum(latency_ns or 0 for _, _, latency_ns in counts)
-    ios = {number: count for number, count, _ in counts} if capture.can_be_sliced else {}
+    time_ns = sum(latency_ns or 0 for _, _, latency_ns in found)
+    ios = {number: count for number, count, _ in found} if capture.can_be_sliced else {}
     made: list[Interval] = []
+    room = MAX_GROUPS
     for numbers in _batches(slices.count, ios):
         query = fine_query(keys, slices.number_sql, slices.condition(numbers))
         capture.sql(f"CREATE OR REPLACE TEMP TABLE sliced AS {query}")
         target = "INSERT INTO fine" if made else "CREATE OR REPLACE TEMP TABLE fine AS"
         capture.sql(f"{target} {whole_query(keys, 'sliced')}")
-        made += _load_batch(capture, slices, numbers, keys, sort, limit, time_ns)
-        if sum(max(len(interval.groups), 1) for interval in made) > MAX_GROUPS:
+        counts = _group_counts(capture, numbers, keys)
+        room -= sum(min(max(count, 1), limit) for count in counts.values())
+        if room < 0:
             raise IorecError(
                 f"there are more than {MAX_GROUPS:,} rows of groups and intervals",
                 "take longer intervals, or fewer groups with --top",
             )
+        made += _load_batch(capture, slices, counts, keys, sort, limit, time_ns)
     capture.sql("DROP TABLE sliced")
     return tuple(made)
 
@@ -128,15 +131,17 @@ def _batches(count: int, ios: Mapping[int, int]) -> Iterator[range]:
 def _load_batch(
     capture: OpenedRows,
     slices: Slices,
-    numbers: range,
+    counts: Mapping[int, int],
     keys: Sequence[str],
     sort: str,
     limit: int,
     time_ns: int,
 ) -> Iterator[Interval]:
-    """Some intervals from the table `sliced`; `time_ns` is the latency of all I/Os."""
+    """Some intervals, with so many groups, from the table `sliced`.
+
+    `time_ns` is the latency of all I/Os.
+    """
     part, flushes = (part_query(cache_flushes=is_of, table="sliced") for is_of in (False, True))
-    counts = _group_counts(capture, part, keys)
     by_interval = [INTERVAL, *keys]
     [nothing] = capture.records(groups_query(f"{part} AND false", (), sort, 1, histogram=False))
     totals = _load(capture, part, [INTERVAL], sort, 1)
@@ -154,19 +159,21 @@ def _load_batch(
         return Interval(
             start=EpochNs(window.begin_ns),
             duration_ns=window.end_ns - window.begin_ns,
-            group_count=counts.get(number, 0),
+            group_count=counts[number],
             groups=made(groups.get(number, ()), keys, time_ns),
             total=total,
             cache_flushes=made(flushed.get(number, ()), keys, 0),
         )
 
-    return map(interval, numbers)
+    return map(interval, counts)
 
 
-def _group_counts(capture: OpenedRows, part: str, keys: Sequence[str]) -> dict[int, int]:
+def _group_counts(capture: OpenedRows, numbers: range, keys: Sequence[str]) -> dict[int, int]:
+    """Of some intervals, in their order, from the table `sliced`."""
+    part = part_query(cache_flushes=False, table="sliced")
     distinct = f"SELECT DISTINCT {', '.join([INTERVAL, *keys])} FROM ({part})"
     query = f"SELECT {INTERVAL}, count(*) FROM ({distinct}) GROUP BY 1"
-    return dict(capture.sql(query).fetchall())
+    return dict.fromkeys(numbers, 0) | dict(capture.sql(query).fetchall())
 
 
 def _load(

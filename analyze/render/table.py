@@ -5,6 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -32,6 +33,11 @@ class Column:
     rank: int = 0
     is_text: bool = False  # on the left side, and shortened if it is long
 
+    @cached_property
+    def width(self) -> int:
+        """Of the title and the longest cell."""
+        return max(cell_len(cell) for cell in (self.title, *self.cells))
+
 
 def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
     """The columns for which there is room: those of the highest rank go first.
@@ -41,9 +47,9 @@ def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
     longest, least = max(width * 2 // 5, 12), max(width // 5, 12)
     fitting = _without_last(columns, width, longest, _WORTH_ROOM)
     fitting = _without_last(fitting, width, least, 0)
-    while longest > least and _table_width(_shortened(fitting, longest)) > width:
+    while longest > least and _table_width(fitting, longest) > width:
         longest -= 1
-    return _shortened(fitting, longest)
+    return [_shortened(column, longest) if column.is_text else column for column in fitting]
 
 
 def _without_last(
@@ -51,7 +57,7 @@ def _without_last(
 ) -> list[Column]:
     """Those that fit into the width with text of some length, and all up to a rank."""
     fitting = [*columns]
-    while _table_width(_shortened(fitting, longest)) > width:
+    while _table_width(fitting, longest) > width:
         last = max(fitting, key=lambda column: column.rank)
         if last.rank <= kept_rank:
             break
@@ -59,8 +65,13 @@ def _without_last(
     return fitting
 
 
-def _table_width(columns: Sequence[Column]) -> int:
-    return sum(_width(column) + len(_GAP) for column in columns) - len(_GAP)
+def _table_width(columns: Sequence[Column], longest: int) -> int:
+    """Of the columns, with text of some length at the most."""
+    widths = [
+        min(column.width, max(longest, cell_len(column.title))) if column.is_text else column.width
+        for column in columns
+    ]
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def pick_columns(columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
@@ -92,8 +103,8 @@ def missing_lines(columns: Sequence[Column], shown: Sequence[Column], width: int
 def format_columns(columns: Sequence[Column]) -> list[str]:
     """A line with the titles and one for each row."""
     padded = [
-        [_padded(cell, width, column.is_text) for cell in (column.title, *column.cells)]
-        for column, width in zip(columns, map(_width, columns), strict=True)
+        [_padded(cell, column.width, column.is_text) for cell in (column.title, *column.cells)]
+        for column in columns
     ]
     return [_GAP.join(row).rstrip() for row in zip(*padded, strict=True)]
 
@@ -120,14 +131,8 @@ def wrap_units(text: str, width: int, **options: Any) -> list[str]:
     return [line.replace(_GLUE, " ") for line in glued]
 
 
-def _shortened(columns: Sequence[Column], longest: int) -> list[Column]:
-    """Those of text without the middle of long ones."""
-    return [
-        replace(column, cells=[_without_middle(cell, longest) for cell in column.cells])
-        if column.is_text
-        else column
-        for column in columns
-    ]
+def _shortened(column: Column, longest: int) -> Column:
+    return replace(column, cells=[_without_middle(cell, longest) for cell in column.cells])
 
 
 def _without_middle(cell: str, longest: int) -> str:
@@ -148,10 +153,6 @@ def _last_parts(path: str, longest: int) -> str:
     shorter += [f"…/{ending}" for ending in endings[-2:]]
     fitting = (candidate for candidate in shorter if cell_len(candidate) <= longest)
     return next(fitting, f"…/{_without_middle(parts[-1], longest - 2)}")
-
-
-def _width(column: Column) -> int:
-    return max(cell_len(cell) for cell in (column.title, *column.cells))
 
 
 def _padded(cell: str, width: int, is_text: bool) -> str:
