@@ -84,8 +84,8 @@ def exporter(
             "the exporter needs the Python package prometheus_client",
             f"install it: {sys.executable} -m pip install prometheus_client",
         )
-    check_privileges()
     with listen_at(listen) as listener:
+        check_privileges()
 
         def announce(has_trace: bool) -> None:
             say(format_start(settings, has_trace=has_trace), is_quiet=quiet)

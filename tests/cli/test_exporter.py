@@ -8,7 +8,7 @@ import sys
 from iorec.live.listen import listen_at
 
 
-def run_exporter(*options: str, before: str = "") -> subprocess.CompletedProcess[str]:
+def run_exporter(*options: str, before: str = "pass") -> subprocess.CompletedProcess[str]:
     program = f"import sys; {before}; from iorec.cli import main; main()"
     command = [sys.executable, "-c", program, "exporter", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)

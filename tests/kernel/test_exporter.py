@@ -279,5 +279,5 @@ def test_it_serves_on_ipv6(loop: LoopDevice) -> None:
     with listen_at("[::1]:0") as listener:
         address = f"[::1]:{listener.getsockname()[1]}"
     with exporting("-d", loop.name, "--listen", address) as exporter:
-        pass
-    assert exporter.url == f"http://{address}"
+        assert exporter.address == address
+        assert exporter.scrape().sum("iorec_build_info") == 1
