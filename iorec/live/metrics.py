@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,8 +19,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from analyze.metadata import Metadata, Recorder
+from analyze.metadata import Recorder
 from analyze.typed_json import parse_object
+from iorec import __version__
 from iorec.host.devices import read_in_flight_of
 from iorec.live.form import Serving
 from iorec.live.totals import EDGES_NS, Group, Histogram, Totals
@@ -93,8 +95,10 @@ class _Collector:
         for layer, count in totals.left_out.items():
             left_out.add_metric([layer], count)
         yield left_out
-        if totals.metadata is not None:
-            yield from _of_metadata(totals.metadata)
+        if totals.recorder is not None:
+            yield from _of_recorder(totals.recorder)
+        versions = {"version": __version__, "kernel": os.uname().release}
+        yield InfoMetricFamily("iorec_build", "The iorec and the kernel that record", versions)
 
 
 def _of_group(group: Group) -> Iterator[Metric]:
@@ -137,13 +141,6 @@ def _in_flight(devices: Iterable[str]) -> Metric:
         for op, count in zip(("read", "write"), read_in_flight_of(device), strict=False):
             family.add_metric([device, op], count)
     return family
-
-
-def _of_metadata(metadata: Metadata) -> Iterator[Metric]:
-    if metadata.recorder is not None:
-        yield from _of_recorder(metadata.recorder)
-    versions = {"version": metadata.iorec_version, "kernel": metadata.kernel}
-    yield InfoMetricFamily("iorec_build", "The iorec and the kernel that record", versions)
 
 
 def _of_recorder(recorder: Recorder) -> Iterator[Metric]:

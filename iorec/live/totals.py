@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from analyze.errnos import errno_name
-from analyze.metadata import Metadata
+from analyze.metadata import Metadata, Recorder
 from analyze.schema import LAYERS
 
 Ints = NDArray[np.integer[Any]]
@@ -130,7 +130,7 @@ class Totals:
     def __init__(self, *, by_cgroup: bool) -> None:
         self.devices = Group("device")
         self.groups = [self.devices, *([Group("cgroup")] if by_cgroup else [])]
-        self.metadata: Metadata | None = None
+        self.recorder: Recorder | None = None  # what it has cost
         self.lost: dict[tuple[str, str], int] = {}  # by layer and cause
         self.left_out: dict[str, int] = {}  # by layer: recorded, but the viewer was too slow
 
@@ -139,7 +139,7 @@ class Totals:
         batch = batch.filter(pc.is_valid(batch["latency_ns"]))
         for group in self.groups:
             group.add(batch)
-        self.metadata = metadata
+        self.recorder = metadata.recorder
         taken = self.devices.ios()
         for layer, counts in (metadata.counts.by_layer if metadata.counts else {}).items():
             self.left_out[layer] = counts.recorded - taken.get(layer, 0)
