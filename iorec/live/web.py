@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-_MOST_CLIENTS = 16  # who comes when there are as many is sent away
+_MOST_CLIENTS = 8  # who comes when there are as many is sent away
 _MOST_HEAD_BYTES = 8 << 10
 _PATIENCE_S = 5.0  # for a whole request and its answer
 
