@@ -10,3 +10,11 @@ class Form:
 
     name: str
     width: int
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Metrics are served on a socket that listens, by cgroup, too, or not."""
+
+    listen_fd: int
+    by_cgroup: bool
