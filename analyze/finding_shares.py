@@ -52,8 +52,9 @@ def small_sync_writes(facts: Facts) -> Iterator[Finding]:
     """One process's small writes, each waited for, take most of the time of a device's writes."""
     for device, _, shares in _waited_for(facts):
         writes = [share for share in shares if share.op == "write"]
+        time_ns = max(time_of(writes), 1)
         for share in writes:
-            part = share.small_sync_ns / max(time_of(writes), 1)
+            part = share.small_sync_ns / time_ns
             if part >= 0.5 and share.small_sync >= 10 * _LEAST_IOS:
                 yield _finding(
                     "small-sync-writes",
@@ -146,10 +147,11 @@ def misaligned(facts: Facts) -> Iterator[Finding]:
 def small_sequential_reads(facts: Facts) -> Iterator[Finding]:
     """A process reads files or a device from front to back in small pieces, without read-ahead."""
     for device, _, shares in _waited_for(facts):
+        time_ns = max(time_of(shares), 1)
         for share in shares:
             is_small = share.op == "read" and share.mean_bytes <= 32 << 10
             covered = share.bytes / max(share.highest - share.lowest, 1)
-            part = share.time_ns / max(time_of(shares), 1)
+            part = share.time_ns / time_ns
             is_worth_it = share.ios >= 10 * _LEAST_IOS and part >= 0.05
             is_once = 0.9 <= covered <= 1.1
             if is_small and is_worth_it and is_once and _part_in_order(facts, share) >= 0.9:
