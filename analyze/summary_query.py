@@ -132,10 +132,15 @@ def fine_query(keys: Sequence[str], interval_sql: str | None = None) -> str:
 
     With SQL for the number of an interval also by that, as INTERVAL.
     """
-    columns = [f"{_KEY_VALUES.get(key, key)} AS {key}" for key in keys if key != "op"]
+    columns = [f"{key_sql(key)} AS {key}" for key in keys if key != "op"]
     columns += [f"{interval_sql} AS {INTERVAL}"] * (interval_sql is not None)
     columns += ["op", f"{_BUCKET} AS bucket"]
     return f"SELECT {', '.join([*columns, _FINE_SUMS])} FROM io GROUP BY ALL"
+
+
+def key_sql(key: str) -> str:
+    """SQL for the value of a column of a key, in a row of `io`."""
+    return _KEY_VALUES.get(key, key)
 
 
 def part_query(*, cache_flushes: bool) -> str:
