@@ -109,7 +109,7 @@ def group_lines(
     starts = [
         format_elapsed(part.start, origin_ns) for part, _ in rows if isinstance(part, Interval)
     ]
-    keys = _key_columns(summary.key_columns, groups)
+    keys = key_columns(summary.key_columns, groups)
     if starts:
         keys.insert(0, Column("START", starts))
     keys = [
@@ -151,7 +151,7 @@ def cache_flush_lines(summary: Summary, width: int) -> list[str]:
     lines = wrap_units(line, width, subsequent_indent="  ")
     if len(groups) == 1:
         return lines
-    keys = _key_columns(summary.key_columns, groups)
+    keys = key_columns(summary.key_columns, groups)
     values = _without_rare(_value_columns(groups, summary.sort, is_too_low=False), total)
     columns = [*keys, *(column for column in values if column.title in _FLUSH_COLUMNS)]
     columns = [replace(c, title="FLUSHED") if c.title == "I/OS" else c for c in columns]
@@ -194,7 +194,7 @@ def _key_title(key: str) -> str:
     return _KEY_TITLES.get(key, key.upper())
 
 
-def _key_columns(keys: Sequence[str], groups: Sequence[Group]) -> list[Column]:
+def key_columns(keys: Sequence[str], groups: Sequence[Group]) -> list[Column]:
     """The values of each key; that of no group in particular has none."""
     return [
         Column(
