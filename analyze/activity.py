@@ -2,9 +2,10 @@
 """Sums up a short time for those who look on: groups as in a report, and how busy each was."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from analyze.groupings import BUSY
 from analyze.groups import Group
 from analyze.opened import OpenedRows
 from analyze.summary import Summary, summarize
@@ -25,8 +26,7 @@ class Activity:
 
     def busy_share(self, group: Group) -> float | None:
         """How much of the window that is; of the total, how long there was any I/O."""
-        busy_ns = self.busy_ns.get(tuple(group.key.values()), 0)
-        return ratio(busy_ns, self.summary.duration_ns)
+        return ratio(self.busy_ns.get(_key(group), 0), self.summary.duration_ns)
 
     def in_flight(self, group: Group) -> float | None:
         """How many I/Os were in flight on average: by Little's law the time of all in a second."""
@@ -37,12 +37,20 @@ def load_activity(
     rows: OpenedRows, by: tuple[str, ...], sort: str = "time", top: int | None = None
 ) -> Activity:
     """Raises IorecError as summarize does."""
-    summary = summarize(rows, by, sort=sort, top=top)
+    # No I/O makes its group busy for longer than it took.
+    summary = summarize(rows, by, sort="time" if sort == BUSY else sort, top=top)
     busy_ns: dict[tuple[Any, ...], int] = {}
     for keys in {(), summary.key_columns}:
         for *key, time_ns in rows.sql(_busy_query(keys, rows.window.begin_ns)).fetchall():
             busy_ns[tuple(key)] = time_ns
+    if sort == BUSY:
+        groups = sorted(summary.groups, key=lambda group: -busy_ns.get(_key(group), 0))
+        summary = replace(summary, groups=tuple(groups), sort=BUSY)
     return Activity(summary, busy_ns)
+
+
+def _key(group: Group) -> tuple[Any, ...]:
+    return tuple(group.key.values())
 
 
 def _busy_query(keys: tuple[str, ...], begin_ns: int) -> str:

@@ -10,19 +10,13 @@ import pyarrow as pa
 
 from analyze.errors import IorecError, unknown_name
 from analyze.frames import to_pandas
+from analyze.groupings import GROUPINGS, OF_ONE_HOST, SORTS
 from analyze.groups import MAX_GROUPS, Group, Latency, make_group
 from analyze.intervals import Interval, load_intervals, slice_window
 from analyze.opened import OpenedRows
 from analyze.row_query import ORIGIN_COLUMNS
 from analyze.schema import SCHEMA
-from analyze.summary_query import (
-    GROUPINGS,
-    OF_ONE_HOST,
-    SORTS,
-    fine_query,
-    groups_query,
-    part_query,
-)
+from analyze.summary_query import fine_query, groups_query, part_query
 
 # Columns of a table of groups.
 _ARROW_TYPES: dict[Any, pa.DataType] = {

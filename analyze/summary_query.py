@@ -3,69 +3,12 @@
 
 from collections.abc import Sequence
 
+from analyze.groupings import SORTS
 from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
 from analyze.row_query import PROCESS_NAME
 
 # A column of `fine`: in which slice of time the I/O was submitted.
 INTERVAL = "interval_number"
-# What rows can be grouped by, and the columns of the key that it makes.
-GROUPINGS = {
-    "process": ("pid", "process"),
-    "thread": ("tid", "comm"),
-    "pid": ("pid",),
-    "tid": ("tid",),
-    "comm": ("comm",),
-    "cmdline": ("cmdline",),
-    "user": ("username",),
-    "parent": ("ppid",),
-    "device": ("device",),
-    "above": ("above",),
-    "partition": ("partition",),
-    "op": ("op",),
-    "flags": ("flags",),
-    "cgroup": ("cgroup",),
-    "charged_cgroup": ("charged_cgroup",),
-    "file": ("file",),
-    "owner": ("owner", "owner_by"),
-    "cpu": ("cpu",),
-    "errno": ("errno",),
-    "size": ("size_class_bytes",),
-    "layer": ("layer",),
-    "host": ("host",),
-    "capture": ("capture",),
-}
-# Numbers and names of things that each machine, or boot of one, has its own of.
-OF_ONE_HOST = frozenset(
-    {
-        "pid",
-        "tid",
-        "ppid",
-        "username",
-        "device",
-        "above",
-        "partition",
-        "cgroup",
-        "charged_cgroup",
-        "file",
-        "owner",
-        "cpu",
-    }
-)
-# What groups can be sorted by, the largest first.
-SORTS = {
-    "time": "time_ns",
-    "ios": "ios",
-    "reads": "reads",
-    "writes": "writes",
-    "bytes": "moved_bytes",
-    "errors": "errors",
-    "avg": "avg_ns",
-    "p50": "p50_ns",
-    "p95": "p95_ns",
-    "p99": "p99_ns",
-    "p999": "p999_ns",
-    "max": "max_ns",
-}
 
 # A size class reaches from its name, a power of two, to the next one.
 # Whose I/O it is, and how that is known. What the kernel writes for the page cache is that of who

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Renders what groups did in a short time as a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from analyze.activity import Activity
+from analyze.groupings import BUSY
 from analyze.groups import Group
 from analyze.render.groups import key_columns
 from analyze.render.table import TOO_LOW, Column, fit_columns, format_columns
@@ -24,7 +25,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Activity, Group], str], int, str], ...] = (
     ("P99", lambda _, group: format_duration(group.latency.p99_ns), 1, "p99"),
     ("MAX", lambda _, group: format_duration(group.latency.max_ns), 4, "max"),
     ("IN FLIGHT", lambda activity, group: format_rate(activity.in_flight(group)), 3, "time"),
-    ("BUSY", lambda activity, group: format_percent(activity.busy_share(group)), 2, "busy"),
+    ("BUSY", lambda activity, group: format_percent(activity.busy_share(group)), 2, BUSY),
     ("ERRORS", lambda _, group: format_count(group.errors), 0, "errors"),
 )
 # What is too low when I/Os were lost or left out.
@@ -55,6 +56,8 @@ def activity_columns(activity: Activity, width: int, *, is_too_low: bool) -> lis
     return fit_columns([*keys, *values], width)
 
 
-def activity_lines(activity: Activity, width: int, *, is_too_low: bool) -> Sequence[str]:
-    """The table as lines."""
-    return format_columns(activity_columns(activity, width, is_too_low=is_too_low))
+def activity_lines(activity: Activity, width: int, *, is_too_low: bool) -> list[str]:
+    """The table as lines, with how many groups it leaves out above the last one, of all."""
+    *lines, total = format_columns(activity_columns(activity, width, is_too_low=is_too_low))
+    left_out = activity.summary.group_count - len(activity.summary.groups)
+    return [*lines, *[f"({format_count(left_out)} more)"] * (left_out > 0), total]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
+from analyze.groupings import SORTS
 from analyze.groups import MAX_GROUPS, Group
 from analyze.intervals import Interval
 from analyze.render.table import (
@@ -19,7 +20,6 @@ from analyze.render.table import (
     wrap_units,
 )
 from analyze.summary import Summary
-from analyze.summary_query import SORTS
 from analyze.units import (
     format_bytes,
     format_count,

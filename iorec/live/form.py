@@ -10,3 +10,18 @@ class Form:
 
     name: str
     width: int
+
+
+@dataclass(frozen=True)
+class TopForm:
+    """What `iorec top` shows: the `top` groups by these keys, in an order, of each interval.
+
+    For so many columns of a terminal; after `count` intervals, if it is not 0, it ends.
+    """
+
+    by: tuple[str, ...]
+    sort: str
+    top: int
+    interval_ns: int
+    count: int
+    width: int

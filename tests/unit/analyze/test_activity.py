@@ -12,10 +12,10 @@ from duckdb import DuckDBPyConnection
 from analyze.activity import load_activity
 from analyze.capture import open_captures
 from analyze.database import open_database
+from analyze.groupings import GROUPINGS, SORTS
 from analyze.load import load_loads
 from analyze.selection import Window
 from analyze.summary import summarize
-from analyze.summary_query import GROUPINGS, SORTS
 from analyze.table_rows import open_table
 from tests.builders import SECOND_NS, START_NS, described, mixed_table, table, write_capture
 
