@@ -8,7 +8,7 @@ from analyze.activity import Activity
 from analyze.groupings import BUSY
 from analyze.groups import Group
 from analyze.render.groups import key_columns
-from analyze.render.table import TOO_LOW, Column, fit_columns, format_columns
+from analyze.render.table import TOO_LOW, Column, fit_columns, format_columns, shorten
 from analyze.units import (
     format_count,
     format_duration,
@@ -21,11 +21,11 @@ from analyze.units import (
 _COLUMNS: tuple[tuple[str, Callable[[Activity, Group], str], int, str], ...] = (
     ("IOPS", lambda _, group: format_rate(group.ios_per_s), 0, "ios"),
     ("RATE", lambda _, group: format_throughput(group.bytes_per_s), 2, "bytes"),
-    ("P50", lambda _, group: format_duration(group.latency.p50_ns), 5, "p50"),
+    ("P50", lambda _, group: format_duration(group.latency.p50_ns), 6, "p50"),
     ("P99", lambda _, group: format_duration(group.latency.p99_ns), 1, "p99"),
     ("MAX", lambda _, group: format_duration(group.latency.max_ns), 4, "max"),
-    ("IN FLIGHT", lambda activity, group: format_rate(activity.in_flight(group)), 3, "time"),
-    ("BUSY", lambda activity, group: format_percent(activity.busy_share(group)), 2, BUSY),
+    ("IN FLIGHT", lambda activity, group: format_rate(activity.in_flight(group)), 5, "time"),
+    ("BUSY", lambda activity, group: format_percent(activity.busy_share(group)), 3, BUSY),
     ("ERRORS", lambda _, group: format_count(group.errors), 0, "errors"),
 )
 # What is too low when I/Os were lost or left out.
@@ -40,8 +40,16 @@ def activity_columns(activity: Activity, width: int, *, is_too_low: bool) -> lis
     If counts are too low, their titles say so with a `≥`.
     """
     summary = activity.summary
+    # Shorter than in a report: names are looked at again and again, all the numbers at once.
+    longest = max(width // 4, 12)
     keys = [
-        replace(column, cells=[*column.cells, "" if place else "total"])
+        replace(
+            column,
+            cells=[
+                *(shorten(cell, longest) for cell in column.cells),
+                "" if place else "total",
+            ],
+        )
         for place, column in enumerate(key_columns(summary.key_columns, summary.groups))
     ]
     rows = [*summary.groups, summary.total]

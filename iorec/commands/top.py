@@ -161,4 +161,4 @@ def top(
     from iorec.outcome import say_live_end
 
     say_live_end(ended.metadata, is_quiet=quiet)
-    raise typer.Exit(max(ended.viewer_status, 0))
+    raise typer.Exit(1 if ended.viewer_status else 0)
