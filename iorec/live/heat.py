@@ -25,10 +25,9 @@ class Heat:
     def __init__(self) -> None:
         self._columns = deque[Counter[int]](maxlen=MOST_COLUMNS)
 
-    def add(self, rows: OpenedRows) -> None:
-        """Counts the I/Os of a further slice."""
-        counts = rows.sql(_QUERY).fetchall() if rows.files[0].row_count else ()
-        self._columns.append(Counter(dict(counts)))
+    def add(self, rows: OpenedRows | None) -> None:
+        """Counts the I/Os of a further slice; None if it has none."""
+        self._columns.append(Counter(dict(rows.sql(_QUERY).fetchall() if rows else ())))
 
     def lines(self, width: int, *, is_fine: bool) -> list[str]:
         """A line for each half decade, or each decade, the slowest first; the newest on the right.

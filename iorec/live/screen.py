@@ -10,14 +10,14 @@ from itertools import chain
 from threading import Thread
 from typing import Any, ClassVar
 
-from duckdb import DuckDBPyConnection, Error
+from duckdb import Error
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.content import Content
 from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Input, Static
 
-from analyze.activity import Activity, load_activity
+from analyze.activity import Activity
 from analyze.database import open_database
 from analyze.errors import IorecError
 from analyze.groups import Key
@@ -28,7 +28,7 @@ from analyze.units import format_count
 from iorec.live.form import TopForm
 from iorec.live.heat import Heat
 from iorec.live.look import Look
-from iorec.live.slices import Slice, follow_slices
+from iorec.live.slices import Slice, Summer, follow_slices
 from iorec.live.tables import headline
 
 _VIEWS = ("process", "device", "file", "cgroup")
@@ -99,22 +99,20 @@ class Top(App[None]):
         Binding("ctrl+c", "quit", priority=True),
     ]
 
-    def __init__(
-        self, connection: DuckDBPyConnection, form: TopForm, slices: Iterable[Slice]
-    ) -> None:
+    def __init__(self, summer: Summer, form: TopForm, slices: Iterable[Slice]) -> None:
         """Of the slices there is one at least."""
         super().__init__()
         self.failure: Exception | None = None  # why it has ended, if not in order
         self.theme = "ansi-dark"  # the terminal's own colours
         self.animation_level = "none"
-        self._connection = connection
+        self._summer = summer
         self._top = form.top
         self._slices: Iterator[Slice] = iter(slices)
         self._slice = next(self._slices)
         self._look = Look(form.by, form.sort)
         self._heat = Heat()
         self._keys: list[Key] = []
-        self._is_paused = False
+        self._is_paused = self._is_due = False
 
     def compose(self) -> ComposeResult:
         yield Static(id="head")
@@ -143,18 +141,18 @@ class Top(App[None]):
             self.call_from_thread(self.exit)
 
     def _take(self, part: Slice) -> None:
-        self._heat.add(part.open(self._connection))
+        self._heat.add(self._summer.rows(part) if len(part.table) else None)
         if not self._is_paused:
             self._slice = part
             self._draw()
 
     def _draw(self) -> None:
         """Shows the slice as it is looked at."""
+        self._is_due = False
         look, part = self._look, self._slice
         if not self._main.query("#foot"):
             return  # it is not there yet
-        rows = part.open(self._connection, look.where)
-        activity = load_activity(rows, look.by, look.sort, self._top)
+        activity = self._summer.load(part, look.by, look.sort, self._top, look.where)
         is_too_low = part.lost + part.left_out > 0
         head = headline(part, activity.summary.total.ios)
         state = " PAUSED: p goes on " * self._is_paused
@@ -220,7 +218,9 @@ class Top(App[None]):
 
     def _look_at(self, look: Look) -> None:
         self._look = look
-        self._draw()
+        if not self._is_due:  # of keys that came at once, all are obeyed before anything is drawn
+            self._is_due = True
+            self.call_later(self._draw)
 
     def action_view(self, place: int) -> None:
         self._look_at(replace(self._look, by=(_VIEWS[place],), text=""))
@@ -273,8 +273,8 @@ def main(fd: int, form: TopForm) -> None:
         slices = follow_slices(fd, form.interval_ns)
         first = next(slices, None)
         if first is not None:
-            connection = open_database((), resources)
-            screen = Top(connection, form, chain([first], slices))
+            summer = Summer(open_database((), resources))
+            screen = Top(summer, form, chain([first], slices))
             screen.run(mouse=False)
             if screen.failure is not None:
                 raise screen.failure

@@ -6,23 +6,22 @@ import sys
 from contextlib import ExitStack
 from itertools import islice
 
-from analyze.activity import load_activity
 from analyze.database import open_database
 from analyze.render.activity import activity_lines
 from analyze.typed_json import parse_object
 from analyze.units import format_counted, format_duration, format_time
 from iorec.live.form import TopForm
-from iorec.live.slices import Slice, follow_slices
+from iorec.live.slices import Slice, Summer, follow_slices
 from iorec.live.viewer import end_quietly
 
 
 def main(fd: int, form: TopForm) -> None:
     """Prints what comes until enough tables are printed, or nobody reads them any more."""
     with ExitStack() as resources:
-        connection = open_database((), resources)
+        summer = Summer(open_database((), resources))
         try:
             for part in islice(follow_slices(fd, form.interval_ns), form.count or None):
-                activity = load_activity(part.open(connection), form.by, form.sort, form.top)
+                activity = summer.load(part, form.by, form.sort, form.top)
                 is_too_low = part.lost + part.left_out > 0
                 lines = activity_lines(activity, form.width, is_too_low=is_too_low)
                 print(headline(part, activity.summary.total.ios), *lines, "", sep="\n", flush=True)
