@@ -138,7 +138,7 @@ class Top(App[None]):
                     self.call_from_thread(self._take, part)
             except (IorecError, Error) as error:
                 self.failure = error
-            self.call_from_thread(self.exit)
+        self.exit()
 
     def _take(self, part: Slice) -> None:
         self._heat.add(self._summer.rows(part) if len(part.table) else None)

@@ -9,10 +9,12 @@ from itertools import islice
 from analyze.database import open_database
 from analyze.render.activity import activity_lines
 from analyze.typed_json import parse_object
-from analyze.units import format_counted, format_duration, format_time
+from analyze.units import format_counted, format_duration, format_rfc3339
 from iorec.live.form import TopForm
 from iorec.live.slices import Slice, Summer, follow_slices
 from iorec.live.viewer import end_quietly
+
+_MILLISECONDS = len("2026-11-26T15:16:10.123")
 
 
 def main(fd: int, form: TopForm) -> None:
@@ -32,7 +34,7 @@ def main(fd: int, form: TopForm) -> None:
 def headline(part: Slice, ios: int) -> str:
     """When a slice ended, how long it was, what is in it and what is not."""
     length_ns = part.window.end_ns - part.window.begin_ns
-    said = f"{format_time(part.window.end_ns)}, {format_duration(length_ns)}"
+    said = f"{format_rfc3339(part.window.end_ns)[:_MILLISECONDS]}Z, {format_duration(length_ns)}"
     said += f": {format_counted(ios, 'I/O')}"
     if part.lost:
         said += f", {format_counted(part.lost, 'I/O')} lost"
