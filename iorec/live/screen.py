@@ -2,6 +2,7 @@
 """The viewer of `iorec top`: a full screen, drawn once for each interval."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -79,7 +80,10 @@ class Top(App[None]):
     DataTable > .datatable--header {
         background: ansi_default; color: ansi_default; text-style: bold;
     }
-    DataTable > .datatable--cursor {
+    DataTable > .datatable--fixed {
+        background: ansi_default; color: ansi_default; text-style: none;
+    }
+    DataTable > .datatable--cursor, DataTable > .datatable--fixed-cursor {
         background: ansi_default; color: ansi_default; text-style: reverse;
     }
     Input { border: none; height: 1; padding: 0; display: none; }
@@ -269,6 +273,8 @@ class Top(App[None]):
 
 def main(fd: int, form: TopForm) -> None:
     """Shows what comes until the recording ends or somebody quits; nothing if nothing comes."""
+    # Nothing here has a colour, and Textual 8 answers the wish for none with black on black.
+    os.environ.pop("NO_COLOR", None)
     with ExitStack() as resources:
         slices = follow_slices(fd, form.interval_ns)
         first = next(slices, None)
