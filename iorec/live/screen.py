@@ -28,6 +28,7 @@ from analyze.typed_json import parse_object
 from analyze.units import format_count
 from iorec.live.form import TopForm
 from iorec.live.heat import Heat
+from iorec.live.help import HELP
 from iorec.live.look import Look
 from iorec.live.slices import Slice, Summer, follow_slices
 from iorec.live.tables import headline
@@ -35,26 +36,6 @@ from iorec.live.tables import headline
 _VIEWS = ("process", "device", "file", "cgroup")
 _VIEW_NAMES = ("processes", "devices", "files", "cgroups")
 _TALL = 40  # lines of a terminal, from which on there is room for a finer picture
-_HELP = """\
-iorec top: who does which I/O just now
-
- 1 2 3 4   processes, devices, files, cgroups
- tab       the next of these
- < >       sort by the column before, after
- up down   choose a line; also page up, home...
- enter     look into the line: the files of a
-           process, the processes of a device...
- escape    back out of it
- /         only lines that contain a text
- p, space  pause, and go on
- q         quit
-
-An I/O counts when it has ended. IN FLIGHT is how
-many were on average, BUSY the time with at least
-one. The picture below: latencies of all I/Os, a
-column for each interval, darker for more.
-
-escape closes this"""
 
 
 class Help(ModalScreen[None]):
@@ -63,7 +44,7 @@ class Help(ModalScreen[None]):
     BINDINGS: ClassVar = [Binding("escape,q,question_mark", "app.pop_screen")]
 
     def compose(self) -> ComposeResult:
-        yield Static(Content(_HELP), id="help")
+        yield Static(Content(HELP), id="help")
 
 
 class Top(App[None]):
@@ -117,6 +98,7 @@ class Top(App[None]):
         self._heat = Heat()
         self._keys: list[Key] = []
         self._is_paused = self._is_due = False
+        self._filled: tuple[Any, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield Static(id="head")
@@ -162,7 +144,10 @@ class Top(App[None]):
         state = " PAUSED: p goes on " * self._is_paused
         self._show("head", f" iorec top  {head}{'  ' * self._is_paused}{state}")
         self._show("views", self._views(activity))
-        self._fill(activity, is_too_low=is_too_low)
+        filled = activity, self.size, is_too_low
+        if filled != self._filled:  # on an idle machine one is as the other
+            self._fill(activity, is_too_low=is_too_low)
+        self._filled = filled
         heat = self._heat.lines(self.size.width, is_fine=self.size.height >= _TALL)
         self._show("heat", "\n".join(heat))
 
@@ -284,6 +269,7 @@ def main(fd: int, form: TopForm) -> None:
             screen.run(mouse=False)
             if screen.failure is not None:
                 raise screen.failure
+            sys.exit(screen.return_code or 0)
 
 
 if __name__ == "__main__":
