@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analyze.groupings import BUSY
+from analyze.groupings import BUSY, IN_FLIGHT
 from analyze.groups import Group
 from analyze.opened import OpenedRows
 from analyze.summary import Summary, summarize
@@ -34,19 +34,20 @@ class Activity:
 
 
 def load_activity(
-    rows: OpenedRows, by: tuple[str, ...], sort: str = "time", top: int | None = None
+    rows: OpenedRows, by: tuple[str, ...], sort: str = IN_FLIGHT, top: int | None = None
 ) -> Activity:
     """Raises IorecError as summarize does."""
-    # No I/O makes its group busy for longer than it took.
-    summary = summarize(rows, by, sort="time" if sort == BUSY else sort, top=top)
+    # The more in flight the more time; and no I/O makes its group busy for longer than it took.
+    is_by_time = sort in (BUSY, IN_FLIGHT)
+    summary = summarize(rows, by, sort="time" if is_by_time else sort, top=top)
     busy_ns: dict[tuple[Any, ...], int] = {}
     for keys in {(), summary.key_columns}:
         for *key, time_ns in rows.sql(_busy_query(keys, rows.window.begin_ns)).fetchall():
             busy_ns[tuple(key)] = time_ns
+    groups = summary.groups
     if sort == BUSY:
-        groups = sorted(summary.groups, key=lambda group: -busy_ns.get(_key(group), 0))
-        summary = replace(summary, groups=tuple(groups), sort=BUSY)
-    return Activity(summary, busy_ns)
+        groups = tuple(sorted(groups, key=lambda group: -busy_ns.get(_key(group), 0)))
+    return Activity(replace(summary, groups=groups, sort=sort), busy_ns)
 
 
 def _key(group: Group) -> tuple[Any, ...]:

@@ -191,10 +191,11 @@ def open_captures(
 ) -> Capture:
     """Opens files, globs and folders as one capture.
 
-    `begin` and `end` are seconds from the start of the first recording, or a text such as
-    `15:16:10`, see units.parse_moment_ns; `where` is a SQL condition on the columns; `layer` is
-    `request` or `bio`, see Selection; `counts_progress` is that of open_database. What cannot be
-    read, or leaves no rows, raises IorecError.
+    `begin` and `end` are seconds from the start of the first recording, negative ones from the end
+    of the last, or a text such as `15:16:10`, see units.parse_moment_ns; `where` is a SQL condition
+    on the columns; `layer` is `request` or `bio`, see Selection; `counts_progress` is that of
+    open_database. What cannot be read or was not recorded raises IorecError; there may be no rows
+    for which the condition holds.
     """
     found, repeats = without_repeats(find_captures(paths))
     with ExitStack() as resources:
@@ -203,12 +204,10 @@ def open_captures(
         span = recorded_span(files)
         selection = make_selection(span, begin, end, where, layer)
         window = select_window(span, selection)
+        _check_recorded(files, window, layer)
         create_views(connection, files, window, selection)
         kept = resources.pop_all()
-        capture = Capture(connection, files, tuple(repeats), window, selection, kept)
-    if selection != Selection():
-        _check_has_rows(capture)
-    return capture
+        return Capture(connection, files, tuple(repeats), window, selection, kept)
 
 
 def _with_hosts(files: Sequence[CaptureFile]) -> tuple[CaptureFile, ...]:
@@ -216,29 +215,14 @@ def _with_hosts(files: Sequence[CaptureFile]) -> tuple[CaptureFile, ...]:
     return tuple(replace(file, host=label) for file, label in zip(files, labels, strict=True))
 
 
-def _check_has_rows(capture: Capture) -> None:
-    """Closes the capture and raises if nothing is left to look at."""
-    with ExitStack() as on_failure:
-        on_failure.enter_context(capture)
-        if not capture.sql("SELECT 1 FROM io LIMIT 1").fetchall():
-            raise _nothing_left(capture)
-        on_failure.pop_all()
-
-
-def _nothing_left(capture: Capture) -> IorecError:
-    selection = capture.selection
-    layer = selection.layer
-    if layer is not None and all(layer not in file.metadata.layers for file in capture.files):
-        return IorecError(
-            f"no I/Os are left: there is none in the layer {layer}",
-            f"it was not recorded: iorec record --layer {layer}",
+def _check_recorded(files: Sequence[CaptureFile], window: Window, layer: str | None) -> None:
+    """Raises for a layer that was not recorded, or a window that begins when all had ended."""
+    if layer is not None and all(layer not in file.metadata.layers for file in files):
+        raise IorecError(
+            f"the layer {layer} was not recorded", f"record it with iorec record --layer {layer}"
         )
-    if selection.where:
-        return IorecError(
-            "no I/Os are left: there is none for which the condition holds",
-            "loosen --where; the columns are those of docs/capture-format.md",
+    span = recorded_span(files)
+    if window.begin_ns >= span.end_ns > span.begin_ns:
+        raise IorecError(
+            "the window begins when the recording had ended", f"{format_span(span)}; widen -b"
         )
-    return IorecError(
-        "no I/Os are left: there is none in the window",
-        f"{format_span(recorded_span(capture.files))}; widen -b and -e",
-    )

@@ -17,12 +17,14 @@ from analyze.finding_facts import (
 from analyze.hosts import name_on
 from analyze.ledgers import shown_ledgers
 from analyze.metadata import Device
+from analyze.row_query import moment
 from analyze.sources import CaptureFile
 from analyze.stacks import find_levels
 from analyze.units import format_bytes, format_count, format_duration, format_percent
 
 # Of fewer I/Os nothing is said.
 _LEAST_IOS = 100
+_MOST_ORDERED = 100_000  # about so many are looked at in their order
 
 
 def flush_bound(facts: Facts) -> Iterator[Finding]:
@@ -142,15 +144,15 @@ def misaligned(facts: Facts) -> Iterator[Finding]:
 
 
 def small_sequential_reads(facts: Facts) -> Iterator[Finding]:
-    """A process reads a range from front to back in small pieces: read-ahead does not help it."""
+    """A process reads files or a device from front to back in small pieces, without read-ahead."""
     for device, _, shares in _waited_for(facts):
         for share in shares:
             is_small = share.op == "read" and share.mean_bytes <= 32 << 10
-            # Each byte of the range once: little else than reading it in order does that.
             covered = share.bytes / max(share.highest - share.lowest, 1)
             part = share.time_ns / max(time_of(shares), 1)
             is_worth_it = share.ios >= 10 * _LEAST_IOS and part >= 0.05
-            if is_small and is_worth_it and 0.9 <= covered <= 1.1:
+            is_once = 0.9 <= covered <= 1.1
+            if is_small and is_worth_it and is_once and _part_in_order(facts, share) >= 0.9:
                 yield _finding(
                     "small-sequential-reads",
                     "low",
@@ -160,6 +162,23 @@ def small_sequential_reads(facts: Facts) -> Iterator[Finding]:
                     part,
                     share.where,
                 )
+
+
+def _part_in_order(facts: Facts, share: Share) -> float:
+    """The part of the first I/Os that begin where the one before ended, in the same file.
+
+    Random reads of every block, or of many small files, cover a range once, too.
+    """
+    length_ns = share.last_ns - share.first_ns
+    end_ns = share.first_ns + length_ns * min(_MOST_ORDERED, share.ios) // share.ios
+    [(part,)] = facts.capture.sql(
+        'SELECT avg(("offset" = expected AND file IS NOT DISTINCT FROM before)::INTEGER) FROM ('
+        ' SELECT "offset", file, lag("offset" + bytes) OVER in_time AS expected,'
+        " lag(file) OVER in_time AS before FROM io"
+        f" WHERE {share.where} AND time <= {moment(end_ns)}"
+        ' WINDOW in_time AS (ORDER BY time, "offset")) WHERE expected IS NOT NULL'
+    ).fetchall()
+    return part or 0.0
 
 
 def discards(facts: Facts) -> Iterator[Finding]:

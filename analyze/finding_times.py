@@ -2,7 +2,6 @@
 """Rules that look at when I/Os were done."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +13,8 @@ from analyze.units import format_bytes, format_count, format_duration, format_pe
 
 _LEAST_BINS = 30
 _LEAST_BURSTS = 4
-# Bins that are looked at together: bursts are not exact to a bin.
-_COARSENESSES = (1, 2, 4, 8, 16)
+_MANY_BURSTS = 8
+_LEAST_PERIOD = 4  # bins
 _LEAST_STALL_NS = 50_000_000
 _MOST_CANDIDATES = 100_000
 _MOST_STALLS = 3  # of a device
@@ -27,21 +26,18 @@ def periodic_bursts(facts: Facts) -> Iterator[Finding]:
         for course in courses:
             if course.pid is None or course.ios.sum() < _LEAST_BINS:
                 continue
-            period = next(filter(None, map(partial(_period, course.bytes), _COARSENESSES)), None)
-            if period is None:
-                continue
             is_burst = course.bytes > 2 * course.bytes.mean()
             part = course.bytes[is_burst].sum() / course.bytes.sum()
-            bursts = np.count_nonzero(np.diff(is_burst.astype(np.int8), prepend=0) == 1)
-            if part < 0.5 or is_burst.mean() > 0.5 or bursts < _LEAST_BURSTS:
+            distances = _distances(np.flatnonzero(is_burst))
+            if part < 0.5 or is_burst.mean() > 0.5 or not len(distances):
                 continue
+            period_ns = float(distances.mean()) * facts.bin_ns
             size = format_bytes(int(course.bytes.sum()))
             yield Finding(
                 "periodic-bursts",
-                # Of few bins the period is a guess.
-                "high" if len(course.bytes) / period >= 5 and period >= 20 else "medium",
+                "high" if len(distances) >= _MANY_BURSTS else "medium",
                 f"{course.process} does I/O on {device} in bursts every"
-                f" {format_duration(period * facts.bin_ns)}: {format_percent(part)} of its {size}"
+                f" {format_duration(period_ns)}: {format_percent(part)} of its {size}"
                 f" in {format_percent(is_burst.mean())} of the time",
                 device,
                 course.pid,
@@ -51,31 +47,27 @@ def periodic_bursts(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _period(bins: NDArray[np.int64], together: int) -> float | None:
-    """In bins: the first distance at which the values are alike again, and not in between.
+def _distances(places: NDArray[np.intp]) -> NDArray[np.intp]:
+    """From burst to burst, those that are alike, in bins; none if most are not.
 
-    The first peak of the autocorrelation of 0.5 or more that follows one below 0.2, of so many bins
-    taken together. At least three periods must fit in.
+    `places` are the bins with much I/O. How large a hole within a burst may be is not known: the
+    smallest one is taken with which at least 0.7 of the distances, and of the time, are alike, up
+    to a quarter of the distance.
     """
-    values = bins[: len(bins) // together * together].reshape(-1, together).sum(axis=1)
-    if len(values) < _LEAST_BINS:
-        return None
-    deviation = values - values.mean()
-    padded = np.fft.rfft(deviation, 2 * len(values))
-    products = np.fft.irfft(padded * padded.conj())[: len(values) // 3 + 1]
-    if products[0] <= 0:
-        return None
-    alike = products / products[0] * len(values) / (len(values) - np.arange(len(products)))
-    apart = np.flatnonzero(alike < 0.2)
-    if not len(apart):
-        return None
-    after = alike[apart[0] :]
-    if after.max() < 0.5:
-        return None
-    first = int(np.flatnonzero(after >= 0.8 * after.max())[0])
-    while first + 1 < len(after) and after[first + 1] > after[first]:
-        first += 1
-    return float(first + apart[0]) * together
+    hole = 1
+    while True:
+        starts: NDArray[np.intp] = np.delete(places, 1 + np.flatnonzero(np.diff(places) <= hole))
+        distances = np.diff(starts)
+        if len(starts) < _LEAST_BURSTS:
+            return starts[:0]
+        middle = np.median(distances)
+        # Few are alike by chance, too.
+        tolerance = middle * (0.2 if len(distances) >= _MANY_BURSTS else 0.1)
+        alike: NDArray[np.intp] = distances[np.abs(distances - middle) <= max(tolerance, 1)]
+        is_regular = min(len(alike) / len(distances), alike.sum() / distances.sum()) >= 0.7
+        if is_regular and middle >= max(_LEAST_PERIOD, 4 * hole):
+            return alike
+        hole *= 2
 
 
 def waits_behind(facts: Facts) -> Iterator[Finding]:

@@ -47,21 +47,29 @@ OF_ONE_HOST = frozenset(
         "cpu",
     }
 )
-# What groups can be sorted by, the largest first.
+# What groups can be sorted by, the largest first: every column of their table.
 SORTS = {
     "time": "time_ns",
     "ios": "ios",
     "reads": "reads",
     "writes": "writes",
-    "bytes": "moved_bytes",
-    "errors": "errors",
+    "flushes": "flushes",
+    "read": "read_bytes",
+    "written": "write_bytes",
+    "discarded": "discarded_bytes",
+    "zeroed": "zeroed_bytes",
+    "iops": "ios",
+    "rate": "moved_bytes",
     "avg": "avg_ns",
+    "min": "min_ns",
     "p50": "p50_ns",
     "p95": "p95_ns",
     "p99": "p99_ns",
     "p999": "p999_ns",
     "max": "max_ns",
+    "queued": "queue_share",
+    "errors": "errors",
 }
 # The same, and what only those who look on are told.
-BUSY = "busy"
-ACTIVITY_SORTS = (*SORTS, BUSY)
+BUSY, IN_FLIGHT = "busy", "in-flight"
+ACTIVITY_SORTS = (*SORTS, BUSY, IN_FLIGHT)

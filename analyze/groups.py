@@ -86,7 +86,7 @@ def make_group(row: dict[str, Any], keys: Sequence[str], total_ns: int, duration
         bytes_per_s=ratio(row["moved_bytes"] * _SECOND_NS, duration_ns),
         time_ns=row["time_ns"],
         time_share=ratio(row["time_ns"], total_ns),
-        queue_share=_queue_share(row["queue_sum_ns"], row["device_sum_ns"]),
+        queue_share=row["queue_share"],
         latency=Latency(
             sum_ns=row["latency_sum_ns"],
             avg_ns=row["avg_ns"],
@@ -99,12 +99,6 @@ def make_group(row: dict[str, Any], keys: Sequence[str], total_ns: int, duration
         ),
         histogram=None if row["histogram"] is None else _make_histogram(row["histogram"]),
     )
-
-
-def _queue_share(queue_sum_ns: int | None, device_sum_ns: int | None) -> float | None:
-    if queue_sum_ns is None or device_sum_ns is None:
-        return None
-    return ratio(queue_sum_ns, queue_sum_ns + device_sum_ns)
 
 
 def _make_histogram(counts: Sequence[int]) -> tuple[HistogramBin, ...]:

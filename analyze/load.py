@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from analyze.column_names import column_name
 from analyze.errors import unknown_name
 from analyze.latency import add_up_buckets, bucket_sql
 from analyze.numbered_rows import (
-    MOVING_OPS,
     Ints,
     Numbers,
     Rows,
@@ -19,6 +19,7 @@ from analyze.numbered_rows import (
     rows_by_time,
 )
 from analyze.opened import OpenedRows
+from analyze.schema import MOVING_OPS
 from analyze.units import ratio
 
 _NOWHERE = -1
@@ -28,14 +29,19 @@ _ADDED_UP = (
     *("moved_ios", "moved_bytes", "placed_ios", "sequential_ios"),
     *("read_bytes", "distinct_bytes"),
 )
-# What devices can be sorted by, the largest first.
+# What devices can be sorted by, the largest first: every column of their table.
 LOAD_SORTS = {
     "busy": "busy_ns",
-    "in-flight": "time_ns",
     "ios": "ios",
+    "in-flight": "time_ns",
+    "most": "max_in_flight",
     "queue-p50": "queue_p50_ns",
     "queue-p95": "queue_p95_ns",
     "queue-p99": "queue_p99_ns",
+    "queue-max": "queue_max_ns",
+    "size": "mean_bytes",
+    "sequential": "sequential_share",
+    "reread": "reread_share",
 }
 
 
@@ -104,6 +110,7 @@ def load_loads(capture: OpenedRows, sort: str = "busy") -> Loads:
 
     Raises IorecError for an unknown order.
     """
+    sort = column_name(sort)
     if sort not in LOAD_SORTS:
         raise unknown_name("sort devices by", sort, LOAD_SORTS)
     total, accounts = _Account(), defaultdict[int, _Account](_Account)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analyze.batches import stream_batches
 from analyze.opened import OpenedRows
+from analyze.schema import MOVING_OPS
 from analyze.selection import recorded_span
 
 Ints = NDArray[np.int64]
@@ -18,7 +19,6 @@ Rows = dict[str, NDArray[Any]]  # columns
 Numbers = dict[str | None, int]  # of names
 
 ROWS = 1 << 17  # in memory at a time
-MOVING_OPS = ("read", "write", "zone_append")  # their numbers are the first
 _CACHE_FLUSH = "cache_flush"
 _COLUMNS = ("time", "latency_ns", "device", "host", "op", "offset", "bytes", "errno")
 
@@ -30,6 +30,7 @@ def rows_by_time(capture: OpenedRows, devices: Numbers) -> Iterator[Rows]:
     """
     begin_ns = capture.window.begin_ns
     end_ns = min(capture.window.end_ns, recorded_span(capture.files).end_ns)
+    # Those that move data have the first numbers.
     ops: Numbers = {name: number for number, name in enumerate((*MOVING_OPS, _CACHE_FLUSH))}
     with capture.connection.cursor() as own:
         for batch in stream_batches(own, _COLUMNS, ROWS, in_slices=capture.can_be_sliced):

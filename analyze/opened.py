@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The rows of captures, open for queries, and what a query needs to know of their files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from duckdb import DuckDBPyConnection
 from analyze.capture_name import CaptureName
 from analyze.hosts import name_on
 from analyze.metadata import Device
+from analyze.row_query import ORIGIN_COLUMNS
 from analyze.selection import Selection, Window, recorded_span
 from analyze.sources import CaptureFile
 
@@ -60,6 +62,15 @@ class OpenedRows:
             covered += max(end_ns - max(started_at, reached), 0)
             reached = max(reached, end_ns)
         return covered
+
+    def covered_ns_of_groups(self, window: Window) -> Callable[[Mapping[str, Any]], int]:
+        """The same for rows of groups: of the recordings of its host, or the file, in its key."""
+
+        @cache  # of many groups few have an origin of their own
+        def covered_ns(host: str | None, capture: str | None) -> int:
+            return self.covered_within_ns(window, host, capture)
+
+        return lambda row: covered_ns(*map(row.get, ORIGIN_COLUMNS))
 
     def recorded_until_ns(self, time_ns: int) -> int:
         """When the first recording that was running at a time stopped, or the last one of all."""

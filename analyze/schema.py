@@ -46,6 +46,9 @@ ADDED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("bios") :])
 # What one row may be an I/O of: a request to a disk's driver, or a bio on any block device.
 LAYERS = ("request", "bio")
 
+# The values of `op` of which data are read or written.
+MOVING_OPS = ("read", "write", "zone_append")
+
 # Loss causes in the order in which reports list them.
 LOSS_CAUSES = (
     "ring_full",

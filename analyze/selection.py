@@ -61,7 +61,8 @@ def make_selection(
 ) -> Selection:
     """Resolves begin and end: seconds from the start of the span, or a text as -b and -e take it.
 
-    Raises IorecError for a window or layer that makes no sense.
+    Negative ones count from the end of the span. Raises IorecError for a window or layer that makes
+    no sense.
     """
     if layer not in (None, *LAYERS):
         raise unknown_name("show the layer", layer, LAYERS)
@@ -106,12 +107,14 @@ def _seconds(name: str, when: float | str | None, span: Window) -> float | None:
     """From the start of the span; negative for a time before it."""
     if isinstance(when, str):
         return (parse_moment_ns(when, *span) - span.begin_ns) / _SECOND_NS
-    if when is not None and not 0 <= when < math.inf:
+    if when is not None and not math.isfinite(when):
         raise IorecError(
-            f"the {name} of the window is {when:g}, not a number of seconds from the start",
+            f"the {name} of the window is {when:g}, not a number of seconds",
             f"give {MOMENT_FORMS}",
             exit_code=2,
         )
+    if when is not None and when < 0:
+        return when + (span.end_ns - span.begin_ns) / _SECOND_NS
     return when
 
 

@@ -3,18 +3,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
+from analyze.column_names import column_name
 from analyze.errors import IorecError, unknown_name
 from analyze.frames import to_pandas
 from analyze.groupings import GROUPINGS, OF_ONE_HOST, SORTS
 from analyze.groups import MAX_GROUPS, Group, Latency, make_group
 from analyze.intervals import Interval, load_intervals, slice_window
 from analyze.opened import OpenedRows
-from analyze.row_query import ORIGIN_COLUMNS
 from analyze.schema import SCHEMA
 from analyze.summary_query import fine_query, groups_query, part_query
 
@@ -109,16 +108,19 @@ def summarize(
     """Groups the I/Os in one pass over the files and returns the `top` groups, or all.
 
     `by` is one of GROUPINGS, or several. With an interval, which is counted from the begin of the
-    window, also the `top` groups of each. Raises IorecError for an unknown grouping or order, and
-    for more groups than fit into memory.
+    window, also the `top` groups of each. `sort` is a name of SORTS, as column_name has them.
+    Raises IorecError for an unknown grouping or order, and for more groups than fit into memory.
     """
     by = (by,) if isinstance(by, str) else tuple(by)
     keys = _key_columns(by, has_several_hosts=capture.has_several_hosts)
+    sort = column_name(sort)
     if sort not in SORTS:
         raise unknown_name("sort by", sort, SORTS)
-    slices = None if interval_ns is None else slice_window(capture, interval_ns)
-    query = fine_query(keys, slices.number_sql if slices else None)
-    capture.sql(f"CREATE OR REPLACE TEMP TABLE fine AS {query}")
+    if interval_ns is None:
+        intervals: tuple[Interval, ...] = ()
+        capture.sql(f"CREATE OR REPLACE TEMP TABLE fine AS {fine_query(keys)}")
+    else:
+        intervals = load_intervals(capture, slice_window(capture, interval_ns), keys, sort, top)
     [(completed_bytes,)] = capture.sql(
         "SELECT coalesce(sum(bytes), 0) FROM fine WHERE bucket IS NOT NULL"
     ).fetchall()
@@ -129,14 +131,10 @@ def summarize(
         capture, keys, by, sort, top, cache_flushes=True, histogram=histogram
     )
     seconds_ns = capture.covered_ns
-
-    @cache  # of many groups few have an origin of their own
-    def covered_ns(host: str | None, origin: str | None) -> int:
-        return capture.covered_within_ns(capture.window, host, origin)
+    covered_ns = capture.covered_ns_of_groups(capture.window)
 
     def make(row: dict[str, Any], time_ns: int) -> Group:
-        origin = (row[name] if name in keys else None for name in ORIGIN_COLUMNS)
-        return make_group(row, keys, time_ns, covered_ns(*origin))
+        return make_group(row, keys, time_ns, covered_ns(row))
 
     return Summary(
         by=by,
@@ -149,9 +147,7 @@ def summarize(
         total=make_group(total, (), total["time_ns"], seconds_ns),
         cache_flushes=tuple(make(row, 0) for row in flushes),
         cache_flush_total=make_group(flush_total, (), 0, seconds_ns) if flushes else None,
-        intervals=load_intervals(capture, slices, keys, sort, top, total["time_ns"])
-        if slices
-        else (),
+        intervals=intervals,
         completed_bytes=completed_bytes,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from analyze.groupings import SORTS
 from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
 from analyze.row_query import PROCESS_NAME
+from analyze.schema import MOVING_OPS
 
 # A column of `fine`: in which slice of time the I/O was submitted.
 INTERVAL = "interval_number"
@@ -23,6 +24,8 @@ _KEY_VALUES = {
     f" WHEN {_IS_CHARGED} THEN 'writeback cgroup'"
     f" WHEN {_IS_OF_KWORKER} AND file IS NOT NULL THEN 'inode'"
     " WHEN comm IS NOT NULL THEN 'submitter' END",
+    # What moves no data has none; else, as of direct I/O, it is not known.
+    "file": f"CASE WHEN file IS NULL AND op NOT IN {MOVING_OPS} THEN '' ELSE file END",
     "size_class_bytes": "CASE WHEN bytes > 0 THEN 1::BIGINT << least(floor(log2(bytes)), 62)::INT"
     " ELSE 0 END",
 }
@@ -36,6 +39,11 @@ _FINE_SUMS = """
     count(*) AS ios, sum(bytes) AS bytes,
     min(latency_ns) AS min_ns, max(latency_ns) AS max_ns, sum(latency_ns) AS latency_sum_ns,
     sum(queue_ns) AS queue_sum_ns, sum(latency_ns - queue_ns) AS device_sum_ns
+"""
+_SUMS_OF_FINE = """
+    sum(ios) AS ios, sum(bytes) AS bytes, min(min_ns) AS min_ns, max(max_ns) AS max_ns,
+    sum(latency_sum_ns) AS latency_sum_ns, sum(queue_sum_ns) AS queue_sum_ns,
+    sum(device_sum_ns) AS device_sum_ns
 """
 _IS_WRITE = "op IN ('write', 'zone_append')"
 # The wait for a cache flush is part of that for the flush or write which caused it.
@@ -65,20 +73,30 @@ _GROUP_SUMS = f"""
     min(min_ns) FILTER ({_IS_GOOD}) AS min_ns, max(max_ns) FILTER ({_IS_GOOD}) AS max_ns,
     read_bytes + write_bytes AS moved_bytes,
     sum(latency_sum_ns) FILTER ({_IS_GOOD}) / sum(ios) FILTER ({_IS_GOOD}) AS avg_ns,
-    sum(queue_sum_ns) FILTER ({_IS_GOOD}) AS queue_sum_ns,
-    sum(device_sum_ns) FILTER ({_IS_GOOD}) AS device_sum_ns
+    sum(queue_sum_ns) FILTER ({_IS_GOOD}) / sum(queue_sum_ns + device_sum_ns) FILTER ({_IS_GOOD})
+        AS queue_share
 """
 
 
-def fine_query(keys: Sequence[str], interval_sql: str | None = None) -> str:
+def fine_query(
+    keys: Sequence[str], interval_sql: str | None = None, condition: str = "true"
+) -> str:
     """Sums of the rows of `io` by key, op and latency bucket, null for I/Os in flight.
 
-    With SQL for the number of an interval also by that, as INTERVAL.
+    With SQL for the number of an interval also by that, as INTERVAL; only of the rows for which
+    the condition holds.
     """
     columns = [f"{key_sql(key)} AS {key}" for key in keys if key != "op"]
     columns += [f"{interval_sql} AS {INTERVAL}"] * (interval_sql is not None)
     columns += ["op", f"{_BUCKET} AS bucket"]
-    return f"SELECT {', '.join([*columns, _FINE_SUMS])} FROM io GROUP BY ALL"
+    sums = ", ".join([*columns, _FINE_SUMS])
+    return f"SELECT {sums} FROM io WHERE {condition} GROUP BY ALL"
+
+
+def whole_query(keys: Sequence[str], table: str) -> str:
+    """The same sums without INTERVAL, of a table that has them with it."""
+    columns = ", ".join(dict.fromkeys([*keys, "op", "bucket"]))
+    return f"SELECT {columns}, {_SUMS_OF_FINE} FROM {table} GROUP BY ALL"
 
 
 def key_sql(key: str) -> str:
@@ -86,9 +104,9 @@ def key_sql(key: str) -> str:
     return _KEY_VALUES.get(key, key)
 
 
-def part_query(*, cache_flushes: bool) -> str:
-    """Those rows of the table `fine` that are cache flushes, or the others."""
-    return f"SELECT * FROM fine WHERE {'' if cache_flushes else 'NOT '}({_IS_CACHE_FLUSH})"
+def part_query(*, cache_flushes: bool, table: str = "fine") -> str:
+    """Those rows of a table as fine_query makes it that are cache flushes, or the others."""
+    return f"SELECT * FROM {table} WHERE {'' if cache_flushes else 'NOT '}({_IS_CACHE_FLUSH})"
 
 
 def groups_query(part: str, keys: Sequence[str], sort: str, limit: int, *, histogram: bool) -> str:

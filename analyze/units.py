@@ -37,7 +37,9 @@ _PARSED_SIZE_UNITS = {"": 1, "b": 1} | {
 }
 _PARSED_COUNT_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 DURATION_FORMS = "30s, 1m30s, 250us, or seconds"
-MOMENT_FORMS = "2s, 1m30s, or seconds from the start; 15:16:10 or 2026-11-26T15:16:10Z"
+MOMENT_FORMS = (
+    "2s, 1m30s, or seconds from the start; -30s from the end; 15:16:10 or 2026-11-26T15:16:10Z"
+)
 SIZE_FORMS = "4096, 4k, 10MiB, 10MB, 1e6"
 COUNT_FORMS = "1000, 10k, 1e6"
 Units = tuple[tuple[str, float], ...]  # ascending
@@ -68,12 +70,14 @@ def parse_duration_ns(text: str) -> int:
 def parse_moment_ns(text: str, start_ns: int, stop_ns: int) -> int:
     """The time in ns since 1970 that a text means in a recording from `start_ns` to `stop_ns`.
 
-    A duration counts from the start. Without a zone, times are UTC, as reports show them. One
-    without a date is on the first day, or on the next one if only that is recorded.
+    A duration counts from the start, a negative one from the end. Without a zone, times are UTC, as
+    reports show them. One without a date is on the first day, or on the next one if only that is
+    recorded.
     """
     match = _TIME.fullmatch(text)
     if match is None:
-        return start_ns + _elapsed_ns(text)
+        elapsed_ns = _elapsed_ns(text)
+        return stop_ns - elapsed_ns if text.startswith("-") else start_ns + elapsed_ns
     day, time, fraction, zone = match.groups()
     first_day = f"{_EPOCH + timedelta(seconds=start_ns // _SECOND_NS):%Y-%m-%d}"
     written = f"{day or first_day}T{time}{(zone or 'Z').replace('UTC', 'Z')}"
@@ -194,6 +198,14 @@ def format_time(time_ns: int) -> str:
     return f"{_EPOCH + timedelta(seconds=time_ns // _SECOND_NS):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def format_clock(time_ns: int | None) -> str:
+    """`20:32:47.123`, in UTC; `-` if unknown."""
+    if time_ns is None:
+        return _UNKNOWN
+    seconds, rest_ns = divmod(time_ns, _SECOND_NS)
+    return f"{_EPOCH + timedelta(seconds=seconds):%H:%M:%S}.{rest_ns // 1_000_000:03d}"
+
+
 def format_rfc3339(time_ns: int) -> str:
     """`2026-11-21T20:32:47.123456789Z`, which loses nothing."""
     seconds, rest_ns = divmod(time_ns, _SECOND_NS)
@@ -206,9 +218,9 @@ def fit_unit(value: float, units: Units) -> tuple[str, float]:
 
 
 def _elapsed_ns(text: str) -> int:
-    """Nanoseconds from the start; what is no duration either is no time at all."""
+    """Nanoseconds without a sign; what is no duration either is no time at all."""
     try:
-        return parse_duration_ns(text)
+        return parse_duration_ns(text.removeprefix("-"))
     except IorecError as error:
         cause = error.message.rpartition(": ")[2]
         raise _nonsense(text, "time", cause, f"write {MOMENT_FORMS}") from error

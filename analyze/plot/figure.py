@@ -53,12 +53,15 @@ def draw(
 ) -> Picture:
     """The figure of one kind; a capture with less than two I/Os gives one that says so.
 
-    Marks are for kinds over time; to others they are an IorecError.
+    Marks are for kinds over time; to others they are an IorecError, as is a selection without I/Os:
+    no picture of nothing takes the place of an earlier one.
     """
     if marks and kind in (Kind.HISTOGRAM, Kind.CDF):
         raise IorecError(f"a {kind} has no time for a mark", "choose a kind over time", 2)
     with theme():
         contents = load_contents(capture)
+        if contents.row_count == 0 and str(capture.selection):
+            raise IorecError(f"no I/O to draw {capture.selection}", "widen -b and -e, or --where")
         timeline = make_timeline(capture, contents.row_count, marks)
         figure = Picture(dpi=_DOTS_PER_INCH)
         legend: list[Artist] = []

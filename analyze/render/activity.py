@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from analyze.activity import Activity
-from analyze.groupings import BUSY
+from analyze.column_names import TOO_LOW, column_name
 from analyze.groups import Group
 from analyze.render.groups import key_columns
-from analyze.render.table import TOO_LOW, Column, fit_columns, format_columns, shorten
+from analyze.render.table import Column, fit_columns, format_columns
 from analyze.units import (
     format_count,
     format_duration,
@@ -17,21 +17,21 @@ from analyze.units import (
     format_throughput,
 )
 
-# Title, value, how early it is left out when there is little room, and the order that it gives.
-_COLUMNS: tuple[tuple[str, Callable[[Activity, Group], str], int, str], ...] = (
-    ("IOPS", lambda _, group: format_rate(group.ios_per_s), 0, "ios"),
-    ("RATE", lambda _, group: format_throughput(group.bytes_per_s), 2, "bytes"),
-    ("P50", lambda _, group: format_duration(group.latency.p50_ns), 6, "p50"),
-    ("P99", lambda _, group: format_duration(group.latency.p99_ns), 1, "p99"),
-    ("MAX", lambda _, group: format_duration(group.latency.max_ns), 4, "max"),
-    ("IN FLIGHT", lambda activity, group: format_rate(activity.in_flight(group)), 5, "time"),
-    ("BUSY", lambda activity, group: format_percent(activity.busy_share(group)), 3, BUSY),
-    ("ERRORS", lambda _, group: format_count(group.errors), 0, "errors"),
+# Title, value, and how early it is left out when there is little room.
+_COLUMNS: tuple[tuple[str, Callable[[Activity, Group], str], int], ...] = (
+    ("IOPS", lambda _, group: format_rate(group.ios_per_s), 0),
+    ("RATE", lambda _, group: format_throughput(group.bytes_per_s), 1),
+    ("P50", lambda _, group: format_duration(group.latency.p50_ns), 6),
+    ("P99", lambda _, group: format_duration(group.latency.p99_ns), 0),
+    ("MAX", lambda _, group: format_duration(group.latency.max_ns), 4),
+    ("IN FLIGHT", lambda activity, group: format_rate(activity.in_flight(group)), 5),
+    ("BUSY", lambda activity, group: format_percent(activity.busy_share(group)), 3),
+    ("ERRORS", lambda _, group: format_count(group.errors), 0),
 )
 # What is too low when I/Os were lost or left out.
 _COUNTED = ("IOPS", "RATE", "IN FLIGHT", "BUSY", "ERRORS")
-# The orders of the columns, by their titles.
-SHOWN_SORTS = {title: sort for title, _, _, sort in _COLUMNS}
+# The orders that the columns give.
+SHOWN_SORTS = tuple(column_name(title) for title, _, _ in _COLUMNS)
 
 
 def activity_columns(activity: Activity, width: int, *, is_too_low: bool) -> list[Column]:
@@ -40,16 +40,8 @@ def activity_columns(activity: Activity, width: int, *, is_too_low: bool) -> lis
     If counts are too low, their titles say so with a `≥`.
     """
     summary = activity.summary
-    # Shorter than in a report: names are looked at again and again, all the numbers at once.
-    longest = max(width // 4, 12)
     keys = [
-        replace(
-            column,
-            cells=[
-                *(shorten(cell, longest) for cell in column.cells),
-                "" if place else "total",
-            ],
-        )
+        replace(column, cells=[*column.cells, "" if place else "total"])
         for place, column in enumerate(key_columns(summary.key_columns, summary.groups))
     ]
     rows = [*summary.groups, summary.total]
@@ -57,9 +49,9 @@ def activity_columns(activity: Activity, width: int, *, is_too_low: bool) -> lis
         Column(
             TOO_LOW * (is_too_low and title in _COUNTED) + title,
             [value(activity, group) for group in rows],
-            rank if sort != summary.sort else 0,
+            rank if column_name(title) != summary.sort else 0,
         )
-        for title, value, rank, sort in _COLUMNS
+        for title, value, rank in _COLUMNS
     ]
     return fit_columns([*keys, *values], width)
 

@@ -4,14 +4,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from analyze.column_names import TOO_LOW, column_name
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
-from analyze.groupings import SORTS
 from analyze.groups import MAX_GROUPS, Group
 from analyze.intervals import Interval
 from analyze.render.table import (
-    TOO_LOW,
     Column,
+    clock_note,
     fit_columns,
     format_columns,
     missing_lines,
@@ -22,6 +22,7 @@ from analyze.render.table import (
 from analyze.summary import Summary
 from analyze.units import (
     format_bytes,
+    format_clock,
     format_count,
     format_counted,
     format_duration,
@@ -32,6 +33,7 @@ from analyze.units import (
 )
 
 _STARS = 40
+_CLOCK_RANK = 2
 _KEY_TITLES = {
     "errno": "ERROR",
     "owner_by": "KNOWN BY",
@@ -64,10 +66,6 @@ _COLUMNS: tuple[tuple[str, Callable[[Group], str], int], ...] = (
     ("ERRORS", lambda group: format_count(group.errors), 0),
     ("TIME", lambda group: format_percent(group.time_share), 0),
 )
-_SORT_TITLES = {
-    name: {"bytes": "RATE", "ios": "I/OS", "p999": "P99.9"}.get(name, name.upper())
-    for name in SORTS
-}
 _NOTHING = frozenset({"0", "0 B", "0.00", "0 B/s", "0.0%", "-"})
 _FLUSH_COLUMNS = ("I/OS", "AVG", "P50", "P95", "P99", "MAX", "ERRORS")
 # Shown where there is any.
@@ -99,19 +97,22 @@ def group_lines(
     Else with those for which there is room: keys, I/Os, what the order is by, errors and time are
     always there, what is 0 or the same in all groups is left out first. If intervals were asked
     for, a line for each group of each, and one for an interval without I/Os; times count from
-    `origin_ns`. If counts are too low, their titles say so with a `≥`.
+    `origin_ns`, the clock is beside them or said below. If counts are too low, their titles say so
+    with a `≥`.
     """
     if not summary.total.ios:
         return [] if summary.cache_flushes else ["no I/Os were recorded"]
     parts: Sequence[Summary | Interval] = summary.intervals or (summary,)
     rows = [(part, group) for part in parts for group in part.groups or (part.total,)]
     groups = [group for _, group in rows]
-    starts = [
-        format_elapsed(part.start, origin_ns) for part, _ in rows if isinstance(part, Interval)
-    ]
+    starts = [part.start for part, _ in rows if isinstance(part, Interval)]
     keys = key_columns(summary.key_columns, groups)
     if starts:
-        keys.insert(0, Column("START", starts))
+        elapsed = [format_elapsed(start, origin_ns) for start in starts]
+        keys[:0] = (
+            Column("START", elapsed),
+            Column("UTC", [*map(format_clock, starts)], _CLOCK_RANK),
+        )
     keys = [
         replace(column, cells=[*column.cells, "" if place else "total"])
         for place, column in enumerate(keys)
@@ -120,7 +121,7 @@ def group_lines(
     if names:
         columns = [*keys, *pick_columns(values, names)]
     else:
-        columns = [*keys, *_without_rare(values, summary.total)]
+        columns = [*keys, *_without_rare(values, summary.total, summary.sort)]
     shown = fit_columns(columns, width)
     *lines, total_line = format_columns(shown)
     left_out = sum(part.group_count - len(part.groups) for part in parts)
@@ -129,6 +130,7 @@ def group_lines(
         option = f": --top {most}" * (most > max(len(part.groups) for part in parts))
         lines.append(f"({format_count(left_out)} more{option})")
     lines.append(total_line)
+    lines += filter(None, [clock_note(lines[0], origin_ns).strip()])
     files = [group.key[key] for group in groups for key in _FILE_KEYS if key in group.key]
     return [
         *lines,
@@ -152,8 +154,9 @@ def cache_flush_lines(summary: Summary, width: int) -> list[str]:
     if len(groups) == 1:
         return lines
     keys = key_columns(summary.key_columns, groups)
-    values = _without_rare(_value_columns(groups, summary.sort, is_too_low=False), total)
-    columns = [*keys, *(column for column in values if column.title in _FLUSH_COLUMNS)]
+    values = _value_columns(groups, summary.sort, is_too_low=False)
+    shown = [column for column in values if column.title in _FLUSH_COLUMNS]
+    columns = [*keys, *_without_rare(shown, total, summary.sort)]
     columns = [replace(c, title="FLUSHED") if c.title == "I/OS" else c for c in columns]
     return [*lines, *format_columns(fit_columns(columns, width))]
 
@@ -211,7 +214,7 @@ def _value_columns(groups: Sequence[Group], sort: str, *, is_too_low: bool) -> l
     columns = []
     for title, value, rank in _COLUMNS:
         cells = [value(group) for group in groups]
-        if title == _SORT_TITLES[sort]:
+        if column_name(title) == sort:
             rank = 0
         elif rank and (_NOTHING.issuperset(cells) or (len(groups) > 2 and len({*cells[:-1]}) == 1)):
             rank += len(_COLUMNS)
@@ -219,10 +222,12 @@ def _value_columns(groups: Sequence[Group], sort: str, *, is_too_low: bool) -> l
     return columns
 
 
-def _without_rare(columns: Sequence[Column], total: Group) -> list[Column]:
-    """Those that do not only say that there was nothing of a kind."""
+def _without_rare(columns: Sequence[Column], total: Group, sort: str) -> list[Column]:
+    """Those that do not only say that there was nothing of a kind, and that of the order."""
     return [
         column
         for column in columns
-        if (count := _RARE.get(column.title.lstrip(TOO_LOW))) is None or count(total)
+        if (count := _RARE.get(column.title.lstrip(TOO_LOW))) is None
+        or count(total)
+        or column_name(column.title) == sort
     ]

@@ -8,6 +8,7 @@ from analyze.escape import escape_for_terminal
 from analyze.listed_ios import ListedIo, Listing
 from analyze.render.table import (
     Column,
+    clock_note,
     fit_columns,
     format_columns,
     pick_columns,
@@ -15,7 +16,13 @@ from analyze.render.table import (
     unnamed_file_lines,
 )
 from analyze.report import Report
-from analyze.units import format_bytes, format_count, format_duration, format_elapsed
+from analyze.units import (
+    format_bytes,
+    format_clock,
+    format_count,
+    format_duration,
+    format_elapsed,
+)
 
 
 def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list[str]:
@@ -30,14 +37,15 @@ def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list
     if names or any(row.errno for row in rows):
         columns.append(_errors(rows))
     if names or any(row.file is not None for row in rows):
-        columns.append(Column("FILE", [_text(row.file) for row in rows], 5, is_text=True))
+        columns.append(Column("FILE", [_text(row.file) for row in rows], is_text=True))
     if not rows:
         return ["no I/Os have completed"]
     if names:
         columns = pick_columns(columns, names)
-    lines = [f"{format_count(len(rows))} slowest:", *table_lines(columns, width)]
-    has_files = "FILE" in lines[1].split()
-    return lines + unnamed_file_lines((row.file for row in rows), width) * has_files
+    lines = table_lines(columns, width)
+    files = [row.file for row in rows] if "FILE" in lines[0].split() else []
+    title = f"{format_count(len(rows))} slowest{clock_note(lines[0], report.origin)}:"
+    return [title, *lines, *unnamed_file_lines(files, width)]
 
 
 def in_flight_lines(report: Report, width: int) -> list[str]:
@@ -63,13 +71,15 @@ def _listing_lines(
     left_out = listing.count - len(listing.shown)
     more = [f"({format_count(left_out)} more)"] if left_out > 0 else []
     lines = format_columns(fit_columns(columns, width))
-    return [f"{format_count(listing.count)} {title}:", *lines, *more]
+    title = f"{format_count(listing.count)} {title}{clock_note(lines[0], origin_ns)}:"
+    return [title, *lines, *more]
 
 
 def _columns(rows: Sequence[ListedIo], origin_ns: int) -> list[Column]:
     """What every I/O has."""
     return [
         Column("START", [format_elapsed(row.time, origin_ns) for row in rows]),
+        Column("UTC", [format_clock(row.time) for row in rows], 5),
         Column("PID", [_text(row.pid) for row in rows]),
         Column("PROCESS", [_text(row.process) for row in rows], is_text=True),
         Column("OP", [_text(row.op) for row in rows], is_text=True),

@@ -55,12 +55,14 @@ def render_text(
     ]
     if report.slowest is None and report.bio_times is None and report.loads is None:
         shown.append(findings_summary(report.findings, width))
-    sections = [
+    about = [
         _headline(report, width) + _source_lines(report) + level_lines(report.levels, width),
         device_lines(report.completeness, width),
         _selection_lines(report),
-        *([findings_lines(report.findings or (), width)] if only_findings else shown),
     ]
+    if only_findings:
+        shown = [findings_lines(report.findings or (), width)]
+    sections = about if _matches_nothing(report) else [*about, *shown]
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
@@ -222,11 +224,20 @@ def _source_lines(report: Report) -> list[str]:
 
 def _selection_lines(report: Report) -> list[str]:
     """Which part of the capture is shown below."""
+    if _matches_nothing(report):
+        return [f"nothing matches: there is no I/O {report.selection}"]
     if shown := str(report.selection):
         return [f"below: {format_counted(report.summary.total.ios, 'I/O')} {shown}"]
     if len(report.completeness.recorded_by_layer) > 1 and report.bio_times is None:
         return ["below: requests, and bios of devices without requests; all bios: --layer bio"]
     return []
+
+
+def _matches_nothing(report: Report) -> bool:
+    """Whether it was narrowed to what there is not."""
+    summary = report.summary
+    is_empty = not summary.total.ios and summary.cache_flush_total is None
+    return is_empty and bool(str(report.selection))
 
 
 def _system(source: Source) -> str:

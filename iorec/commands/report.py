@@ -44,9 +44,9 @@ def report(
         str | None,
         typer.Option(
             metavar="NUMBER",
-            help="Largest first: time (spent in I/O, the default), ios, reads, writes, bytes,"
-            " errors, avg, p50, p95, p99, p999 or max. With --busy: busy (the default), in-flight,"
-            " ios, queue-p50, queue-p95 or queue-p99.",
+            help="Largest first by a column of the table, as its title or --csv names it: time"
+            " (spent in I/O, the default), ios, written, p99, ... With --busy by one of that table:"
+            " busy (the default), in-flight, queue-p99, ...",
         ),
     ] = None,
     interval: Annotated[

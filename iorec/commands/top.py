@@ -35,7 +35,7 @@ _GROUPS_OF_SCREEN = 200
 EPILOG = """\b
 Examples:
   sudo iorec top                              full screen; ? shows the keys
-  sudo iorec top --by file --sort bytes -d nvme0n1
+  sudo iorec top --by file --sort rate -d nvme0n1
   sudo iorec top --batch -n 5 -i 1 --by device
 """
 
@@ -53,11 +53,11 @@ def top(
         str,
         typer.Option(
             metavar="NUMBER",
-            help="Largest first: time (spent in I/O, the default), busy, ios, reads, writes,"
-            " bytes, errors, avg, p50, p95, p99, p999 or max.",
+            help="Largest first: in-flight (the default), busy, or a number of iorec report such"
+            " as iops, rate, p99, max or errors.",
             show_default=False,
         ),
-    ] = "time",
+    ] = "in-flight",
     interval: Annotated[
         int,
         typer.Option(
@@ -108,6 +108,7 @@ def top(
     An I/O counts when it has ended. Filters are decided in the kernel when an I/O is submitted;
     each may be repeated.
     """
+    from analyze.column_names import column_name
     from analyze.errors import IorecError, unknown_name
     from analyze.groupings import ACTIVITY_SORTS, GROUPINGS
     from iorec import __version__
@@ -125,6 +126,7 @@ def top(
     for key in keys:
         if key not in GROUPINGS:
             raise unknown_name("group by", key, GROUPINGS)
+    sort = column_name(sort)
     if sort not in ACTIVITY_SORTS:
         raise unknown_name("sort by", sort, ACTIVITY_SORTS)
     if interval < _SHORTEST_NS:

@@ -114,6 +114,14 @@ def read_in_flight() -> int:
     return count
 
 
+def read_in_flight_of(disk: str) -> list[int]:
+    """Its reads and writes in flight now, as the kernel counts them; empty if it is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        counts = Path("/sys/block", disk.replace("/", "!"), "inflight").read_text().split()
+        return [int(count) for count in counts]
+    return []
+
+
 def read_request_capacity() -> int:
     """How many requests the queues of all devices can hold together."""
     capacity = 0

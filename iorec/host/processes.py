@@ -2,6 +2,7 @@
 """Describes the processes that submit I/Os, while they are there."""
 
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +21,12 @@ _CUT = "..."
 _PATIENCE_S = 0.5
 _MOST_HANGS = 8
 _KTHREADD = 2  # the parent of all kernel threads
+# What set_ps_display() of PostgreSQL puts an activity behind: user, database and host of a backend,
+# or the name of a process that has no connection; a cluster_name may come before.
+_POSTGRES = re.compile(
+    r"(postgres: (?:.*? (?:\[local\]|[^ ]+\(\d+\))"
+    r"|(?:[^ ]+: )?(?:archiver|checkpointer|startup|walreceiver))) .*"
+)
 # Field 22 of /proc/PID/stat is in ticks of USER_HZ, 100 on every architecture (proc(5)).
 _NS_PER_TICK = 10_000_000
 
@@ -42,6 +49,7 @@ class Process(NamedTuple):
     """A process as ps(1) shows it; of an unknown one every field is None.
 
     `name` is its title if it has set one (`postgres: checkpointer`), else the comm of its leader.
+    One of PostgreSQL is without the activity, to stay the same: `postgres: app shop [local]`.
     """
 
     name: str | None = None
@@ -99,12 +107,18 @@ class Processes:
         comm = escape_name(seen.comm)
         cmdline = escape_name(raw) if raw else None
         return Process(
-            cmdline if cmdline and raw.startswith(seen.comm + b": ") else comm,
+            _name_of(cmdline) if cmdline and raw.startswith(seen.comm + b": ") else comm,
             cmdline,
             self._usernames.get(seen.uid, str(seen.uid)),
             seen.ppid,
             self._booted_at + seen.start_ns,
         )
+
+
+def _name_of(title: str) -> str:
+    """The title, without what a process of PostgreSQL was doing in the moment that it was read."""
+    match = _POSTGRES.fullmatch(title)
+    return match[1] if match else title
 
 
 class _Reader:

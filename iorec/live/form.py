@@ -25,3 +25,11 @@ class TopForm:
     interval_ns: int
     count: int
     width: int
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Metrics are served on a socket that listens, by cgroup, too, or not."""
+
+    listen_fd: int
+    by_cgroup: bool

@@ -19,11 +19,12 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Input, Static
 
 from analyze.activity import Activity
+from analyze.column_names import column_name
 from analyze.database import open_database
 from analyze.errors import IorecError
 from analyze.groups import Key
 from analyze.render.activity import SHOWN_SORTS, activity_columns
-from analyze.render.table import TOO_LOW, pad
+from analyze.render.table import pad
 from analyze.typed_json import parse_object
 from analyze.units import format_count
 from iorec.live.form import TopForm
@@ -176,7 +177,7 @@ class Top(App[None]):
         lines = []
         for column in columns:
             title = column.title
-            if SHOWN_SORTS.get(title.lstrip(TOO_LOW)) == self._look.sort:
+            if column_name(title) == self._look.sort:
                 title += "▼"
             *cells, total = column.cells
             width = max(Content(cell).cell_length for cell in (title, *column.cells))
@@ -219,9 +220,9 @@ class Top(App[None]):
         self.action_view((_VIEWS.index(by) + 1) % len(_VIEWS) if by in _VIEWS else 0)
 
     def action_sort(self, step: int) -> None:
-        sorts = [*SHOWN_SORTS.values()]
-        place = sorts.index(self._look.sort) + step if self._look.sort in sorts else 0
-        self._look_at(replace(self._look, sort=sorts[place % len(sorts)]))
+        sort = self._look.sort
+        place = SHOWN_SORTS.index(sort) + step if sort in SHOWN_SORTS else 0
+        self._look_at(replace(self._look, sort=SHOWN_SORTS[place % len(SHOWN_SORTS)]))
 
     def action_pause(self) -> None:
         self._is_paused = not self._is_paused

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class View:
-    """What shows the I/Os: a module that runs as a Viewer, its options, how often it wants them."""
+    """What shows the I/Os: a module that runs as a Viewer, its options, how often it wants them.
+
+    It gets the files that `fds` are.
+    """
 
     module: str
     options: Any
     period_s: float
+    fds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def live_session(
         from iorec.live.viewer import Viewer
         from iorec.record.recording import record_and_convert, run_recorder
 
-        viewer = stack.enter_context(Viewer(view.module, view.options))
+        viewer = stack.enter_context(Viewer(view.module, view.options, view.fds))
 
         def feed(origin: "Origin") -> Feed:
             return Feed(viewer.channel, origin, view.period_s)

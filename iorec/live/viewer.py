@@ -23,8 +23,11 @@ _PATIENCE_S = 2.0
 class Viewer:
     """The process, from the recorder's side; a context manager that waits a moment for its end."""
 
-    def __init__(self, module: str, options: Any) -> None:
-        """Starts it; `options` is a dataclass that `module` reads from its command line."""
+    def __init__(self, module: str, options: Any, fds: tuple[int, ...] = ()) -> None:
+        """Starts it, with `fds` open.
+
+        `options` is a dataclass that `module` reads from its command line.
+        """
         self.channel, theirs = socket.socketpair()
         # It ends with the recording: signals to stop are for the recorder.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -39,7 +42,7 @@ class Viewer:
                         str(theirs.fileno()),
                         dump_object(options),
                     ],
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *fds],
                 )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import analyze
 from iorec.cli import run
 from tests.builders import mixed_table, table, write_capture
 
@@ -93,6 +94,17 @@ def test_report_takes_every_option_of_a_reader(iorec: Run, path: Path) -> None:
         "where": "latency_ns > 1000",
         "layer": "request",
     }
+
+
+@pytest.mark.parametrize("begin", [["-b", "-1s"], ["-b-1s"], ["--begin=-1s"], ["--begin", "-1"]])
+def test_a_time_from_the_end_is_no_option(iorec: Run, path: Path, begin: list[str]) -> None:
+    document = json.loads(iorec("report", path, *begin, "--json").stdout)
+    assert document["selection"]["begin_s"] == pytest.approx(_length_s(path) - 1)
+
+
+def _length_s(path: Path) -> float:
+    with analyze.open(path) as capture:
+        return (capture.window.end_ns - capture.window.begin_ns) / 1e9
 
 
 def test_an_interval_alone_has_one_row_and_with_by_one_for_each_group(
@@ -212,8 +224,34 @@ sys.exit(iorec.cli.run(["report", "run.parquet"]))
     assert said.startswith(hint.format("run.parquet"))
 
 
-def test_nothing_left_exits_with_1(iorec: Run, path: Path) -> None:
-    check_error(iorec("report", path, "-b", "1000"), 1, "no I/Os are left")
+def test_a_window_after_the_recording_exits_with_1(iorec: Run, path: Path) -> None:
+    check_error(iorec("report", path, "-b", "1000"), 1, "the window begins when")
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        *(
+            [],
+            ["--by", "file", "--histogram"],
+            ["--interval", "1s"],
+            ["--busy"],
+            ["--slowest", "3"],
+        ),
+        *(["--findings"], ["--fail-on", "errors"]),
+    ],
+)
+def test_a_condition_that_nothing_meets_is_an_answer(
+    iorec: Run, path: Path, view: list[str]
+) -> None:
+    """As of a query in SQL; who wants an exit status has --fail-on."""
+    nothing = ["report", path, "--where", "pid = -5", *view]
+    text = iorec(*nothing)
+    assert (text.exit_code, text.stderr) == (0, "")
+    assert text.stdout.endswith("\n\nnothing matches: there is no I/O where pid = -5\n")
+    assert json.loads(iorec(*nothing, "--json").stdout)["summary"]["total"]["ios"] == 0
+    if not {"--histogram", "--findings"}.intersection(view):
+        assert iorec(*nothing, "--csv").exit_code == 0
 
 
 def test_a_traceback_is_shown_only_when_asked_for(iorec: Run, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_signal_ends_both_processes(loop: LoopDevice, number: int) -> None:
     [
         ([], "error: top needs a terminal\nhint: print tables: iorec top --batch\n"),
         (["--batch", "--by", "proces"], "error: cannot group by 'proces'"),
-        (["--batch", "--sort", "iops"], "error: cannot sort by 'iops'"),
+        (["--batch", "--sort", "speed"], "error: cannot sort by 'speed'"),
         (["--batch", "-i", "1ms"], "error: -i is too short"),
         (["-n", "5"], "error: -n is for tables, and a screen is none"),
         (["--batch", "-d", "nosuch"], "error: no block device nosuch"),

@@ -254,9 +254,20 @@ def test_a_window_may_be_given_in_times_of_the_clock(tmp_path: Path) -> None:
     assert "from 2026-11-21 20:32:47 UTC on" in error_of(path, end="20:00:00").hint
 
 
+@pytest.mark.parametrize(("begin", "end"), [("-250ms", "-0.1"), (-0.25, -0.1), ("-1h", "-100ms")])
+def test_a_negative_time_counts_from_the_end(
+    tmp_path: Path, begin: float | str, end: float | str
+) -> None:
+    rows = table(1000)
+    path = write_capture(tmp_path / "run.parquet", rows, stopped_at=rfc3339(START_NS + SECOND_NS))
+    with analyze.open(path, begin=begin, end=end) as capture:
+        assert count(capture) == (900 if begin == "-1h" else 150)
+        assert capture.window.end_ns == START_NS + 9 * 10**8
+
+
 @pytest.mark.parametrize(
     ("begin_s", "end_s"),
-    [(-1, None), (None, 0), (5, 5), (5, 2), (float("nan"), 1), (float("inf"), 1)],
+    [(None, -100), (None, 0), (5, 5), (5, 2), (float("nan"), 1), (float("inf"), 1)],
 )
 def test_a_window_that_makes_no_sense_is_a_usage_error(
     tmp_path: Path, begin_s: float | None, end_s: float | None
@@ -265,11 +276,19 @@ def test_a_window_that_makes_no_sense_is_a_usage_error(
     assert error_of(path, begin=begin_s, end=end_s).exit_code == 2
 
 
-@pytest.mark.parametrize("selection", [{"begin": 100.0}, {"begin": 1e300}, {"where": "pid = -5"}])
-def test_nothing_left_after_narrowing_is_said(tmp_path: Path, selection: dict[str, object]) -> None:
-    error = error_of(write_capture(tmp_path / "run.parquet"), **selection)
-    assert "no I/Os are left" in error.message
+@pytest.mark.parametrize("begin", [100.0, 1e300])
+def test_a_window_after_the_recording_is_said(tmp_path: Path, begin: float) -> None:
+    error = error_of(write_capture(tmp_path / "run.parquet"), begin=begin)
+    assert error.message == "the window begins when the recording had ended"
     assert error.exit_code == 1
+
+
+def test_a_condition_that_nothing_meets_leaves_no_rows(tmp_path: Path) -> None:
+    with analyze.open(write_capture(tmp_path / "run.parquet"), where="pid = -5") as capture:
+        assert count(capture) == 0
+        assert capture.summary().groups == ()
+        with pytest.raises(IorecError, match="no I/O to draw where pid = -5"):
+            capture.plot()
 
 
 def test_an_empty_capture_opens(tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ def bursts(seconds: Any) -> pa.Table:
     )
 
 
+def short_bursts(period_s: float, spread: float) -> pa.Table:
+    """For 20 s a process writes 30 times at once, at distances that differ by so much of them."""
+    rng = np.random.default_rng(7)
+    distances = period_s * (1 + rng.uniform(-spread, spread, int(19 / period_s)))
+    times = np.repeat(0.2 + np.cumsum(distances), 30)
+    times = np.sort(np.append(times[times < 19.9] + rng.uniform(0, 0.02), 20.0))
+    return table(len(times), time=at(times), op="write", pid=77, comm="flusher", bytes=65536)
+
+
 def beside(latency_ns: int) -> pa.Table:
     """A process that reads much in every other second; another one's I/Os take longer then."""
     times = np.arange(0, 20, 0.01)
@@ -229,6 +238,51 @@ def test_the_rows_that_show_it_are_there(tmp_path: Path, case: Case) -> None:
             assert shown.summary().total.ios + sum(
                 group.ios for group in shown.summary().cache_flushes
             )
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"offset": np.random.default_rng(1).permutation(2000) * 4096},
+        {"file": [f"/src/{number // 2}.c" for number in range(2000)]},
+    ],
+    ids=["every block in any order", "small files one after the other"],
+)
+def test_what_covers_a_range_by_chance_is_not_read_in_a_row(
+    tmp_path: Path, columns: dict[str, Any]
+) -> None:
+    found = findings(tmp_path, table(2000, **columns))
+    assert "small-sequential-reads" not in {finding.id for finding in found}
+
+
+def test_one_file_that_is_read_in_a_row_is_found_beside_others(tmp_path: Path) -> None:
+    is_other = np.arange(4000) % 2 == 1
+    place = np.arange(4000) // 2 * 4096
+    rows = table(
+        4000,
+        offset=np.where(is_other, (1 << 30) - place, place),
+        pid=np.where(is_other, 7, 1000),
+        op=np.where(is_other, "write", "read"),
+        file="/var/data",
+    )
+    assert "small-sequential-reads" in {finding.id for finding in findings(tmp_path, rows)}
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.25, 0.5, 0.73, 1, 2])
+@pytest.mark.parametrize("spread", [0, 0.1])
+def test_short_periods_are_found_too(tmp_path: Path, period_s: float, spread: float) -> None:
+    found = findings(tmp_path, short_bursts(period_s, spread))
+    [text] = [finding.text for finding in found if finding.id == "periodic-bursts"]
+    said = re.search(r"bursts every (\S+) (m?s):", text)
+    assert said
+    found_s = float(said[1]) / (1 if said[2] == "s" else 1000)
+    assert found_s == pytest.approx(period_s, rel=0.05)
+
+
+@pytest.mark.parametrize("period_s", [0.25, 1, 2])
+def test_bursts_at_any_distances_are_no_periodic_ones(tmp_path: Path, period_s: float) -> None:
+    found = findings(tmp_path, short_bursts(period_s, 1))
+    assert "periodic-bursts" not in {finding.id for finding in found}
 
 
 def test_ios_that_end_one_after_the_other_are_no_stall(tmp_path: Path) -> None:

@@ -60,6 +60,16 @@ def test_every_interval_of_a_sample_equals_numpy(path: Path) -> None:
     assert sum(interval.duration_ns for interval in summary.intervals) == length_ns
 
 
+@pytest.mark.parametrize("by", [["comm", "op"], []])
+def test_intervals_are_the_same_however_few_are_summed_up_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, by: list[str]
+) -> None:
+    with analyze.open(SAMPLES[0], where="pid % 2 = 0") as capture:
+        whole = capture.summary(by, interval_ns=INTERVAL_NS)
+        monkeypatch.setattr("analyze.intervals._IOS_AT_ONCE", 100)
+        assert capture.summary(by, interval_ns=INTERVAL_NS) == whole
+
+
 def sparse_capture(folder: Path) -> Path:
     """Of 4 s: 1000 I/Os in the first one, 3 of two processes in the last."""
     seconds = [*np.arange(1000) / 1000, 3.0, 3.5, 3.999]
@@ -82,9 +92,10 @@ def test_an_interval_without_ios_is_a_line_of_zeros(tmp_path: Path) -> None:
         ("50", "1", "1"),
     ]
     shown = [line.split() for line in render_text(report, 80).splitlines()]
-    assert ["1.000000", "s", "0"] in [words[:3] for words in shown]
-    assert ["3.000000", "s", "2", "2"] in [words[:4] for words in shown]
+    assert ["1.000000", "s", "20:32:48.000", "0"] in [words[:4] for words in shown]
+    assert ["3.000000", "s", "20:32:50.000", "2", "2"] in [words[:5] for words in shown]
     assert ["total", "1,003"] in [words[:2] for words in shown]
+    assert "(0 s is 20:32:47.000 UTC)" in render_text(report, 40)
 
 
 def test_intervals_begin_with_the_window_and_the_last_one_may_be_shorter(tmp_path: Path) -> None:
@@ -122,12 +133,25 @@ def test_rates_leave_out_the_time_between_recordings(tmp_path: Path) -> None:
     assert [interval.total.ios_per_s for interval in intervals] == [1000, 1000]
 
 
+def test_the_rates_of_a_capture_are_by_its_own_time(tmp_path: Path) -> None:
+    """Of the second from the start the first capture has the first half, the second all of it."""
+    for number, length_ns in enumerate((SECOND_NS // 2, SECOND_NS)):
+        rows = table(500, time=START_NS + np.arange(500) * (length_ns // 500))
+        stop = rfc3339(START_NS + length_ns)
+        write_capture(tmp_path / f"{number}.parquet", rows, stopped_at=stop)
+    with analyze.open(tmp_path) as capture:
+        [interval] = capture.summary(["capture"], interval_ns=SECOND_NS).intervals
+    found = {Path(str(group.key["capture"])).stem: group.ios_per_s for group in interval.groups}
+    assert found == {"0": 1000, "1": 500}
+    assert interval.total.ios_per_s == 1000
+
+
 @pytest.mark.parametrize(
     ("interval_ns", "by", "cause"),
     [
         (0, [], "an interval of 0"),
         (100_000, [], "there are 40,000 intervals of 100 µs"),
-        (1_000_000, ["tid"], "there are 23,000 rows of groups and intervals"),
+        (1_000_000, ["tid"], "there are more than 20,000 rows of groups and intervals"),
     ],
 )
 def test_more_intervals_than_fit_into_memory_are_refused(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.cells import cell_len
 
 import analyze
 from analyze.errors import IorecError
@@ -57,7 +58,7 @@ def test_the_slowest_are_in_text_json_and_csv(tmp_path: Path) -> None:
     text = render_text(report, 200)
     [title, heads, *lines] = text[text.index("2 slowest:") :].split("\n\n")[0].splitlines()
     assert (title, len(lines)) == ("2 slowest:", 2)
-    words = "START PID PROCESS OP DEVICE OFFSET SIZE QUEUED IN DEVICE LATENCY ERROR FILE"
+    words = "START UTC PID PROCESS OP DEVICE OFFSET SIZE QUEUED IN DEVICE LATENCY ERROR FILE"
     assert heads.split() == words.split()
     assert lines[1].split()[-6:] == ["1.01", "µs", "1.02", "µs", "EIO", "=1+1"]
     assert "1 in flight when recording stopped:" in text
@@ -79,8 +80,22 @@ def test_what_latency_was_is_shown_at_any_width(tmp_path: Path) -> None:
     report = slowest_of(tmp_path, 1, {"latency_ns": LATENCY, "queue_ns": 4, "errno": FAILED})
     for width in (40, 60, 80):
         text = render_text(report, width)
-        assert " LATENCY" in text.partition("1 slowest:")[2].split("(no room")[0]
+        assert " LATENCY" in text.partition("1 slowest")[2].split("(no room")[0]
         assert "1.02 µs" in text
+
+
+def test_the_file_and_the_time_of_day_are_there_at_80_columns(tmp_path: Path) -> None:
+    path = "/var/lib/postgresql/15/main/base/16384/16385"
+    rows = {"latency_ns": LATENCY, "queue_ns": 4, "errno": FAILED, "file": path}
+    rows |= {"process": "postgres: application database [local]", "device": "nvme0n1", "pid": 12345}
+    report = slowest_of(tmp_path, 1, rows)
+    text = render_text(report, 80)
+    assert "1 slowest (0 s is 20:32:47.000 UTC):" in text
+    assert "1 in flight when recording stopped (0 s is 20:32:47.000 UTC):" in text
+    [line] = [line for line in text.splitlines() if "1.02 µs" in line]
+    assert line.endswith("  …/16384/16385")
+    assert cell_len(line) <= 80
+    assert " 20:32:47.017 " in render_text(report, 200)
 
 
 def test_where_nothing_has_completed_nothing_is_listed(tmp_path: Path) -> None:

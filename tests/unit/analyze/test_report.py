@@ -173,7 +173,7 @@ def titles(report: Report, width: int, columns: Sequence[str] = ()) -> list[str]
 @pytest.mark.parametrize("sort", SORTS)
 def test_what_groups_are_sorted_by_is_shown_at_any_width(tmp_path: Path, sort: str) -> None:
     report = report_of(tmp_path, troubled_rows(), by=("comm",), sort=sort)
-    title = {"ios": "I/OS", "bytes": "RATE", "p999": "P99.9"}.get(sort, sort.upper())
+    title = {"ios": "I/OS", "p999": "P99.9"}.get(sort, sort.upper())
     for width in (40, 60, 80):
         assert {"COMM", "I/OS", title, "ERRORS", "TIME"} <= set(titles(report, width))
 
@@ -195,6 +195,7 @@ def test_columns_are_picked_by_name_in_any_order_and_number(tmp_path: Path) -> N
     assert titles(report, 80, ["p999", "ios", "zeroed"]) == ["OP", "P99.9", "I/OS", "ZEROED"]
     everything = ["reads", "writes", "iops", "rate", "avg", "min", "p50", "p95", "p99", "max"]
     assert titles(report, 40, everything) == ["OP", *(name.upper() for name in everything)]
+    assert titles(report, 80, ["P99.9", "latency_max_ns"]) == ["OP", "P99.9", "MAX"]
 
 
 def test_an_unknown_column_gets_the_nearest_one(tmp_path: Path) -> None:
@@ -213,12 +214,31 @@ def test_columns_of_ios_and_devices_are_picked_too(tmp_path: Path) -> None:
         assert heads.split() in [line.split() for line in text.splitlines()]
 
 
-def test_a_long_name_keeps_both_ends(tmp_path: Path) -> None:
-    name = "/kubepods/" + "x" * 200 + "/container.scope"
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("/var/lib/postgresql/15/main/pg_wal/0001", "/var/…/15/main/pg_wal/0001"),
+        ("/kubepods/" + "x" * 200 + "/container.scope", "…/container.scope"),
+        ("/var/lib/" + "x" * 100 + ".log", "…/xxxxxxxxxxxxxxx…xxxxxxxxxx.log"),
+        ("/usr/bin/tar -c -f /backup/of/everything.tar", "/usr/bin/tar -c …/everything.tar"),
+        ("postgres: application database [local]", "postgres: applic…atabase [local]"),
+    ],
+)
+def test_a_long_name_keeps_both_ends_and_a_path_its_last_parts(
+    tmp_path: Path, name: str, shown: str
+) -> None:
     text = render_text(report_of(tmp_path, table(3, cgroup=name), by=("cgroup",)), 80)
-    [line] = [line for line in text.splitlines() if "container.scope" in line]
-    assert line.startswith("/kubepods/x")
-    assert "…" in line
+    assert [line.startswith(f"{shown}  ") for line in text.splitlines()].count(True) == 1
+
+
+def test_for_what_was_written_and_the_p99_names_get_shorter(tmp_path: Path) -> None:
+    names = {"dirtier": ["d" * 100, "short", None], "cgroup": ["c" * 100, "/a", "/b"]}
+    rows = table(3, op="write", bytes=[4096, 8192, 512], latency_ns=[3000, 2000, 1000], **names)
+    for by in (("owner",), ("owner", "op")):
+        text = render_text(report_of(tmp_path, rows, by=by), 80)
+        [head] = [line for line in text.splitlines() if line.startswith("OWNER")]
+        assert {"I/OS", "WRITTEN", "P99", "TIME"} <= set(head.split())
+        assert max(map(cell_len, text.splitlines()[4:])) <= 80
     assert "CGROUP" not in text.split("(no room for")[1]
 
 
@@ -244,9 +264,9 @@ def test_hung_and_failed_ios_are_listed(tmp_path: Path) -> None:
     ]
     assert [trouble.errno for trouble in report.failed.shown] == [5, 121]
     text = render_text(report, 80)
-    assert "3 in flight when recording stopped:" in text
+    assert "3 in flight when recording stopped" in text
     assert "998 ms" in text
-    assert "2 failed:" in text
+    assert "2 failed" in text
     assert "EIO" in text
     assert "EREMOTEIO" in text
 
@@ -255,7 +275,7 @@ def test_a_long_list_of_hung_ios_ends_with_a_count_of_the_rest(tmp_path: Path) -
     rows = table(1009, latency_ns=None, queue_ns=None, errno=None)
     report = report_of(tmp_path, rows)
     assert len(report.in_flight.shown) == 10
-    assert "1,009 in flight when recording stopped:" in render_text(report, 80)
+    assert "1,009 in flight when recording stopped" in render_text(report, 80)
     assert "\n(999 more)" in render_text(report, 80)
 
 

@@ -15,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analyze
+from analyze.column_names import column_name
 from analyze.errors import IorecError
 from analyze.groupings import GROUPINGS, SORTS
 from analyze.groups import Group
+from analyze.load import LOAD_SORTS
 from analyze.render.csv import render_csv
+from analyze.render.report import render_text
 from analyze.report import make_report
 from analyze.summary import Summary
 from tests.builders import SECOND_NS, START_NS, mixed_table, rfc3339, table, write_capture
@@ -232,10 +235,15 @@ def test_groups_come_sorted_by_the_time_spent_in_io(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sort", SORTS)
 def test_each_order_puts_the_largest_first(tmp_path: Path, sort: str) -> None:
     values: dict[str, Callable[[Group], float | None]] = {
-        "time": lambda group: group.time_ns,
-        "bytes": lambda group: group.read_bytes + group.write_bytes,
-        **{name: attrgetter(name) for name in ("ios", "reads", "writes")},
-        "errors": lambda group: group.errors,
+        **{name: attrgetter(name) for name in ("ios", "reads", "writes", "flushes", "errors")},
+        "time": attrgetter("time_ns"),
+        "read": attrgetter("read_bytes"),
+        "written": attrgetter("write_bytes"),
+        "discarded": attrgetter("discarded_bytes"),
+        "zeroed": attrgetter("zeroed_bytes"),
+        "iops": attrgetter("ios_per_s"),
+        "rate": attrgetter("bytes_per_s"),
+        "queued": attrgetter("queue_share"),
     }
     value = values.get(sort) or attrgetter(f"latency.{sort}_ns")
     summary = summary_of(tmp_path, rows_of_everything(5003), "process", "op", sort=sort)
@@ -243,6 +251,20 @@ def test_each_order_puts_the_largest_first(tmp_path: Path, sort: str) -> None:
     assert found == sorted(found, key=lambda number: number or 0, reverse=True)
     top = summary_of(tmp_path, rows_of_everything(5003), "process", "op", sort=sort, top=3)
     assert top.groups == summary.groups[:3]
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        *(("I/OS", "ios"), ("P99.9", "p999"), ("Written", "written"), ("≥READS", "reads")),
+        *(("latency_p99_ns", "p99"), ("time_ns", "time"), ("write_bytes", "written")),
+        *(("bytes", "rate"), ("queue_share", "queued"), ("QUEUE P99", "queue-p99")),
+        *(("busy_share", "busy"), ("mean_in_flight", "in-flight"), ("queue_max_ns", "queue-max")),
+    ],
+)
+def test_a_column_is_named_as_in_a_title_or_in_csv(written: str, name: str) -> None:
+    assert column_name(written) == name
+    assert name in {**SORTS, **LOAD_SORTS}
 
 
 def test_top_leaves_out_groups_but_not_from_the_total(tmp_path: Path) -> None:
@@ -271,6 +293,18 @@ def test_an_unknown_value_is_a_group_of_its_own(tmp_path: Path) -> None:
         tuple(group.key.values()): (group.ios, group.latency.p50_ns) for group in summary.groups
     }
     assert found == {(None, None): (2, 7), (5, None): (1, 9)}
+
+
+def test_a_flush_has_no_file_and_that_of_direct_io_is_unknown(tmp_path: Path) -> None:
+    op, file = ["flush", "discard", "read", "write"], [None, None, None, "/var/log/syslog"]
+    path = write_capture(tmp_path / "run.parquet", table(4, op=op, file=file))
+    with analyze.open(path) as capture:
+        report = make_report(capture, "file")
+    found = {group.key["file"]: group.ios for group in report.summary.groups}
+    assert found == {"": 2, None: 1, "/var/log/syslog": 1}
+    lines = [line.split()[:2] for line in render_text(report, 80).splitlines()]
+    assert ["none", "2"] in lines
+    assert ["unknown", "1"] in lines
 
 
 def test_a_histogram_counts_powers_of_two_of_a_microsecond(tmp_path: Path) -> None:
@@ -361,6 +395,7 @@ def test_an_empty_capture_has_no_groups(tmp_path: Path) -> None:
         ({"sort": "colour"}, "choose from: time, ios, "),
         ({"by": ("com",)}, "did you mean comm? choose from: process, "),
         ({"sort": "p98"}, "did you mean p99? choose from: time, "),
+        ({"sort": "WRITEN"}, "did you mean written? choose from: time, "),
     ],
 )
 def test_an_unknown_grouping_or_order_lists_the_known_ones_and_the_nearest_first(

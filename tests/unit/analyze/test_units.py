@@ -83,6 +83,8 @@ STOP_NS = START_NS + 4 * 3600 * SECOND_NS  # 2026-11-22 00:32:47
         ("2", 2),
         ("1m30s", 90),
         ("1.000000 s", 1),
+        ("-30s", 4 * 3600 - 30),
+        ("-0.5", 4 * 3600 - 0.5),
         ("20:32:48", 1),
         ("20:32:48.5", 1.5),
         ("20:33", 13),
@@ -96,7 +98,9 @@ STOP_NS = START_NS + 4 * 3600 * SECOND_NS  # 2026-11-22 00:32:47
         ("2026-11-20T20:32:47Z", -86400),
     ],
 )
-def test_a_time_counts_from_the_start_or_is_one_of_the_clock(text: str, expected_s: float) -> None:
+def test_a_time_counts_from_the_start_or_the_end_or_is_one_of_the_clock(
+    text: str, expected_s: float
+) -> None:
     assert parse_moment_ns(text, START_NS, STOP_NS) == START_NS + round(expected_s * SECOND_NS)
 
 
@@ -105,7 +109,9 @@ def test_a_time_as_json_shows_it_is_read_exactly(time_ns: int) -> None:
     assert parse_moment_ns(format_rfc3339(time_ns), START_NS, STOP_NS) == time_ns
 
 
-@pytest.mark.parametrize("text", ["soon", "25:00:00", "20:32:61", "2026-02-30T00:00:00Z", "20:3"])
+@pytest.mark.parametrize(
+    "text", ["soon", "-soon", "25:00:00", "20:32:61", "2026-02-30T00:00:00Z", "20:3"]
+)
 def test_nonsense_is_not_a_time(text: str) -> None:
     with pytest.raises(IorecError, match=f"^'{text}' is not a time: ") as caught:
         parse_moment_ns(text, START_NS, STOP_NS)

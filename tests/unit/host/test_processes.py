@@ -2,6 +2,7 @@
 """Processes as they are: described while they are there, and never as another one."""
 
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -59,6 +60,39 @@ def test_a_title_is_the_name() -> None:
         assert described(seen(pid)).name == "sleep: checkpointer 60"
     with running("sleepy: no title of sleep", "60") as pid:
         assert described(seen(pid)).name == "sleep"
+
+
+@pytest.mark.parametrize(
+    ("title", "activity"),
+    [
+        ("postgres: app shop [local]", "idle in transaction"),
+        ("postgres: 15/main: app shop 10.0.0.5(52311)", "SELECT"),
+        ("postgres: app my shop ::1(5)", "UPDATE waiting"),
+        ("postgres: walsender copy db2(52312)", "streaming 0/3000148"),
+        ("postgres: 15/main: startup", "recovering 000000010000000000000003"),
+        ("postgres: archiver", "last was 000000010000000000000003"),
+    ],
+)
+def test_a_process_of_postgresql_is_named_without_what_it_was_doing(
+    tmp_path: Path, title: str, activity: str
+) -> None:
+    program = shutil.copy("/usr/bin/sleep", tmp_path / "postgres")
+    with running(f"{title} {activity}", "60", executable=str(program)) as pid:
+        found = described(seen(pid))
+    assert (found.name, found.cmdline) == (title, f"{title} {activity} 60")
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        *("postgres: 15/main: background writer", "postgres: autovacuum worker shop"),
+        *("postgres: parallel worker for PID", "nginx: worker process", "sshd: app [local] idle"),
+    ],
+)
+def test_other_titles_are_whole(tmp_path: Path, title: str) -> None:
+    program = shutil.copy("/usr/bin/sleep", tmp_path / title.partition(":")[0])
+    with running(title, "60", executable=str(program)) as pid:
+        assert described(seen(pid)).name == f"{title} 60"
 
 
 def test_command_lines_can_be_left_out() -> None:

@@ -17,20 +17,21 @@ class Terminal:
         return True
 
 
-@pytest.fixture(autouse=True)
-def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(sys, name, Terminal())
     monkeypatch.setenv("TERM", "xterm")
 
 
-def test_a_terminal_will_do() -> None:
+def test_a_terminal_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_terminal(monkeypatch)
     check_screen()
 
 
 def test_without_textual_the_command_that_installs_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    on_a_terminal(monkeypatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(IorecError, match="package textual") as caught:
         check_screen()
@@ -41,6 +42,7 @@ def test_without_textual_the_command_that_installs_it_is_named(
 def test_what_draws_no_screen_gets_the_advice_to_print_tables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    on_a_terminal(monkeypatch)
     monkeypatch.setenv("TERM", "dumb")
     with pytest.raises(IorecError, match="needs a terminal") as caught:
         check_screen()

@@ -22,7 +22,7 @@ from tests.builders import SECOND_NS, START_NS, described, table
 
 SMALL, LARGE = (80, 24), (200, 50)
 Act = Callable[[Top, Pilot[None], "SimpleQueue[Slice | None]"], Awaitable[None]]
-FORM = TopForm(("process",), "time", 200, SECOND_NS, 0, 80)
+FORM = TopForm(("process",), "in-flight", 200, SECOND_NS, 0, 80)
 
 
 def part(rows: pa.Table, second: int = 0, **missing: int) -> Slice:
