@@ -27,7 +27,7 @@ PACKAGES := python3-bpfcc python3-venv fio e2fsprogs
 PREFIX := /usr/local
 # addpart is of util-linux up to Debian 12, of util-linux-extra from Debian 13 on.
 test test-busy: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm procps util-linux-extra groff fish zsh
-test test-busy: PACKAGES += prometheus
+test test-busy: PACKAGES += prometheus tmux
 check: PACKAGES += shellcheck
 bench bench-%: PACKAGES += linux-perf bpftrace
 SCRIPTS := .ci/run $(wildcard samples/*.sh tests/*.sh)
@@ -78,7 +78,7 @@ packages:
 
 $(RUNS): pyproject.toml | packages
 	$(PYTHON) -m venv --system-site-packages .venv
-	.venv/bin/pip install -q --disable-pip-version-check -e '.[exporter]'
+	.venv/bin/pip install -q --disable-pip-version-check -e '.[exporter,top]'
 	touch $@
 
 $(STAMP): $(RUNS)

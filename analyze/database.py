@@ -58,25 +58,29 @@ def create_views(
     files: Sequence[CaptureFile],
     window: Window,
     selection: Selection,
+    rows: str | None = None,
 ) -> None:
     """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
 
-    `bios` are all bios that succeeded, also of devices whose requests are shown.
+    `bios` are all bios that succeeded, also of devices whose requests are shown. `rows` is a query
+    for the rows of the files if they are elsewhere. Views of before are replaced.
     """
     conditions = ["true"]
     if selection.begin_s is not None:
         conditions.append(f"time >= {moment(window.begin_ns)}")
     if selection.end_s is not None:
         conditions.append(f"time < {moment(window.end_ns)}")
-    rows = rows_query(file.row_source for file in files)
+    rows = rows or rows_query(file.row_source for file in files)
     window_rows = f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
     layer = layer_condition(connection, files, selection.layer)
-    connection.execute(f"CREATE VIEW shown AS {window_rows} AND {layer}")
+    connection.execute(f"CREATE OR REPLACE VIEW shown AS {window_rows} AND {layer}")
     where = selection.where
     if where is not None:
         check_condition(connection, where, "shown AS io")
-    connection.execute(f"CREATE VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}")
     connection.execute(
-        f"CREATE VIEW bios AS SELECT * FROM ({window_rows}) AS io"
+        f"CREATE OR REPLACE VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}"
+    )
+    connection.execute(
+        f"CREATE OR REPLACE VIEW bios AS SELECT * FROM ({window_rows}) AS io"
         f" WHERE layer = 'bio' AND latency_ns IS NOT NULL AND errno = 0 AND (\n{where or 'true'}\n)"
     )

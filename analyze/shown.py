@@ -21,7 +21,7 @@ def layer_condition(
         return "true"
     places = [(file.host, name) for file in files for name in devices_with_requests(file.metadata)]
     connection.execute(
-        "CREATE TABLE with_requests AS"
+        "CREATE OR REPLACE TABLE with_requests AS"
         " SELECT DISTINCT unnest(?::VARCHAR[]) AS host, unnest(?::VARCHAR[]) AS device",
         [[host for host, _ in places], [name for _, name in places]],
     )

@@ -10,18 +10,12 @@ import pyarrow as pa
 from analyze.column_names import column_name
 from analyze.errors import IorecError, unknown_name
 from analyze.frames import to_pandas
+from analyze.groupings import GROUPINGS, OF_ONE_HOST, SORTS
 from analyze.groups import MAX_GROUPS, Group, Latency, make_group
 from analyze.intervals import Interval, load_intervals, slice_window
 from analyze.opened import OpenedRows
 from analyze.schema import SCHEMA
-from analyze.summary_query import (
-    GROUPINGS,
-    OF_ONE_HOST,
-    SORTS,
-    fine_query,
-    groups_query,
-    part_query,
-)
+from analyze.summary_query import fine_query, groups_query, part_query
 
 # Columns of a table of groups.
 _ARROW_TYPES: dict[Any, pa.DataType] = {
@@ -131,10 +125,10 @@ def summarize(
         "SELECT coalesce(sum(bytes), 0) FROM fine WHERE bucket IS NOT NULL"
     ).fetchall()
     total, groups, group_count = _load_part(
-        capture, part_query(cache_flushes=False), keys, by, sort, top, histogram=histogram
+        capture, keys, by, sort, top, cache_flushes=False, histogram=histogram
     )
     flush_total, flushes, _ = _load_part(
-        capture, part_query(cache_flushes=True), keys, by, sort, top, histogram=histogram
+        capture, keys, by, sort, top, cache_flushes=True, histogram=histogram
     )
     seconds_ns = capture.covered_ns
     covered_ns = capture.covered_ns_of_groups(capture.window)
@@ -176,15 +170,19 @@ def _numbers(group: Group) -> dict[str, Any]:
 
 def _load_part(
     capture: OpenedRows,
-    part: str,
     keys: Sequence[str],
     by: Sequence[str],
     sort: str,
     top: int | None,
     *,
+    cache_flushes: bool,
     histogram: bool,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-    """The sums of a part of `fine`, those of its largest groups, and how many groups there are."""
+    """The sums of a part of `fine`, those of its largest groups, and how many groups there are.
+
+    There are no sums of no cache flushes: the queries would take a time that top has not.
+    """
+    part = part_query(cache_flushes=cache_flushes)
     [(group_count,)] = capture.sql(
         f"SELECT count(*) FROM (SELECT DISTINCT {', '.join(keys) or 'true'} FROM ({part}))"
     ).fetchall()
@@ -194,6 +192,8 @@ def _load_part(
             f"there are {group_count:,} groups by {' and '.join(by)}",
             f"show the largest of them with --top, {MAX_GROUPS:,} at most",
         )
+    if not group_count and cache_flushes:
+        return {}, [], 0
     [total] = capture.records(groups_query(part, (), sort, 1, histogram=histogram))
     rows = capture.records(groups_query(part, keys, sort, wanted, histogram=histogram))
     return total, rows, group_count

@@ -3,78 +3,13 @@
 
 from collections.abc import Sequence
 
+from analyze.groupings import SORTS
 from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
 from analyze.row_query import PROCESS_NAME
 from analyze.schema import MOVING_OPS
 
 # A column of `fine`: in which slice of time the I/O was submitted.
 INTERVAL = "interval_number"
-# What rows can be grouped by, and the columns of the key that it makes.
-GROUPINGS = {
-    "process": ("pid", "process"),
-    "thread": ("tid", "comm"),
-    "pid": ("pid",),
-    "tid": ("tid",),
-    "comm": ("comm",),
-    "cmdline": ("cmdline",),
-    "user": ("username",),
-    "parent": ("ppid",),
-    "device": ("device",),
-    "above": ("above",),
-    "partition": ("partition",),
-    "op": ("op",),
-    "flags": ("flags",),
-    "cgroup": ("cgroup",),
-    "charged_cgroup": ("charged_cgroup",),
-    "file": ("file",),
-    "owner": ("owner", "owner_by"),
-    "cpu": ("cpu",),
-    "errno": ("errno",),
-    "size": ("size_class_bytes",),
-    "layer": ("layer",),
-    "host": ("host",),
-    "capture": ("capture",),
-}
-# Numbers and names of things that each machine, or boot of one, has its own of.
-OF_ONE_HOST = frozenset(
-    {
-        "pid",
-        "tid",
-        "ppid",
-        "username",
-        "device",
-        "above",
-        "partition",
-        "cgroup",
-        "charged_cgroup",
-        "file",
-        "owner",
-        "cpu",
-    }
-)
-# What groups can be sorted by, the largest first: every column of their table.
-SORTS = {
-    "time": "time_ns",
-    "ios": "ios",
-    "reads": "reads",
-    "writes": "writes",
-    "flushes": "flushes",
-    "read": "read_bytes",
-    "written": "write_bytes",
-    "discarded": "discarded_bytes",
-    "zeroed": "zeroed_bytes",
-    "iops": "ios",
-    "rate": "moved_bytes",
-    "avg": "avg_ns",
-    "min": "min_ns",
-    "p50": "p50_ns",
-    "p95": "p95_ns",
-    "p99": "p99_ns",
-    "p999": "p999_ns",
-    "max": "max_ns",
-    "queued": "queue_share",
-    "errors": "errors",
-}
 
 # A size class reaches from its name, a power of two, to the next one.
 # Whose I/O it is, and how that is known. What the kernel writes for the page cache is that of who
@@ -151,7 +86,7 @@ def fine_query(
     With SQL for the number of an interval also by that, as INTERVAL; only of the rows for which
     the condition holds.
     """
-    columns = [f"{_KEY_VALUES.get(key, key)} AS {key}" for key in keys if key != "op"]
+    columns = [f"{key_sql(key)} AS {key}" for key in keys if key != "op"]
     columns += [f"{interval_sql} AS {INTERVAL}"] * (interval_sql is not None)
     columns += ["op", f"{_BUCKET} AS bucket"]
     sums = ", ".join([*columns, _FINE_SUMS])
@@ -162,6 +97,11 @@ def whole_query(keys: Sequence[str], table: str) -> str:
     """The same sums without INTERVAL, of a table that has them with it."""
     columns = ", ".join(dict.fromkeys([*keys, "op", "bucket"]))
     return f"SELECT {columns}, {_SUMS_OF_FINE} FROM {table} GROUP BY ALL"
+
+
+def key_sql(key: str) -> str:
+    """SQL for the value of a column of a key, in a row of `io`."""
+    return _KEY_VALUES.get(key, key)
 
 
 def part_query(*, cache_flushes: bool, table: str = "fine") -> str:

@@ -14,7 +14,7 @@ import typer
 from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal
 from iorec import __version__
-from iorec.commands import doctor, exporter, info, plot, record, recover, report, watch
+from iorec.commands import doctor, exporter, info, plot, record, recover, report, top, watch
 from iorec.host.advice import advice
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command(epilog=record.EPILOG)(record.record)
 app.command(epilog=watch.EPILOG)(watch.watch)
+app.command(epilog=top.EPILOG)(top.top)
 app.command(epilog=exporter.EPILOG)(exporter.exporter)
 app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=plot.EPILOG)(plot.plot)

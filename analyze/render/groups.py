@@ -106,7 +106,7 @@ def group_lines(
     rows = [(part, group) for part in parts for group in part.groups or (part.total,)]
     groups = [group for _, group in rows]
     starts = [part.start for part, _ in rows if isinstance(part, Interval)]
-    keys = _key_columns(summary.key_columns, groups)
+    keys = key_columns(summary.key_columns, groups)
     if starts:
         elapsed = [format_elapsed(start, origin_ns) for start in starts]
         keys[:0] = (
@@ -153,7 +153,7 @@ def cache_flush_lines(summary: Summary, width: int) -> list[str]:
     lines = wrap_units(line, width, subsequent_indent="  ")
     if len(groups) == 1:
         return lines
-    keys = _key_columns(summary.key_columns, groups)
+    keys = key_columns(summary.key_columns, groups)
     values = _value_columns(groups, summary.sort, is_too_low=False)
     shown = [column for column in values if column.title in _FLUSH_COLUMNS]
     columns = [*keys, *_without_rare(shown, total, summary.sort)]
@@ -197,7 +197,7 @@ def _key_title(key: str) -> str:
     return _KEY_TITLES.get(key, key.upper())
 
 
-def _key_columns(keys: Sequence[str], groups: Sequence[Group]) -> list[Column]:
+def key_columns(keys: Sequence[str], groups: Sequence[Group]) -> list[Column]:
     """The values of each key; that of no group in particular has none."""
     return [
         Column(

@@ -9,9 +9,9 @@ import typer
 from typer.core import TyperGroup
 from typer.models import TyperPath
 
+from analyze.groupings import GROUPINGS, SORTS
 from analyze.load import LOAD_SORTS
 from analyze.schema import LAYERS
-from analyze.summary_query import GROUPINGS, SORTS
 from iorec.cli import app
 
 # What the definition says in words only.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Sends what is recorded to a viewer, and leaves out what that is too slow for."""
 
+import select
 import socket
 import threading
 from queue import SimpleQueue
@@ -26,14 +27,20 @@ class Feed:
 
     def __init__(self, channel: socket.socket, origin: Origin, period_s: float) -> None:
         self.period_s = period_s
-        self.is_over = False
         self._channel = channel
+        self._hang_up = select.poll()
+        self._hang_up.register(channel, 0)
         self._encoder = Encoder(origin)
         self._queue = SimpleQueue[bytes | None]()
         self._queued_bytes = 0  # ever
         self._sent_bytes = 0
         self._sender = threading.Thread(target=self._send, daemon=True)
         self._sender.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the viewer has ended, also when nothing was sent to it meanwhile."""
+        return bool(self._hang_up.poll(0))
 
     def write(self, batch: Named, metadata: Metadata) -> None:
         """Sends a batch if there is room; the last one in any case."""
@@ -56,6 +63,5 @@ class Feed:
             try:
                 self._channel.sendall(frames)
             except OSError:  # the viewer has ended
-                self.is_over = True
                 return
             self._sent_bytes += len(frames)

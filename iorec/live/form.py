@@ -13,6 +13,21 @@ class Form:
 
 
 @dataclass(frozen=True)
+class TopForm:
+    """What `iorec top` shows: the `top` groups by these keys, in an order, of each interval.
+
+    For so many columns of a terminal; after `count` intervals, if it is not 0, it ends.
+    """
+
+    by: tuple[str, ...]
+    sort: str
+    top: int
+    interval_ns: int
+    count: int
+    width: int
+
+
+@dataclass(frozen=True)
 class Serving:
     """Metrics are served on a socket that listens, by cgroup, too, or not."""
 

@@ -25,6 +25,7 @@ _WAYS = {
     "flight": ("record", "--flight", "30s", "--trigger", "latency > 1h", "-o", "flight.parquet"),
     "watch": ("watch",),
     "watch --json": ("watch", "--json"),
+    "top --batch": ("top", "--batch"),
 }
 
 

@@ -21,6 +21,7 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     import analyze
     from analyze.capture_name import CaptureName
     from analyze.errors import IorecError
+    from analyze.groupings import GROUPINGS
     from analyze.info import make_info
     from analyze.metadata import parse_metadata
     from analyze.plot.figure import draw
@@ -30,7 +31,6 @@ with atheris.instrument_imports(include=["analyze", "iorec"]):
     from analyze.render.report import render_text
     from analyze.report import make_report
     from analyze.schema import METADATA_KEY, SCHEMA
-    from analyze.summary_query import GROUPINGS
     from iorec.outcome import format_end
     from iorec.store.convert import convert
     from iorec.store.folder import Folder

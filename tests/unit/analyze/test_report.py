@@ -16,13 +16,13 @@ from rich.cells import cell_len
 import analyze
 from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal, neutralise_for_csv
+from analyze.groupings import SORTS
 from analyze.groups import MAX_GROUPS
 from analyze.render.csv import render_csv
 from analyze.render.json import render_json
 from analyze.render.report import render_text
 from analyze.render.table import Column, format_columns
 from analyze.report import Report, make_report
-from analyze.summary_query import SORTS
 from tests.builders import START_NS, metadata, mixed_table, rfc3339, table, write_capture
 
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred", "\u202egnp.exe", "<script>", "a\nb", "\\x1b[31mred"]

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 import analyze
 from analyze.column_names import column_name
 from analyze.errors import IorecError
+from analyze.groupings import GROUPINGS, SORTS
 from analyze.groups import Group
 from analyze.load import LOAD_SORTS
 from analyze.render.csv import render_csv
 from analyze.render.report import render_text
 from analyze.report import make_report
 from analyze.summary import Summary
-from analyze.summary_query import GROUPINGS, SORTS
 from tests.builders import SECOND_NS, START_NS, mixed_table, rfc3339, table, write_capture
 
 PERCENTILES = {"p50_ns": 50, "p95_ns": 95, "p99_ns": 99, "p999_ns": 99.9}

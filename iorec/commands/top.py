@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command `iorec top`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from iorec.host.terminal import output_width
+from iorec.options import (
+    COUNT,
+    DEFAULT_BUFFER,
+    DURATION,
+    BufferSize,
+    Cgroups,
+    Cmdlines,
+    Comms,
+    Devices,
+    Duration,
+    IncludeSelf,
+    MinLatency,
+    Ops,
+    Pids,
+    Quiet,
+    RecordedLayers,
+    Verbose,
+)
+
+# How often the recorder sends what there is: a slice is shown so much after its end.
+_PERIOD_S = 0.5
+_SHORTEST_NS = 100_000_000
+_GROUPS_OF_TEXT = 20
+_GROUPS_OF_SCREEN = 200
+
+EPILOG = """\b
+Examples:
+  sudo iorec top                              full screen; ? shows the keys
+  sudo iorec top --by file --sort rate -d nvme0n1
+  sudo iorec top --batch -n 5 -i 1 --by device
+"""
+
+
+def top(
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Group by process (the default), device, file, cgroup or any other key of iorec"
+            " report; by several: --by device,op.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER",
+            help="Largest first: in-flight (the default), busy, or a number of iorec report such"
+            " as iops, rate, p99, max or errors.",
+            show_default=False,
+        ),
+    ] = "in-flight",
+    interval: Annotated[
+        int,
+        typer.Option(
+            "-i",
+            "--interval",
+            parser=DURATION,
+            metavar="TIME",
+            help="Sum up so long a time; by default 1s.",
+            show_default=False,
+        ),
+    ] = 1_000_000_000,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Print a table for each interval, for scripts.")
+    ] = False,
+    tables: Annotated[
+        int | None,
+        typer.Option(
+            "-n", "--tables", parser=COUNT, metavar="N", help="With --batch: end after N tables."
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top",
+            parser=COUNT,
+            metavar="N",
+            help=f"Show this many groups; by default {_GROUPS_OF_TEXT}, on a full screen"
+            f" {_GROUPS_OF_SCREEN}.",
+            show_default=False,
+        ),
+    ] = None,
+    duration: Duration = None,
+    layer: RecordedLayers = None,
+    device: Devices = None,
+    pid: Pids = None,
+    comm: Comms = None,
+    cgroup: Cgroups = None,
+    op: Ops = None,
+    min_latency: MinLatency = None,
+    include_self: IncludeSelf = False,
+    buffer_size: BufferSize = DEFAULT_BUFFER,
+    cmdline: Cmdlines = True,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show who does which I/O just now, and how long it takes, until q or Ctrl-C.
+
+    An I/O counts when it has ended. Filters are decided in the kernel when an I/O is submitted;
+    each may be repeated.
+    """
+    from analyze.column_names import column_name
+    from analyze.errors import IorecError, unknown_name
+    from analyze.groupings import ACTIVITY_SORTS, GROUPINGS
+    from iorec import __version__
+    from iorec.host.privileges import check_privileges
+    from iorec.host.terminal import restoring_terminal
+    from iorec.live.form import TopForm
+    from iorec.live.ready import check_screen
+    from iorec.live.session import View, live_session
+    from iorec.messages import format_start, say
+    from iorec.record.filters import make_filters, resolve_layers
+    from iorec.record.settings import Limits, Settings, buffer_bytes
+    from iorec.status import StatusLine
+
+    keys = tuple(key for keys in by or ["process"] for key in keys.split(","))
+    for key in keys:
+        if key not in GROUPINGS:
+            raise unknown_name("group by", key, GROUPINGS)
+    sort = column_name(sort)
+    if sort not in ACTIVITY_SORTS:
+        raise unknown_name("sort by", sort, ACTIVITY_SORTS)
+    if interval < _SHORTEST_NS:
+        raise IorecError("-i is too short", "give 100ms or more", exit_code=2)
+    if tables is not None and not batch:
+        raise IorecError("-n is for tables, and a screen is none", "add --batch", exit_code=2)
+    if not batch:
+        check_screen()
+    settings = Settings(
+        output=None,
+        is_forced=False,
+        layers=resolve_layers(layer or ["request"]),
+        filters=make_filters(device, pid, comm, cgroup, op, min_latency, include_self=include_self),
+        limits=Limits(duration_ns=duration),
+        buffer_bytes=buffer_bytes(buffer_size),
+        workload=(),
+        command=("iorec", *sys.argv[1:]) if cmdline else ("iorec", "top"),
+        version=__version__,
+        has_cmdlines=cmdline,
+        is_quiet=quiet,
+        is_verbose=verbose,
+    )
+    check_privileges()
+    groups = top or (_GROUPS_OF_TEXT if batch else _GROUPS_OF_SCREEN)
+    form = TopForm(keys, sort, groups, interval, tables or 0, output_width())
+    with restoring_terminal():
+        ended = live_session(
+            View("iorec.live.tables" if batch else "iorec.live.screen", form, _PERIOD_S),
+            settings,
+            StatusLine(settings.limits, settings.filters, is_quiet=True),
+            lambda has_trace: say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
+        )
+    # Only now: it starts threads.
+    from iorec.outcome import say_live_end
+
+    say_live_end(ended.metadata, is_quiet=quiet)
+    raise typer.Exit(1 if ended.viewer_status else 0)
