@@ -159,7 +159,8 @@ class Recorder:
                 return
             if self._is_full():
                 self._rotate()
-            next_write = max(now, self._last_write_s + period_s)
+            is_held = any(map(len, self._pending))
+            next_write = (self._last_write_s if is_held else now) + period_s
             self._sleep(signals, min(next_write, next_checkpoint), has_new_identities)
             if signals.asks_to_stop:
                 return

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """When the recorder sleeps, and what wakes it."""
 
+import signal
 import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
+from iorec.host.processes import cpu_s
 from tests.kernel.captures import read_capture
-from tests.kernel.conftest import LoopDevice, run, start_recording, stop_recording
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
 
 
 def switches(recording: subprocess.Popen[str]) -> int:
@@ -20,11 +24,31 @@ def test_a_recorder_with_nothing_to_record_looks_once_a_second(
 ) -> None:
     recording = start_recording(ram_folder / "run.parquet", "-d", loop.name)
     time.sleep(2)
-    before = switches(recording)
+    before, before_s = switches(recording), cpu_s(recording.pid)
     time.sleep(5)
-    count = switches(recording) - before
+    count, spent_s = switches(recording) - before, cpu_s(recording.pid) - before_s
     stop_recording(recording)
     assert 4 <= count <= 15
+    assert spent_s < 0.25  # one that never slept would switch as seldom
+
+
+@pytest.mark.parametrize(
+    "words", [["watch"], ["record", "--flight", "5s", "--trigger", "stalled 1h"]]
+)
+def test_who_looks_on_sleeps_too(loop: LoopDevice, ram_folder: Path, words: list[str]) -> None:
+    with (ram_folder / "log").open("w+b") as log:
+        command = [str(IOREC), *words, "-d", loop.name]
+        looking = subprocess.Popen(command, cwd=ram_folder, stdout=log, stderr=log)
+        while b"recording " not in (ram_folder / "log").read_bytes():
+            assert looking.poll() is None
+            time.sleep(0.01)
+        time.sleep(2)
+        before_s = cpu_s(looking.pid)
+        time.sleep(5)
+        spent_s = cpu_s(looking.pid) - before_s
+        looking.send_signal(signal.SIGINT)
+        assert looking.wait(30) == 0
+    assert spent_s < 0.25
 
 
 def test_a_burst_after_a_silence_wakes_the_recorder(loop: LoopDevice, ram_folder: Path) -> None:
