@@ -260,7 +260,6 @@ class Segment:
 
         What is in the ring goes there. Where there can be none, this one goes on, as failed.
         """
-        start = self.start_now(counters, stats)
         _, metadata = self.end([(NOTHING, {})], stats, None, counters)
         if self.failure is not None:
             return self
@@ -269,6 +268,7 @@ class Segment:
         except IorecError as error:
             self.failure = error
             return self
+        start = self.start_now(counters, stats)
         following = Segment(self._prepared, self._probes, sink, start)
         following._clock = self._clock
         return following
