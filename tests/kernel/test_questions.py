@@ -43,7 +43,7 @@ ANSWERS = {
     "Does anything stand out?": r"failed, 1 of them read of broken",
     "How is the latency distributed?": r"usecs .*\n.*->",
     "Is it worse than before?": r"before.parquet",
-    "May I believe these numbers?": r"complete",
+    "May I believe these numbers?": r"(?i)complete",
     "What does it look like?": r"\.png",
     "Was it the checkpoint of PostgreSQL's log?": r"\.png",
     "Does something in it fail my test?": r"--fail-on asked for it",
