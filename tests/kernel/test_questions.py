@@ -58,7 +58,7 @@ def workload(folder: Path, disk: LoopDevice) -> str:
     ./bulk if=/dev/zero of=mnt/bulk bs=1M count=20 status=none; sync
     ./slow if=/dev/zero of=mnt/log bs=1M count=1 status=none conv=fsync
     sleep 0.2  # so that the recorder looks for the next one at once
-    ./logger if=/dev/zero of=mnt/log bs=4k count=2000 oflag=dsync conv=notrunc status=none
+    ./logger if=/dev/zero of=mnt/log bs=4k count=500 oflag=dsync conv=notrunc status=none
     chmod 755 .; chmod 644 mnt/bulk
     setpriv --reuid 65534 --clear-groups ./reader if=mnt/bulk of=/dev/null bs=64k iflag=direct
     ./slow if=/dev/zero of=mnt/slow bs=4k count=1 status=none conv=fsync
