@@ -16,6 +16,7 @@ from tests.bench.tracers import IOREC
 
 _ROUNDS = 5
 _IDLE_S = 5
+_SETTLE_S = 1.5  # a viewer is loaded by then
 _LOADS = {
     "10,000 a second": (*RANDOM, "--ioengine=io_uring", "--iodepth=4", "--rate_iops=10000"),
     "saturated": SATURATED,
@@ -83,6 +84,7 @@ def _running(words: tuple[str, ...], folder: Path) -> Iterator[int]:
             while b"recording " not in os.pread(log.fileno(), 1 << 16, 0):
                 assert process.poll() is None
                 time.sleep(0.01)
+            time.sleep(_SETTLE_S)
             yield process.pid
         finally:
             process.send_signal(signal.SIGINT)
