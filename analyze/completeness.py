@@ -181,4 +181,4 @@ def _missing_rows(account: _Account) -> int:
     counts = account.metadata.counts
     if counts is None or account.row_count is None:
         return 0
-    return counts.recorded + counts.in_flight_at_stop - account.row_count
+    return counts.row_count - account.row_count

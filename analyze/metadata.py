@@ -167,6 +167,11 @@ class LayerCounts:
     lost: dict[str, int]
 
     @property
+    def row_count(self) -> int:
+        """The rows: I/Os that ended, and those in flight at the stop."""
+        return self.recorded + self.in_flight_at_stop
+
+    @property
     def lost_completions(self) -> int:
         """Lost I/Os that the kernel reported as completed, so that they are in `completions`."""
         return sum(count for cause, count in self.lost.items() if cause != "missed_completion")

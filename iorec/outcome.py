@@ -142,8 +142,8 @@ def verdict(metadata: Metadata, earlier: Sequence[str] = ()) -> Verdict:
     elif earlier:
         message = earlier[-1]
     if counts is not None:
-        rows = counts.recorded + counts.in_flight_at_stop
-        warnings.append(format_unmatched(metadata.filters, rows, counts.filtered))
+        unmatched = format_unmatched(metadata.filters, counts.row_count, counts.filtered)
+        warnings.append(unmatched)
     return Verdict(
         is_complete=bool(completeness.is_complete) and not earlier,
         message=message,

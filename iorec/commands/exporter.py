@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iorec.commands.looking import look_on
 from iorec.options import (
     DEFAULT_BUFFER,
     BufferSize,
@@ -59,20 +60,14 @@ def exporter(
     from iorec.host.privileges import check_privileges
     from iorec.live.form import Serving
     from iorec.live.listen import listen_at, url_of
-    from iorec.live.session import View, live_session
-    from iorec.messages import format_start, say
+    from iorec.live.session import View
     from iorec.record.filters import make_filters, resolve_layers
-    from iorec.record.settings import Limits, Settings, buffer_bytes
-    from iorec.status import StatusLine
+    from iorec.record.settings import Settings, buffer_bytes
 
     settings = Settings(
-        output=None,
-        is_forced=False,
         layers=resolve_layers(layer or ["request"]),
         filters=make_filters(device, pid, comm, cgroup, op, min_latency, include_self=False),
-        limits=Limits(),
         buffer_bytes=buffer_bytes(buffer_size),
-        workload=(),
         command=("iorec", "exporter"),
         version=__version__,
         has_cmdlines=False,
@@ -86,20 +81,6 @@ def exporter(
         )
     with listen_at(listen) as listener:
         check_privileges()
-
-        def announce(has_trace: bool) -> None:
-            say(format_start(settings, has_trace=has_trace), is_quiet=quiet)
-            say(f"serving {url_of(listener)}/metrics", is_quiet=quiet)
-
         fd = listener.fileno()
-        ended = live_session(
-            View("iorec.live.metrics", Serving(fd, by_cgroup), _PERIOD_S, fds=(fd,)),
-            settings,
-            StatusLine(settings.limits, settings.filters, is_quiet=True),
-            announce,
-        )
-    # Only now: it starts threads.
-    from iorec.outcome import say_live_end
-
-    say_live_end(ended.metadata, is_quiet=quiet)
-    raise typer.Exit(ended.viewer_status)
+        view = View("iorec.live.metrics", Serving(fd, by_cgroup), _PERIOD_S, fds=(fd,))
+        look_on(view, settings, says=[f"serving {url_of(listener)}/metrics"])

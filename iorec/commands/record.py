@@ -207,10 +207,10 @@ def record(
     check_privileges()
     for line in format_leftovers(capture.path.parent):
         typer.echo(line, err=True)
-    # Now, while this process may look everywhere.
-    own_disk = find_recorded_disk(capture.path.parent, settings.filters.resolved_device)
     if flight_plan is not None:
         _fly(flight_plan, capture, settings, is_strict=strict)
+    # Now, while this process may look everywhere.
+    own_disk = find_recorded_disk(capture.path.parent, settings.filters.resolved_device)
     result = record_session(
         capture,
         settings,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from iorec.commands.looking import look_on
 from iorec.host.terminal import output_width
 from iorec.options import (
     COUNT,
@@ -116,11 +117,9 @@ def top(
     from iorec.host.terminal import restoring_terminal
     from iorec.live.form import TopForm
     from iorec.live.ready import check_screen
-    from iorec.live.session import View, live_session
-    from iorec.messages import format_start, say
+    from iorec.live.session import View
     from iorec.record.filters import make_filters, resolve_layers
     from iorec.record.settings import Limits, Settings, buffer_bytes
-    from iorec.status import StatusLine
 
     keys = tuple(key for keys in by or ["process"] for key in keys.split(","))
     for key in keys:
@@ -136,13 +135,10 @@ def top(
     if not batch:
         check_screen()
     settings = Settings(
-        output=None,
-        is_forced=False,
         layers=resolve_layers(layer or ["request"]),
         filters=make_filters(device, pid, comm, cgroup, op, min_latency, include_self=include_self),
         limits=Limits(duration_ns=duration),
         buffer_bytes=buffer_bytes(buffer_size),
-        workload=(),
         command=("iorec", *sys.argv[1:]) if cmdline else ("iorec", "top"),
         version=__version__,
         has_cmdlines=cmdline,
@@ -152,15 +148,5 @@ def top(
     check_privileges()
     groups = top or (_GROUPS_OF_TEXT if batch else _GROUPS_OF_SCREEN)
     form = TopForm(keys, sort, groups, interval, tables or 0, output_width())
-    with restoring_terminal():
-        ended = live_session(
-            View("iorec.live.tables" if batch else "iorec.live.screen", form, _PERIOD_S),
-            settings,
-            StatusLine(settings.limits, settings.filters, is_quiet=True),
-            lambda has_trace: say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
-        )
-    # Only now: it starts threads.
-    from iorec.outcome import say_live_end
-
-    say_live_end(ended.metadata, is_quiet=quiet)
-    raise typer.Exit(1 if ended.viewer_status else 0)
+    module = "iorec.live.tables" if batch else "iorec.live.screen"
+    look_on(View(module, form, _PERIOD_S), settings, around=restoring_terminal())

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iorec.commands.looking import look_on
 from iorec.host.terminal import output_width
 from iorec.options import (
     DEFAULT_BUFFER,
@@ -73,11 +74,9 @@ def watch(
     from iorec import __version__
     from iorec.host.privileges import check_privileges
     from iorec.live.form import Form
-    from iorec.live.session import View, live_session
-    from iorec.messages import format_start, say
+    from iorec.live.session import View
     from iorec.record.filters import make_filters, resolve_layers
     from iorec.record.settings import Limits, Settings, buffer_bytes
-    from iorec.status import StatusLine
 
     if json and csv:
         raise IorecError("--json and --csv exclude each other", "choose one", exit_code=2)
@@ -90,7 +89,6 @@ def watch(
         filters=make_filters(device, pid, comm, cgroup, op, min_latency, include_self=include_self),
         limits=Limits(duration_ns=duration, count=count),
         buffer_bytes=buffer_bytes(buffer_size),
-        workload=(),
         command=("iorec", *sys.argv[1:]) if cmdline else ("iorec", "watch"),
         version=__version__,
         has_cmdlines=cmdline,
@@ -98,20 +96,7 @@ def watch(
         is_verbose=verbose,
     )
     check_privileges()
-    ended = live_session(
-        View("iorec.live.lines", Form(_form(json, csv), output_width()), _PERIOD_S),
-        settings,
-        StatusLine(settings.limits, settings.filters, is_quiet=True),
-        lambda has_trace: say(format_start(settings, has_trace=has_trace), is_quiet=quiet),
-    )
-    # Only now: it starts threads.
-    from iorec.outcome import say_end, say_live_end
-
-    if ended.result is not None:
-        say_end(ended.result, is_quiet=quiet)
-    else:
-        say_live_end(ended.metadata, is_quiet=quiet)
-    raise typer.Exit(ended.viewer_status)
+    look_on(View("iorec.live.lines", Form(_form(json, csv), output_width()), _PERIOD_S), settings)
 
 
 def _form(json: bool, csv: bool) -> str:

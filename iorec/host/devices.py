@@ -107,18 +107,17 @@ def _devs_of_mount(mount: Mount) -> list[int]:
 
 def read_in_flight() -> int:
     """I/Os in flight on all devices now, as the kernel counts them."""
-    count = 0
-    for path in Path("/sys/block").glob("*/inflight"):
-        with contextlib.suppress(OSError, ValueError):
-            count += sum(map(int, path.read_text().split()))
-    return count
+    return sum(sum(_read_in_flight(folder)) for folder in Path("/sys/block").glob("*"))
 
 
 def read_in_flight_of(disk: str) -> list[int]:
     """Its reads and writes in flight now, as the kernel counts them; empty if it is gone."""
+    return _read_in_flight(Path("/sys/block", disk.replace("/", "!")))
+
+
+def _read_in_flight(folder: Path) -> list[int]:
     with contextlib.suppress(OSError, ValueError):
-        counts = Path("/sys/block", disk.replace("/", "!"), "inflight").read_text().split()
-        return [int(count) for count in counts]
+        return [int(count) for count in (folder / "inflight").read_text().split()]
     return []
 
 

@@ -3,12 +3,13 @@
 
 import os
 import re
+import subprocess
 import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from iorec.host.escape import escape_name
 from iorec.host.notes import Notes
@@ -66,6 +67,22 @@ def cpu_s(pid: int) -> float:
     """The seconds of CPU that all threads of a process have used so far (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) * _NS_PER_TICK / 1e9
+
+
+def await_end(process: subprocess.Popen[Any], patience_s: float, least_s: float = 0.0) -> int:
+    """The exit status of a child.
+
+    TimeoutExpired if it used no more than `least_s` of CPU in that time: it hangs, whereas one on a
+    busy machine gets on.
+    """
+    worked_s = -1.0
+    while True:
+        try:
+            return process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            before_s, worked_s = worked_s, cpu_s(process.pid)
+            if worked_s <= before_s + least_s:
+                raise
 
 
 class Processes:

@@ -15,11 +15,10 @@ import pyarrow.csv
 
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
-from analyze.metadata import Metadata
 from analyze.render.table import pad, shorten
 from analyze.schema import SCHEMA
 from analyze.typed_json import parse_object
-from analyze.units import format_bytes, format_count, format_duration, format_rfc3339
+from analyze.units import format_bytes, format_clock, format_count, format_duration, format_rfc3339
 from iorec.live.form import Form
 from iorec.live.viewer import end_quietly, follow
 from iorec.store.csv_rows import harmless, to_text
@@ -27,7 +26,6 @@ from iorec.store.csv_rows import harmless, to_text
 _GAP = " "
 _LATE_NS = 1_000_000_000
 _NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
-_TIME_OF_DAY = slice(len("2026-11-26T"), len("2026-11-26T15:16:10"))
 _SECOND_NS = 1_000_000_000
 
 
@@ -75,7 +73,7 @@ def main(fd: int, form: Form) -> None:
             if is_late and feed.has_more and not metadata.complete:
                 continue
             taken += len(batch)
-            left_out = _recorded(metadata) - taken
+            left_out = (metadata.counts.row_count if metadata.counts else 0) - taken
             if left_out > said:
                 count = format_count(left_out - said)
                 print(f"{count} I/Os left out: nobody reads so fast", file=sys.stderr)
@@ -83,12 +81,6 @@ def main(fd: int, form: Form) -> None:
             print(to_lines(batch), end="", flush=True)
     except BrokenPipeError:
         end_quietly()
-
-
-def _recorded(metadata: Metadata) -> int:
-    """The rows of the recording until then."""
-    counts = metadata.counts
-    return counts.recorded + counts.in_flight_at_stop if counts else 0
 
 
 def _head(form: Form) -> str:
@@ -178,7 +170,7 @@ def _time_of_day(time_ns: int) -> str:
 
 @lru_cache(10)
 def _clock(second: int) -> str:
-    return format_rfc3339(second * _SECOND_NS)[_TIME_OF_DAY]
+    return format_clock(second * _SECOND_NS).partition(".")[0]
 
 
 def _name(name: str | None, width: int = sys.maxsize) -> str:

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analyze.errors import IorecError
 from iorec.host.signals import SignalWaiter
 from iorec.host.workload import invoking_user
 from iorec.record.output import open_output
@@ -68,11 +67,7 @@ def live_session(
             result = record_and_convert(prepared, output, feed)
             return Ended(result.metadata, result, viewer.end())
         with progress:
-            recorded = run_recorder(prepared, feed, _no_next)
+            recorded = run_recorder(prepared, feed)
         if recorded.failure is not None:
             raise recorded.failure
         return Ended(recorded.last and recorded.last[1], None, viewer.end())
-
-
-def _no_next(_: object, __: object) -> Any:
-    raise IorecError("nothing is kept that could be full", "please report this as a defect")

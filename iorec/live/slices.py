@@ -148,8 +148,7 @@ class Cutter:
         """I/Os that were lost, and that were recorded but did not get here, since the start."""
         if last.counts is None:
             return 0, 0
-        recorded = last.counts.recorded + last.counts.in_flight_at_stop
-        return sum(last.counts.lost.values()), recorded - self._taken
+        return sum(last.counts.lost.values()), last.counts.row_count - self._taken
 
 
 def _time_at(metadata: Metadata, monotonic_ns: int) -> int:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from analyze.metadata import Metadata, parse_metadata
 from analyze.typed_json import dump_object
-from iorec.host.processes import cpu_s
+from iorec.host.processes import await_end
 from iorec.host.signals import STOP_SIGNALS
 from iorec.store.read_spool import FrameReader
 
@@ -59,16 +59,12 @@ class Viewer:
         On a busy machine it takes its time, but what waits for its reader does nothing.
         """
         self.channel.close()
-        worked_s = -1.0
-        while True:
-            try:
-                return self._process.wait(_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                before_s, worked_s = worked_s, cpu_s(self._process.pid)
-                if worked_s <= before_s:
-                    self._process.kill()
-                    self._process.wait()
-                    return 0
+        try:
+            return await_end(self._process, _PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return 0
 
 
 def follow(fd: int) -> "Followed":

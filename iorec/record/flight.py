@@ -19,7 +19,7 @@ from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal
 from analyze.metadata import FiredTrigger
 from analyze.typed_json import EpochNs
-from analyze.units import format_bytes, format_duration, format_rfc3339
+from analyze.units import format_bytes, format_clock, format_duration
 from iorec.host.devices import numbers_of_dev
 from iorec.host.diskstats import StatPair
 from iorec.kernel.probes import Probes
@@ -269,7 +269,7 @@ class Flight:
         end_ns = fired.at_ns + self._plan.after_ns
         most = self._prepared.settings.limits.max_size_bytes
         self._writing = _Writing(capture, part, segment, end_ns, most)
-        clock = format_rfc3339(moment)[len("2026-11-26T") : len("2026-11-26T15:16:10")]
+        clock = format_clock(moment).partition(".")[0]
         self._say(f"{clock} {fired.trigger}: {fired.cause}; writing {capture.name}")
 
     def _end(

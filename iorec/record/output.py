@@ -47,19 +47,19 @@ def open_output(output: CaptureName, settings: Settings, owner: User | None) -> 
                 files = CaptureName(Path(taken)).files
                 check_free(folder, files, is_forced=settings.is_forced)
         part = folder.create_spool(first.spool)
-        stack.callback(remove_unused, folder, first.spool)
+        stack.callback(_remove_unused, folder, first.spool)
         stack.enter_context(part)  # is closed before: what is locked then is another recorder's
         yield Output(output, folder, part)
 
 
-def remove_unused(folder: Folder, part_name: str) -> None:
+def _remove_unused(folder: Folder, part_name: str) -> None:
     """Removes the spool of a recorder that ended, or was killed, before it recorded."""
     if not folder.is_locked(part_name):
         folder.remove_if_empty(part_name)
 
 
 def _refuse_leftover(folder: Folder, part_name: str) -> None:
-    remove_unused(folder, part_name)
+    _remove_unused(folder, part_name)
     if folder.exists(part_name):
         raise IorecError(
             f"{folder.path / part_name} exists: a recording runs or was interrupted",

@@ -153,14 +153,13 @@ class Recorder:
             if now >= next_checkpoint:
                 next_checkpoint = now + _CHECKPOINT_S
                 self._checkpoint()
-            elif now >= self._last_write_s + period_s and any(map(len, self._pending)):
+            elif now >= self._last_write_s + period_s and self._has_pending:
                 self._write_pending()
             if self.failure is not None or self._is_done(now):
                 return
             if self._is_full():
                 self._rotate()
-            is_held = any(map(len, self._pending))
-            next_write = (self._last_write_s if is_held else now) + period_s
+            next_write = (self._last_write_s if self._has_pending else now) + period_s
             self._sleep(signals, min(next_write, next_checkpoint), has_new_identities)
             if signals.asks_to_stop:
                 return
@@ -200,6 +199,10 @@ class Recorder:
         timeout_s = 0.0 if is_due else max(end_s - time.monotonic(), 0.0)
         return signals.wait(timeout_s) or is_due
 
+    @property
+    def _has_pending(self) -> bool:
+        return any(map(len, self._pending))
+
     def _write_pending(self) -> None:
         self._last_write_s = time.monotonic()
         raw = [records.view(_RAW_RECORD) for records in (_NO_RECORDS, *self._pending)]
@@ -214,7 +217,7 @@ class Recorder:
         self._segment.read_clock()
         self._forget_identities()
         is_due = time.monotonic() - self._last_write_s >= _IDLE_CHECKPOINT_S
-        if is_due or any(map(len, self._pending)):
+        if is_due or self._has_pending:
             self._write_pending()
         self._segment.sync()
         if self._flight is not None:
@@ -272,7 +275,7 @@ class Recorder:
         self._drain()
         counters = take_snapshot(self._probes)
         stats = before, self._read_diskstats()
-        if any(map(len, self._pending)):
+        if self._has_pending:
             self._write_pending()
         return counters, stats
 

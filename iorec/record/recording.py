@@ -107,13 +107,17 @@ class Recorded:
         return self.last and (RowBuilder(self.origin).build(self.last[0]), self.last[1])
 
 
+def _no_next(_: object, __: object) -> Sink:
+    raise NotImplementedError  # what keeps nothing is never full
+
+
 def run_recorder(
     prepared: Prepared,
     first_sink: Callable[[Origin], Sink],
-    next_sink: Callable[[Metadata, Origin], Sink],
+    next_sink: Callable[[Metadata, Origin], Sink] = _no_next,
     make_flight: Callable[[Probes, Origin], Flight] | None = None,
 ) -> Recorded:
-    """Records into sinks until the end; `next_sink` is that of Recorder."""
+    """Records into sinks until the end; `next_sink` is that of Recorder, if one can be full."""
     # Arrow's own allocator keeps what it once had: 330 MiB at the end, against 250.
     pa.set_memory_pool(pa.system_memory_pool())
     keep_freed_memory()
@@ -146,7 +150,7 @@ def record_flight(
         return flights[0]
 
     with prepared.progress:
-        recorded = run_recorder(prepared, lambda _: Nowhere(), _no_next, make_flight)
+        recorded = run_recorder(prepared, lambda _: Nowhere(), make_flight=make_flight)
         failures = [recorded.failure] if recorded.failure is not None else []
         [flight] = flights
         left = flight.wait()
@@ -161,10 +165,6 @@ def record_flight(
         exit_status,
         _joined(failures) if failures else None,
     )
-
-
-def _no_next(_: object, __: object) -> Sink:
-    raise NotImplementedError  # what keeps nothing is never full
 
 
 def _replaced(settings: Settings, output: Output) -> list[str]:
@@ -229,7 +229,7 @@ def _save(
 ) -> Result:
     """Makes a capture of the last spool, in another folder if its own one was deleted."""
     counts = last[1].counts if last else None
-    rows = counts.recorded + counts.in_flight_at_stop if counts else 0
+    rows = counts.row_count if counts else 0
     # Only now: what it takes to write Parquet is not to delay a start.
     from iorec.store.convert import convert
 

@@ -47,15 +47,15 @@ class FlightPlan:
 class Settings:
     """What to record, until when and where to."""
 
-    output: CaptureName | None  # None: nothing is kept
-    is_forced: bool
     layers: tuple[str, ...]
     filters: Filters
-    limits: Limits
     buffer_bytes: int
-    workload: tuple[str, ...]
     command: tuple[str, ...]
     version: str
+    output: CaptureName | None = None  # None: nothing is kept
+    is_forced: bool = False
+    limits: Limits = Limits()
+    workload: tuple[str, ...] = ()
     has_cmdlines: bool = True
     is_converted: bool = True  # or the spool is left for `iorec recover`
     flight: FlightPlan | None = None

@@ -22,21 +22,14 @@ import pytest
 from iorec.host.diskstats import read_diskstats
 from tests.kernel.conftest import IOREC, LoopDevice, run
 from tests.kernel.load import running_load
+from tests.kernel.viewers import read, start_viewer, stop
 
 _HEAD = re.compile(r"^(\S+Z), (\S+ m?s): ([\d,]+) I/Os?(, .*)?$", re.MULTILINE)
 
 
 def top(*options: str, **others: Any) -> subprocess.Popen[str]:
     """Starts it for tables; returns when it records."""
-    process = subprocess.Popen(
-        [str(IOREC), "top", "--batch", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        **{"stdout": subprocess.PIPE, **others},
-    )
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("recording ")
-    return process
+    return start_viewer("top", "--batch", *options, **others)
 
 
 @dataclass(frozen=True)
@@ -68,18 +61,8 @@ def tables(text: str) -> list[Table]:
     return found
 
 
-def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[str, str]:
-    process.send_signal(number)
-    return process.communicate(timeout=60)
-
-
 def ios_of(loop: LoopDevice) -> int:
     return sum(stats.ios for stats in read_diskstats()[loop.name].groups.values())
-
-
-def read(loop: LoopDevice, count: int) -> None:
-    run("dd", f"if={loop.path}", "of=/dev/null", "bs=4k", f"count={count}", "iflag=direct",
-        stderr=subprocess.DEVNULL)  # fmt: skip
 
 
 class Sampler(threading.Thread):

@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +16,15 @@ import pytest
 
 from tests.kernel.captures import read_capture
 from tests.kernel.conftest import IOREC, LoopDevice, run
+from tests.kernel.load import running_load
+from tests.kernel.viewers import read, start_viewer, stop
 
 _LEFT_OUT = re.compile(r"^([\d,]+) I/Os left out", re.MULTILINE)
 
 
 def watch(*options: str | Path, **others: Any) -> subprocess.Popen[str]:
     """Starts it; returns when it records."""
-    process = subprocess.Popen(
-        [str(IOREC), "watch", *map(str, options)],
-        stderr=subprocess.PIPE,
-        text=True,
-        **{"stdout": subprocess.PIPE, **others},
-    )
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("recording ")
-    return process
-
-
-def read(loop: LoopDevice, count: int) -> None:
-    run("dd", f"if={loop.path}", "of=/dev/null", "bs=4k", f"count={count}", "iflag=direct",
-        stderr=subprocess.DEVNULL)  # fmt: skip
-
-
-@contextmanager
-def reading(loop: LoopDevice) -> Iterator[None]:
-    """Faster than lines are made."""
-    options = ["--name=r", "--direct=1", "--rw=randread", "--bs=4k", "--iodepth=32"]
-    fio = subprocess.Popen(
-        ["fio", *options, f"--filename={loop.path}", "--ioengine=io_uring", "--time_based",
-         "--runtime=60"], stdout=subprocess.DEVNULL)  # fmt: skip
-    try:
-        yield
-    finally:
-        fio.terminate()
-        fio.wait()
-
-
-def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[str, str]:
-    process.send_signal(number)
-    return process.communicate(timeout=30)
+    return start_viewer("watch", *options, **others)
 
 
 def test_each_form_has_the_rows_of_the_capture_of_the_same_run(
@@ -99,7 +67,7 @@ def test_a_reader_that_is_too_slow_misses_lines_and_is_told_how_many(
     loop: LoopDevice, ram_folder: Path
 ) -> None:
     output = ram_folder / "run.parquet"
-    with reading(loop):
+    with running_load(loop, "--rw=randread"):
         process = watch("--json", "-d", loop.name, "-o", output, "--duration", "4s")
         assert process.stdout is not None
         time.sleep(3)  # nobody reads: the pipe is full at once
@@ -115,7 +83,7 @@ def test_a_reader_that_is_too_slow_misses_lines_and_is_told_how_many(
 
 
 def test_a_reader_that_hangs_does_not_keep_the_recorder_from_ending(loop: LoopDevice) -> None:
-    with reading(loop):
+    with running_load(loop, "--rw=randread"):
         process = watch("-d", loop.name)
         time.sleep(1.5)
         begun = time.monotonic()
@@ -126,7 +94,7 @@ def test_a_reader_that_hangs_does_not_keep_the_recorder_from_ending(loop: LoopDe
 
 
 def test_it_ends_with_its_reader(loop: LoopDevice) -> None:
-    with reading(loop):
+    with running_load(loop, "--rw=randread"):
         process = watch("-d", loop.name)
         assert process.stdout is not None
         process.stdout.readline()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from iorec.host.processes import cpu_s
+from iorec.host.processes import await_end, cpu_s
 from tests.kernel.conftest import IOREC
 
 _PATIENCE_S = 120
@@ -117,16 +117,12 @@ class Recording:
 
     def _await_end(self) -> int:
         """The exit status; of one that hangs, without working, all threads say where they are."""
-        worked_s = -1.0
-        while True:
-            try:
-                return self._process.wait(_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                before, worked_s = worked_s, cpu_s(self._process.pid)
-                if worked_s > before + 1:  # as a capture takes its time on a busy machine
-                    continue
-                self.troubles.append(f"hangs, after {worked_s:.1f} s of CPU")
-                self._send(signal.SIGABRT)
+        try:
+            return await_end(self._process, _PATIENCE_S, least_s=1.0)
+        except subprocess.TimeoutExpired:
+            self.troubles.append(f"hangs, after {cpu_s(self._process.pid):.1f} s of CPU")
+            self._send(signal.SIGABRT)
+            return self._process.wait(_PATIENCE_S)
 
     def _send(self, number: int) -> None:
         if self._process.poll() is None:

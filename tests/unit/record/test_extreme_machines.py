@@ -19,7 +19,7 @@ from iorec.host.diskstats import DiskStats, diskstats_delta, read_diskstats
 from iorec.host.escape import escape_name
 from iorec.host.notes import Notes
 from iorec.record.metadata import begin_metadata, continue_metadata, end_metadata
-from iorec.record.settings import Limits, Settings
+from iorec.record.settings import Settings
 from tests.builders import described, table
 
 READINGS = 4
@@ -127,7 +127,7 @@ def written(chance: random.Random, folder: Path, disks: int) -> bytes:
     counts = replace(counts, devices=tuple(replace(entry, device=n) for n in machine.names()))
     filters = Filters(texts, (), texts, texts, (), None, include_self=False)
     output = CaptureName(Path("run.parquet"))
-    settings = Settings(output, False, ("request",), filters, Limits(), 1 << 24, texts, texts, "0")
+    settings = Settings(("request",), filters, 1 << 24, texts, "0", output, workload=texts)
     clock = Clock(start, read_clocks(), ())
     last = continue_metadata(
         begin_metadata(settings, start),
