@@ -71,6 +71,7 @@ class Filters:
     min_latency_ns: int | None
     include_self: bool
     resolved_device: tuple[str, ...] = ()  # what globs and mount points in `device` stand for
+    syscall: tuple[str, ...] = ()  # of the layer syscall; empty: those by default
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ class LayerCounts:
     """What became of every completion that the kernel reported.
 
     `identity_lost` of the recorded ones are rows whose submitter is unknown for lack of room.
+    `compat` are 32-bit system calls, which are not among the completions.
     """
 
     completions: int
@@ -163,6 +165,7 @@ class LayerCounts:
     continuations: int
     refused: int = 0
     identity_lost: int = 0
+    compat: int = 0
     in_flight_at_stop: int
     lost: dict[str, int]
 

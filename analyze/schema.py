@@ -37,14 +37,18 @@ SCHEMA = pa.schema(
         pa.field("process_start", pa.timestamp("ns", tz="UTC")),
         pa.field("dirtier_pid", pa.int32()),
         pa.field("dirtier", _NAME),
+        pa.field("result", pa.int64()),
+        pa.field("fd", pa.int32()),
     ]
 )
 
 # A capture without these columns is whole: they read as null.
 ADDED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("bios") :])
 
-# What one row may be an I/O of: a request to a disk's driver, or a bio on any block device.
-LAYERS = ("request", "bio")
+# What one row may be an I/O of: a request to a disk's driver, a bio on any block device, or a system
+# call of a thread.
+LAYERS = ("request", "bio", "syscall")
+BLOCK_LAYERS = ("request", "bio")
 
 # The values of `op` of which data are read or written.
 MOVING_OPS = ("read", "write", "zone_append")

@@ -58,7 +58,7 @@ static inline struct slot *submit(struct lane *mine, u32 first_lane, u32 layer, 
 			who.charged_cgroup = charged_cgroup(bio);
 			set_file(&who, bio, &mine->scratch);
 		}
-		slot->identity = identity_number(mine, slot->source, &who);
+		slot->identity = identity_number(mine, slot->source, 0, &who);
 	}
 	slot->start_ns = bpf_ktime_get_ns();
 	trace_submit(who.comm, dev, cmd_flags);
@@ -203,6 +203,7 @@ static inline struct slot *note_part(struct lane *mine, u32 first_lane, struct b
  * The bio is too large for its device. The kernel splits off its front, as a bio that ends without
  * having been queued, and goes on with the rest; device-mapper puts the whole back instead.
  */
+#ifdef RECORDS_BLOCK_IO
 int bio_split(u64 *ctx)
 {
 	struct bio *bio = (struct bio *)ctx[SPLIT_BIO_ARGUMENT];
@@ -223,3 +224,4 @@ int bio_split(u64 *ctx)
 #endif
 	return 0;
 }
+#endif

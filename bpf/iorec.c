@@ -52,3 +52,6 @@
 #ifdef RECORDS_BIOS
 #include "bio.c"
 #endif
+#ifdef RECORDS_SYSCALLS
+#include "syscall.c"
+#endif

@@ -3,9 +3,17 @@
 
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 
-/* For each layer and CPU the identities seen last, and those of who dirties files. */
+/*
+ * For each layer and CPU the identities seen last, and those of who dirties files; those of files that
+ * a system call has opened are apart, as two programs must neither share a cache nor numbers.
+ */
+#ifdef RECORDS_SYSCALLS
+#define IDENTITY_CACHES (LAYERS + 2)
+#else
+#define IDENTITY_CACHES (LAYERS + 1)
+#endif
 BPF_F_TABLE("array", u32, struct cached_identity, cached_identities,
-	    (LAYERS + 1) * CPUS * CACHED_IDENTITIES, 0);
+	    IDENTITY_CACHES * CPUS * CACHED_IDENTITIES, 0);
 
 /*
  * A file of a file system with a block device, by the address of its inode, too: the others are the
@@ -29,8 +37,9 @@ struct dirtier {
 /* Of each file; those dirtied longest ago are forgotten first. */
 BPF_F_TABLE("lru_hash", struct file_key, struct dirtier, dirtiers, DIRTIED_FILES, 0);
 
-/* Each copy of a program numbers those that it announces itself. */
+/* Each copy of a program numbers those that it announces itself, and so does what has OPENED one. */
 #define COPY_SHIFT 30
+#define OPENED (1U << 29)
 
 /*
  * The thread that runs, and its cgroup. Read from its struct as far as may be: the helpers take three
@@ -69,20 +78,20 @@ static inline struct identity current_thread(void)
 }
 
 /* Returns the identity's number, or LOST_IDENTITY if the ring had no room for it. */
-static inline u32 announce(struct lane *mine, u32 source, const struct identity *who,
+static inline u32 announce(struct lane *mine, u32 source, u32 opened, const struct identity *who,
 			   struct control *settings)
 {
 	struct announcement *row;
 	u64 flags = BPF_RB_NO_WAKEUP;
 	u32 number;
 
-	if (mine->identities + 1 >= 1ULL << COPY_SHIFT)
+	if (mine->identities + 1 >= OPENED)
 		return LOST_IDENTITY;
 	row = records.ringbuf_reserve(sizeof(*row));
 	if (!row)
 		return LOST_IDENTITY;
 	mine->identities++;
-	number = copy_number() << COPY_SHIFT | (u32)mine->identities;
+	number = copy_number() << COPY_SHIFT | opened | (u32)mine->identities;
 	row->identity = *who;
 	row->number = number;
 	row->source = source;
@@ -95,11 +104,14 @@ static inline u32 announce(struct lane *mine, u32 source, const struct identity 
 	return number;
 }
 
-static inline u32 identity_number(struct lane *mine, u32 source, const struct identity *who)
+/* `source` is one of the CPU that this runs on; `opened` is OPENED, or 0. */
+static inline u32 identity_number(struct lane *mine, u32 source, u32 opened,
+				  const struct identity *who)
 {
 	u64 name = who->inode << 32 ^ who->inode_dev ^ who->tid ^ who->dirtied_by << 16;
 	u32 spread = hash(name) >> 32;
-	u32 index = source * CACHED_IDENTITIES + spread % CACHED_IDENTITIES, number;
+	u32 cache = opened ? (LAYERS + 1) * CPUS + bpf_get_smp_processor_id() : source;
+	u32 index = cache * CACHED_IDENTITIES + spread % CACHED_IDENTITIES, number;
 	struct control *settings = recorder();
 	struct cached_identity *cached;
 	const u64 *a, *b;
@@ -109,7 +121,7 @@ static inline u32 identity_number(struct lane *mine, u32 source, const struct id
 	/* The first copy's: another one may have interrupted it while it writes there. */
 	cached = copy_number() ? NULL : cached_identities.lookup(&index);
 	if (!cached)
-		return announce(mine, source, who, settings);
+		return announce(mine, source, opened, who, settings);
 	a = (const u64 *)&cached->identity;
 	b = (const u64 *)who;
 	if (cached->number && cached->epoch == (u32)settings->epoch && a[0] == b[0] &&
@@ -117,7 +129,7 @@ static inline u32 identity_number(struct lane *mine, u32 source, const struct id
 	    a[6] == b[6] && a[8] == b[8] && a[9] == b[9] && a[10] == b[10] && a[11] == b[11] &&
 	    a[12] == b[12] && a[13] == b[13])
 		return cached->number;
-	number = announce(mine, source, who, settings);
+	number = announce(mine, source, opened, who, settings);
 	if (number == LOST_IDENTITY)
 		return number;
 	cached->identity = *who;
@@ -208,7 +220,7 @@ static inline void set_file(struct identity *who, struct bio *bio, volatile u64 
 	}
 }
 
-#ifdef HAVE_CURRENT_TASK
+#if defined(HAVE_CURRENT_TASK) && defined(RECORDS_BLOCK_IO)
 /*
  * A page of a file is dirtied. With its lock held and interrupts off (__folio_mark_dirty), so that
  * nothing interrupts this: there are no copies of it.
@@ -240,7 +252,7 @@ int page_dirty(u64 *ctx)
 		return 0;
 	}
 	who = current_thread();
-	number = identity_number(mine, source, &who);
+	number = identity_number(mine, source, 0, &who);
 	if (number == LOST_IDENTITY) {
 		dirtiers.delete(&file);
 		return 0;
@@ -252,7 +264,7 @@ int page_dirty(u64 *ctx)
 		dirtiers.update(&file, &dirtier);
 	return 0;
 }
-#else
+#elif defined(RECORDS_BLOCK_IO)
 int page_dirty(u64 *ctx)
 {
 	return 0;

@@ -6,9 +6,17 @@
 /* A layer sees an I/O from one pair of tracepoints; its number is part of an I/O's source. */
 #define REQUEST_LAYER 0
 #define BIO_LAYER 1
+#define SYSCALL_LAYER 2
 
 /* What a disk flushes its cache for: an operation of its own, unlike REQ_OP_FLUSH of a submitter. */
 #define OP_CACHE_FLUSH 62
+
+/* Operations from here on are system calls, whose flags are these (iorec/kernel/calls.py). */
+#define FIRST_CALL_OP 64
+#define CALL_RESTARTED (1U << 8) /* it was interrupted, and the kernel begins it again */
+#define CALL_NOWAIT (1U << 9)
+
+#define NO_OFFSET (~0ULL)
 
 /* What the recorder wants of the programs. */
 struct control {
@@ -21,7 +29,11 @@ struct control {
 
 #define IS_AWAKE (~0ULL)
 
-/* One finished I/O. 56 bytes: with the ring buffer's 8-byte header, one cache line. */
+/*
+ * One finished I/O. 56 bytes: with the ring buffer's 8-byte header, one cache line. Of a system call
+ * `queue_ns` is what it returned, `sector` is bytes from the start of its file, and `bio_count` the
+ * file's number (-1: none).
+ */
 struct record {
 	u64 start_ns;
 	u64 latency_ns;
@@ -144,7 +156,7 @@ struct lane {
 	u64 events;	/* requests merged away, requeues */
 	u64 gaps;	/* the number of the newest gap */
 	u64 done_bios;	/* of the request that is being completed, by an earlier call */
-	u64 padding;
+	u64 compat;	/* 32-bit calls, which are not recorded */
 };
 
 #define MOST_COPIES 4

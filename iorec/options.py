@@ -72,7 +72,7 @@ RecordedLayers = Annotated[
         "-l",
         "--layer",
         metavar="NAME",
-        help="What to record: request (the default), bio, or both: request,bio.",
+        help="What to record: request (the default), bio, syscall, several as request,bio, or all.",
     ),
 ]
 Devices = Annotated[
@@ -99,6 +99,14 @@ Ops = Annotated[
     list[str] | None,
     typer.Option(
         "--op", metavar="NAME", help="Only this operation: read, write, flush, discard..."
+    ),
+]
+Syscalls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--syscall",
+        metavar="NAME",
+        help="Of the layer syscall only this call: fsync, or several: pread64,pwrite64.",
     ),
 ]
 MinLatency = Annotated[
@@ -160,7 +168,7 @@ Layer = Annotated[
         "-l",
         "--layer",
         metavar="NAME",
-        help="Show request or bio; by default request, and bio of devices without requests.",
+        help="Show request, bio or syscall; by default request, and bio of devices without requests.",
         show_default=False,
     ),
 ]

@@ -19,6 +19,7 @@ from iorec.options import (
     Pids,
     Quiet,
     RecordedLayers,
+    Syscalls,
     Verbose,
 )
 
@@ -45,6 +46,7 @@ def exporter(
     comm: Comms = None,
     cgroup: Cgroups = None,
     op: Ops = None,
+    syscall: Syscalls = None,
     min_latency: MinLatency = None,
     buffer_size: BufferSize = DEFAULT_BUFFER,
     quiet: Quiet = False,
@@ -64,9 +66,12 @@ def exporter(
     from iorec.record.filters import make_filters, resolve_layers
     from iorec.record.settings import Settings, buffer_bytes
 
+    layers = resolve_layers(layer or ["request"])
     settings = Settings(
-        layers=resolve_layers(layer or ["request"]),
-        filters=make_filters(device, pid, comm, cgroup, op, min_latency, include_self=False),
+        layers=layers,
+        filters=make_filters(
+            layers, device, pid, comm, cgroup, op, min_latency, syscall, include_self=False
+        ),
         buffer_bytes=buffer_bytes(buffer_size),
         command=("iorec", "exporter"),
         version=__version__,

@@ -29,6 +29,7 @@ from iorec.options import (
     Pids,
     Quiet,
     RecordedLayers,
+    Syscalls,
     Verbose,
 )
 from iorec.record.triggers import TRIGGER_FORMS
@@ -134,6 +135,7 @@ def record(
     comm: Comms = None,
     cgroup: Cgroups = None,
     op: Ops = None,
+    syscall: Syscalls = None,
     min_latency: MinLatency = None,
     include_self: IncludeSelf = False,
     buffer_size: BufferSize = DEFAULT_BUFFER,
@@ -179,11 +181,14 @@ def record(
     if rotate is not None and max_size is None:
         raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
     capture = CaptureName.parse(output or _default_output())
+    layers = resolve_layers(layer or ["request"])
     settings = Settings(
         output=capture,
         is_forced=force,
-        layers=resolve_layers(layer or ["request"]),
-        filters=make_filters(device, pid, comm, cgroup, op, min_latency, include_self=include_self),
+        layers=layers,
+        filters=make_filters(
+            layers, device, pid, comm, cgroup, op, min_latency, syscall, include_self=include_self
+        ),
         limits=Limits(
             duration_ns=duration,
             count=count,

@@ -24,6 +24,7 @@ from iorec.options import (
     Pids,
     Quiet,
     RecordedLayers,
+    Syscalls,
     Verbose,
 )
 
@@ -97,6 +98,7 @@ def top(
     comm: Comms = None,
     cgroup: Cgroups = None,
     op: Ops = None,
+    syscall: Syscalls = None,
     min_latency: MinLatency = None,
     include_self: IncludeSelf = False,
     buffer_size: BufferSize = DEFAULT_BUFFER,
@@ -134,9 +136,12 @@ def top(
         raise IorecError("-n is for tables, and a screen is none", "add --batch", exit_code=2)
     if not batch:
         check_screen()
+    layers = resolve_layers(layer or ["request"])
     settings = Settings(
-        layers=resolve_layers(layer or ["request"]),
-        filters=make_filters(device, pid, comm, cgroup, op, min_latency, include_self=include_self),
+        layers=layers,
+        filters=make_filters(
+            layers, device, pid, comm, cgroup, op, min_latency, syscall, include_self=include_self
+        ),
         limits=Limits(duration_ns=duration),
         buffer_bytes=buffer_bytes(buffer_size),
         command=("iorec", *sys.argv[1:]) if cmdline else ("iorec", "top"),

@@ -25,6 +25,7 @@ from iorec.options import (
     Pids,
     Quiet,
     RecordedLayers,
+    Syscalls,
     Verbose,
 )
 
@@ -57,6 +58,7 @@ def watch(
     comm: Comms = None,
     cgroup: Cgroups = None,
     op: Ops = None,
+    syscall: Syscalls = None,
     min_latency: MinLatency = None,
     include_self: IncludeSelf = False,
     buffer_size: BufferSize = DEFAULT_BUFFER,
@@ -82,11 +84,14 @@ def watch(
         raise IorecError("--json and --csv exclude each other", "choose one", exit_code=2)
     if force and output is None:
         raise IorecError("-f is for an output, and there is none", "name it with -o", exit_code=2)
+    layers = resolve_layers(layer or ["request"])
     settings = Settings(
         output=None if output is None else CaptureName.parse(output),
         is_forced=force,
-        layers=resolve_layers(layer or ["request"]),
-        filters=make_filters(device, pid, comm, cgroup, op, min_latency, include_self=include_self),
+        layers=layers,
+        filters=make_filters(
+            layers, device, pid, comm, cgroup, op, min_latency, syscall, include_self=include_self
+        ),
         limits=Limits(duration_ns=duration, count=count),
         buffer_bytes=buffer_bytes(buffer_size),
         command=("iorec", *sys.argv[1:]) if cmdline else ("iorec", "watch"),

@@ -12,7 +12,7 @@ class Layer:
     `programs` has the tracepoint of each, in the order in which they are attached: completions
     first, so that nothing is seen to start whose end would be missed. `start` begins an I/O, the
     `complete` end one, and all that put one into the table are `claiming`. The table has `slots`
-    times as many slots as it has for requests.
+    times as many slots as it has for requests. Interrupts complete I/Os of a block layer.
     """
 
     name: str
@@ -21,10 +21,11 @@ class Layer:
     complete: tuple[str, ...]
     claiming: tuple[str, ...]
     slots: int
+    is_block: bool = True
 
     @property
     def number(self) -> int:
-        """REQUEST_LAYER or BIO_LAYER of bpf/records.h."""
+        """REQUEST_LAYER and so on of bpf/records.h."""
         return LAYERS.index(self)
 
 
@@ -58,9 +59,19 @@ BIO = Layer(
     # A request holds many bios when they were merged, and bios wait for requests.
     slots=4,
 )
-LAYERS = (REQUEST, BIO)  # by number
+SYSCALL = Layer(
+    name="syscall",
+    programs={"call_exit": "sys_exit", "call_enter": "sys_enter"},
+    start="call_enter",
+    complete=("call_exit",),
+    claiming=("call_enter",),
+    # Of each thread that is in a call.
+    slots=4,
+    is_block=False,
+)
+LAYERS = (REQUEST, BIO, SYSCALL)  # by number
 LAYER_NAMES = tuple(layer.name for layer in LAYERS)
-PROGRAMS_OF_ALL_LAYERS = {"bio_split": "block_split", "page_dirty": "writeback_dirty_folio"}
+PROGRAMS_OF_BLOCK_LAYERS = {"bio_split": "block_split", "page_dirty": "writeback_dirty_folio"}
 # They change nothing, so that no copy could see that another one ran: they have none.
 MERGE_COUNTERS = ("back_merge", "front_merge")
 # Nothing interrupts this one.

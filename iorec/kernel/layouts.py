@@ -109,7 +109,7 @@ LANE = np.dtype(
             "events",
             "gaps",
             "done_bios",
-            "padding",
+            "compat",
         )
     ]
 )

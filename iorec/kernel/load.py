@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from analyze.errors import IorecError
 from iorec.kernel.btf import KernelTypes
+from iorec.kernel.calls import calls_table
 from iorec.kernel.comm_glob import glob_masks
 from iorec.kernel.compile import compile_programs, source_texts
 from iorec.kernel.compiled import Compiled
@@ -77,6 +78,7 @@ def defines_of(plan: Plan, cpus: int | None = None) -> dict[str, str]:
         "LANES": str(max(lanes.stop for lanes in plan.lanes.values())),
         **{f"{name.upper()}_LANE": str(lanes.start) for name, lanes in plan.lanes.items()},
         **{f"RECORDS_{layer.upper()}S": "1" for layer in plan.layers},
+        **({"RECORDS_BLOCK_IO": "1"} if plan.has_block_layer else {}),
         **({"IS_IO_CONTROLLER_UNIFIED": "1"} if plan.is_io_controller_unified else {}),
         "BUCKETS": str(plan.bucket_count),
         "RING_PAGES": str(plan.ring_bytes // mmap.PAGESIZE),
@@ -113,6 +115,8 @@ def _load_with(plan: Plan, defines: Mapping[str, str]) -> Running:
     fds = [create_map(wanted) for wanted in compiled.maps]
     by_name = {wanted.name: fd for wanted, fd in zip(compiled.maps, fds, strict=True)}
     _fill_filters(by_name, plan.kernel_filter)
+    if "calls" in by_name:
+        update_map(by_name["calls"], _U32.pack(0), calls_table(plan.calls))
     named = {f"map {name}": by_name[name] for name in MAPS}
 
     def load(name: str, copy: int) -> int:

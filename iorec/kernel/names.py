@@ -2,9 +2,10 @@
 """What the running kernel calls its operations, request flags and errors."""
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from iorec.kernel.btf import KernelTypes
+from iorec.kernel.calls import CALL_FLAGS, CALL_OPS, FIRST_CALL_OP
 from iorec.kernel.header import has_blk_status, is_preemptible, req_ops, request_flag_bits
 from iorec.kernel.kept import kept
 
@@ -47,6 +48,7 @@ class KernelNames:
     flags: dict[int, str]  # by bit
     errnos: dict[str, tuple[int, ...]]  # of each layer, by what a record holds as its error
     is_preemptible: bool  # a tracepoint's programs
+    call_flags: dict[int, str] = field(default_factory=dict)  # of system calls
 
     def op(self, cmd_flags: int) -> str:
         """The operation's name; `driver` for passthrough, `op_N` if the kernel has no name."""
@@ -54,7 +56,8 @@ class KernelNames:
 
     def flag_list(self, cmd_flags: int) -> str:
         """The flags' names in the order of their bits, joined by `|`."""
-        return "|".join(name for bit, name in self.flags.items() if cmd_flags >> bit & 1)
+        flags = self.call_flags if cmd_flags & 0xFF >= FIRST_CALL_OP else self.flags
+        return "|".join(name for bit, name in flags.items() if cmd_flags >> bit & 1)
 
 
 def read_kernel_names() -> KernelNames:
@@ -79,7 +82,8 @@ def _read_kernel_names() -> KernelNames:
     table = [*_STATUS_ERRNO, *zone_resource, *_LATE_STATUS_ERRNO]
     statuses = (*table, *[errno.EIO] * (256 - len(table)))
     of_requests = statuses if has_status else tuple(range(256))
-    return KernelNames(ops, flags, {"request": of_requests, "bio": statuses}, preemptible)
+    errnos = {"request": of_requests, "bio": statuses, "syscall": tuple(range(256))}
+    return KernelNames(ops | CALL_OPS, flags, errnos, preemptible, CALL_FLAGS)
 
 
 def _op_name(name: str) -> str:

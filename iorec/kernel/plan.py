@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from iorec.kernel.layers import (
     LAYERS,
     MERGE_COUNTERS,
-    PROGRAMS_OF_ALL_LAYERS,
+    PROGRAMS_OF_BLOCK_LAYERS,
     UNINTERRUPTED,
     layers_of,
 )
@@ -76,6 +76,7 @@ class Plan:
     is_preemptible: bool  # tracepoints are: programs may be preempted
     is_io_controller_unified: bool = False  # I/O is charged to cgroups of version 2
     wants_trace: bool = False
+    calls: tuple[str, ...] = ()  # of the layer syscall
 
     @property
     def layer_count(self) -> int:
@@ -85,16 +86,21 @@ class Plan:
     @property
     def programs(self) -> dict[str, str]:
         """The tracepoint of each program to load."""
-        found = dict(PROGRAMS_OF_ALL_LAYERS)
+        found = dict(PROGRAMS_OF_BLOCK_LAYERS) if self.has_block_layer else {}
         for layer in layers_of(self.layers):
             found |= layer.programs
         return found
+
+    @property
+    def has_block_layer(self) -> bool:
+        """Whether any of the layers is below the file systems."""
+        return any(layer.is_block for layer in layers_of(self.layers))
 
     def copy_count(self, program: str) -> int:
         """How often the program is loaded (bpf/iorec.c)."""
         if self.is_preemptible and program not in (*MERGE_COUNTERS, *UNINTERRUPTED):
             return _COPIES_IF_PREEMPTIBLE
-        is_interruptible = any(program in layer.complete for layer in LAYERS)
+        is_interruptible = any(program in layer.complete for layer in LAYERS if layer.is_block)
         return _COPIES_OF_INTERRUPTIBLE if is_interruptible else 1
 
     @property

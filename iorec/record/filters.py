@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Resolves what the user wants recorded to what the kernel programs compare."""
 
+import difflib
 import os
 import shlex
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from analyze.metadata import Filters
 from analyze.units import format_duration
 from iorec.host.cgroups import cgroup_root
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
-from iorec.kernel.layers import LAYER_NAMES, layers_of
+from iorec.kernel.calls import FIRST_CALL_OP, check_machine, resolve_calls
+from iorec.kernel.layers import LAYER_NAMES, LAYERS, SYSCALL
 from iorec.kernel.names import KernelNames
 from iorec.kernel.plan import KernelFilter
 from iorec.record.filter_devices import device_key, resolve_device
@@ -30,22 +32,28 @@ def filter_options(filters: Filters) -> str:
         ("-c", filters.comm),
         ("--cgroup", filters.cgroup),
         ("--op", filters.op),
+        ("--syscall", filters.syscall),
         ("--min-latency", [format_duration(latency_ns)] if latency_ns else []),
     )
     return " ".join(f"{name} {shlex.quote(str(v))}" for name, values in named for v in values)
 
 
 def make_filters(
+    layers: Sequence[str],
     devices: Sequence[str] | None,
     pids: Sequence[int] | None,
     comms: Sequence[str] | None,
     cgroups: Sequence[str] | None,
     ops: Sequence[str] | None,
     min_latency_ns: int | None,
+    calls: Sequence[str] | None,
     *,
     include_self: bool,
 ) -> Filters:
-    """What options say, with the devices as they are now; IorecError for what names none."""
+    """What options say, with the devices as they are now; IorecError for what names none.
+
+    Also for what none of the layers could be filtered by.
+    """
     filters = Filters(
         tuple(devices or ()),
         tuple(pids or ()),
@@ -54,7 +62,9 @@ def make_filters(
         tuple(ops or ()),
         min_latency_ns,
         include_self=include_self,
+        syscall=resolve_calls(calls or ()),
     )
+    _check_layers(layers, filters)
     found = {name for wanted in filters.device for name in resolve_device(wanted)}
     if len(found) > _MOST_DEVICES:
         raise IorecError(
@@ -95,11 +105,37 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
 
 
 def resolve_layers(names: Sequence[str]) -> tuple[str, ...]:
-    """The layers of options such as `request,bio`, each once."""
+    """The layers of options such as `request,bio`, each once; `all` of them."""
     wanted = {layer for name in names for layer in name.split(",")}
-    for layer in wanted - set(LAYER_NAMES):
-        raise IorecError(f"no layer {layer!r}", f"there are: {', '.join(LAYER_NAMES)}", exit_code=2)
-    return tuple(layer.name for layer in layers_of(tuple(wanted)))
+    for layer in sorted(wanted - {*LAYER_NAMES, "all"}):
+        like = difflib.get_close_matches(layer, LAYER_NAMES, 1)
+        hint = f"did you mean {like[0]}?" if like else f"there are: {', '.join(LAYER_NAMES)}, all"
+        raise IorecError(f"no layer {layer!r}", hint, exit_code=2)
+    return tuple(layer.name for layer in LAYERS if layer.name in wanted or "all" in wanted)
+
+
+def _check_layers(layers: Sequence[str], filters: Filters) -> None:
+    if SYSCALL.name not in layers:
+        if filters.syscall:
+            raise IorecError(
+                "--syscall chooses from the layer syscall, which is not recorded",
+                "add it: --layer syscall, or --layer syscall,request",
+                exit_code=2,
+            )
+        return
+    check_machine()
+    if filters.device:
+        raise IorecError(
+            "-d cannot be told of system calls, which are for files",
+            "leave out -d, or the layer syscall; -p, -c and --cgroup choose from all layers",
+            exit_code=2,
+        )
+    if filters.op and tuple(layers) == (SYSCALL.name,):
+        raise IorecError(
+            "--op chooses block I/Os, and no layer with them is recorded",
+            "choose system calls: --syscall pread64,pwrite64",
+            exit_code=2,
+        )
 
 
 def _check_comm(name: str) -> None:
@@ -155,8 +191,9 @@ def _cgroup(path: str) -> Path:
 
 
 def _op(name: str, names: KernelNames) -> list[int]:
-    numbers = [number for number, op in names.ops.items() if op == name]
+    ops = {number: op for number, op in names.ops.items() if number < FIRST_CALL_OP}
+    numbers = [number for number, op in ops.items() if op == name]
     if not numbers:
-        known = ", ".join(dict.fromkeys(op for op in names.ops.values() if op != "last"))
+        known = ", ".join(dict.fromkeys(op for op in ops.values() if op != "last"))
         raise IorecError(f"no operation {name}", f"there are: {known}", exit_code=2)
     return numbers

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.metadata import Counts, DeviceCounts, DeviceEvents, LayerCounts
-from iorec.kernel.layers import EVENT_COUNTERS, LAYER_NAMES, Layer, layers_of
+from iorec.kernel.layers import EVENT_COUNTERS, LAYER_NAMES, SYSCALL, Layer, layers_of
 from iorec.kernel.layouts import LANE, TALLY
 from iorec.kernel.names import KernelNames
 from iorec.kernel.probes import Probes
@@ -203,6 +203,7 @@ class Ledger:
             continuations=completed("continuations"),
             refused=completed("refused"),
             identity_lost=self._totals["identity_lost", layer.name],
+            compat=self._grown(now, layer.claiming, "compat"),
             in_flight_at_stop=in_flight_at_stop,
             lost={
                 "ring_full": completed("ring_full"),
@@ -228,7 +229,9 @@ class Ledger:
         sums: dict[_NamedPlace, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for (layer, dev, op), counted in [*self._by_place.items(), *self._kernel_tallies(now)]:
             name = self._devices.account_name(dev)
-            place = sums[layer, name or "", diskstats_group(self._names.op(op))]
+            op_name = self._names.op(op)
+            group = op_name if layer == SYSCALL.name else diskstats_group(op_name)
+            place = sums[layer, name or "", group]
             for kind, count in counted.items():
                 place[kind] += count
         return sums

@@ -111,6 +111,7 @@ def _filters(filters: Filters) -> Filters:
         comm=_as_text(filters.comm),
         cgroup=_as_text(filters.cgroup),
         op=_as_text(filters.op),
+        syscall=_as_text(filters.syscall),
         resolved_device=_as_text(filters.resolved_device),
     )
 

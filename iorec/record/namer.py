@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iorec.host.processes import Processes
-from iorec.kernel.layers import BIO, LAYER_NAMES
+from iorec.kernel.layers import BIO, LAYER_NAMES, SYSCALL
 from iorec.kernel.layouts import NO_IDENTITY
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.files import Files
@@ -97,8 +97,9 @@ class Namer:
 
     def _disks(self, records: NDArray[np.void]) -> dict[int, Disk]:
         """Those that I/Os are for, and those that sent bios down."""
-        keys = set(distinct(disk_keys(records))[0])
-        is_bio = records["source"] >= BIO.number * self._cpus
+        layers = records["source"] // self._cpus
+        keys = set(distinct(disk_keys(records[layers != SYSCALL.number]))[0])
+        is_bio = layers == BIO.number
         if is_bio.any():
             keys.update(dev << 8 for dev in distinct(records["bio_count"][is_bio])[0] if dev)
         return {key: self._devices.resolve(key >> 8, key & 0xFF) for key in keys}

@@ -12,6 +12,7 @@ from iorec.host.inode_paths import FilePaths
 from iorec.host.privileges import drop_privileges
 from iorec.host.signals import SignalWaiter
 from iorec.host.workload import Workload, invoking_user
+from iorec.kernel.calls import DEFAULT_CALLS
 from iorec.kernel.layers import layers_of
 from iorec.kernel.loader import Loading
 from iorec.kernel.names import KernelNames, read_kernel_names
@@ -94,6 +95,7 @@ def prepare(
             settings.buffer_bytes,
             names,
             resolve_filters(settings.filters, names),
+            settings.filters.syscall,
             wants_trace=settings.is_verbose,
         )
         loading.begin(plan)
@@ -110,10 +112,11 @@ def make_plan(
     buffer_bytes: int,
     names: KernelNames,
     kernel_filter: KernelFilter,
+    calls: tuple[str, ...] = (),
     *,
     wants_trace: bool = False,
 ) -> Plan:
-    """What to load to record some layers of this machine."""
+    """What to load to record some layers of this machine; no `calls`: those by default."""
     slots = max(_FEWEST_SLOTS, _SLOTS_PER_REQUEST * read_request_capacity())
     slots *= max(layer.slots for layer in layers_of(layers))
     return Plan(
@@ -124,4 +127,5 @@ def make_plan(
         names.is_preemptible,
         is_io_controller_unified(),
         wants_trace,
+        calls or DEFAULT_CALLS,
     )

@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass
 
 from analyze.typed_json import SignedInt, dump_object, parse_object
-from iorec.kernel.layers import LAYER_NAMES
 from iorec.kernel.layouts import RECORD
 from iorec.kernel.names import KernelNames
 
@@ -17,6 +16,7 @@ _MOST_BYTES = 64 << 10
 _MOST_CPUS = 1 << 15
 _MOST_FLAG_TEXT = 1 << 10  # of one row
 _MOST_OP_TEXT = 64
+_FIRST_LAYERS = ("request", "bio")  # which every spool knows
 _ERRORS = 256  # what a record's byte can be
 
 
@@ -57,7 +57,10 @@ class Origin:
             and all(len(name) <= _MOST_OP_TEXT for name in names.ops.values())
             and all(bit < 32 for bit in names.flags)
             and sum(map(len, names.flags.values())) <= _MOST_FLAG_TEXT
-            and all(len(names.errnos.get(layer, ())) == _ERRORS for layer in LAYER_NAMES)
+            and all(bit < 32 for bit in names.call_flags)
+            and sum(map(len, names.call_flags.values())) <= _MOST_FLAG_TEXT
+            and names.errnos.keys() >= set(_FIRST_LAYERS)
+            and all(len(errnos) == _ERRORS for errnos in names.errnos.values())
             and all(errno < 1 << 15 for errnos in names.errnos.values() for errno in errnos)
         )
 

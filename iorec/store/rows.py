@@ -8,7 +8,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
-from iorec.kernel.layers import BIO, LAYER_NAMES
+from iorec.kernel.calls import FIRST_CALL_OP
+from iorec.kernel.layers import BIO, LAYER_NAMES, SYSCALL
 from iorec.kernel.layouts import NO_ISSUE
 from iorec.store.arrow import distinct, names_to_arrow, to_arrow
 from iorec.store.named import UNKNOWN, Named, Submitter, disk_keys, identity_keys
@@ -16,6 +17,9 @@ from iorec.store.origin import Origin
 
 _SECTOR_BYTES = 512
 _NO_SECTOR = 2**64 - 1  # an empty flush (bio_init leaves -1)
+_RESTARTED = np.uint32(1 << 8)  # CALL_RESTARTED of bpf/records.h
+_NO_FILE = 2**32 - 1
+_NO_ERRNOS = (0,) * 256  # of a layer that the spool does not know
 _PLACELESS = ("flush", "cache_flush", "driver")
 
 _NO_DISK = (None, None)
@@ -27,7 +31,8 @@ class RowBuilder:
 
     def __init__(self, origin: Origin) -> None:
         self._names = origin.names
-        self._errnos = np.array([origin.names.errnos[layer] for layer in LAYER_NAMES], np.int16)
+        errnos = origin.names.errnos
+        self._errnos = np.array([errnos.get(layer, _NO_ERRNOS) for layer in LAYER_NAMES], np.int16)
         self._cpus = origin.cpu_count
         self._offset_ns = origin.realtime_offset_ns
 
@@ -41,15 +46,17 @@ class RowBuilder:
         if (layers >= len(LAYER_NAMES)).any():
             raise ValueError
         is_bio = layers == BIO.number
+        is_call = layers == SYSCALL.number
         cmd_flags = distinct(records["cmd_flags"])
-        disks = _disks(batch, disk_keys(records))
+        disks = _disks(batch, np.where(is_call, 0, disk_keys(records)))
         found, places = distinct(identity_keys(records["source"], records["identity"]))
         submitters = [batch.submitters.get(key, UNKNOWN) for key in found]
         above = _disks(
             batch, np.where(is_bio, records["bio_count"], 0).astype(np.uint64) << np.uint64(8)
         )
-        is_unissued = records["queue_ns"] == NO_ISSUE
+        is_unissued = is_call | (records["queue_ns"] == NO_ISSUE)
         is_unfinished = np.full(len(records), batch.is_in_flight)
+        is_restarted = is_call & (records["cmd_flags"] & _RESTARTED != 0)
         time = records["start_ns"].view(np.int64) + self._offset_ns
         columns = {
             "time": to_arrow(time, kind=SCHEMA.field("time").type),
@@ -62,19 +69,27 @@ class RowBuilder:
             "bytes": to_arrow(records["bytes"].astype(np.int64)),
             "latency_ns": to_arrow(records["latency_ns"].view(np.int64), is_unfinished),
             "queue_ns": to_arrow(records["queue_ns"].view(np.int64), is_unissued),
-            "errno": to_arrow(self._errnos[layers, records["error"]], is_unfinished),
+            "errno": to_arrow(
+                self._errnos[layers, records["error"]], is_unfinished | is_restarted
+            ),
             **_submitters(submitters, places),
             "cpu": to_arrow(cpus.astype(np.int16)),
             "bios": to_arrow(records["bio_count"].view(np.int32), is_bio | is_unissued),
             "above": _above(*above, submitters, np.where(is_bio, places, -1)),
+            "result": to_arrow(records["queue_ns"].view(np.int64), ~is_call | is_unfinished),
+            "fd": to_arrow(
+                records["bio_count"].view(np.int32), ~is_call | (records["bio_count"] == _NO_FILE)
+            ),
         }
         return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
     def _offsets(self, records: NDArray[np.void], cmd_flags: _Distinct) -> pa.Array:
         values, places = cmd_flags
+        # Of a system call it is in bytes already.
+        unit = np.array([1 if v & 0xFF >= FIRST_CALL_OP else _SECTOR_BYTES for v in values])
         is_placeless = np.array([self._names.op(value) in _PLACELESS for value in values], np.bool_)
         has_none = is_placeless.take(places) | (records["sector"] == _NO_SECTOR)
-        offsets = records["sector"] * np.uint64(_SECTOR_BYTES)
+        offsets = records["sector"] * unit.astype(np.uint64).take(places)
         return to_arrow(offsets.view(np.int64), has_none)
 
 

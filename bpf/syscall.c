@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Records system calls, from entry to exit.
+ *
+ * A thread is in one call at a time, so its number is the key; neither an interrupt nor the kernel
+ * calls any. The arguments are in the thread's registers until the call has ended, so that the entry
+ * keeps only what may have changed by then: the file and the position in it.
+ */
+
+/* Values of a place of struct call besides 0 to 5, the number of an argument. */
+#define NOWHERE 7
+#define IN_FILE 6   /* the offset: the position of the file */
+#define IN_RESULT 6 /* the file: what the call opened */
+
+#define RWF_NOWAIT 8
+#define TS_COMPAT 2
+#define LARGEST_ERRNO 4095
+#define ERESTARTSYS 512
+#define ERESTART_RESTARTBLOCK 516
+
+/* What is to be done with a system call, and where its arguments are. */
+struct call {
+	u8 op; /* 0: it is not recorded */
+	u8 file;
+	u8 offset;
+	u8 size;
+	u8 rw_flags;
+	u8 is_vectored; /* how much was asked for is known from the result only */
+	u8 padding[2];
+};
+
+#define MOST_CALLS 512
+
+struct calls {
+	struct call by_number[MOST_CALLS];
+};
+BPF_ARRAY(calls, struct calls, 1);
+
+static inline const struct call *wanted_call(u64 number)
+{
+	u32 zero = 0;
+	struct calls *all;
+
+	if (number >= MOST_CALLS)
+		return NULL;
+	all = calls.lookup(&zero);
+	if (!all || !all->by_number[number].op)
+		return NULL;
+	return &all->by_number[number];
+}
+
+/* One of the kernel's, at an address that the verifier knows nothing of. 0 if it may not be read. */
+#define read_at(type, address)                                                                     \
+	({                                                                                         \
+		type value = 0;                                                                    \
+		bpf_probe_read_kernel(&value, sizeof(value), (void *)(address));                   \
+		value;                                                                             \
+	})
+#define read_member(type, address, struct_name, member)                                            \
+	read_at(type, (address) + __builtin_offsetof(struct struct_name, member))
+
+/* Whether the thread is in a 32-bit call (int 0x80, or of a 32-bit program): its numbers are others. */
+static inline bool is_compat(void)
+{
+	return read_member(u32, (u64)bpf_get_current_task(), task_struct, status) & TS_COMPAT;
+}
+
+static inline u64 thread_key(void)
+{
+	return (u32)bpf_get_current_pid_tgid();
+}
+
+/* The value of an argument, by its number. The barriers keep the reads from becoming one. */
+static inline u64 argument(struct pt_regs *regs, u32 number)
+{
+	u64 value = 0;
+
+#define IF_IT_IS(which, name)                                                                      \
+	if (number == which) {                                                                     \
+		value = regs->name;                                                                \
+		asm volatile("" : "+r"(value));                                                    \
+	}
+	IF_IT_IS(0, di)
+	IF_IT_IS(1, si)
+	IF_IT_IS(2, dx)
+	IF_IT_IS(3, r10)
+	IF_IT_IS(4, r8)
+	IF_IT_IS(5, r9)
+#undef IF_IT_IS
+	return value;
+}
+
+/* The address of the open file that a number stands for in this thread; 0 if there is none. */
+static inline u64 open_file(u32 fd)
+{
+	u64 files = read_member(u64, (u64)bpf_get_current_task(), task_struct, files);
+	u64 table = files ? read_member(u64, files, files_struct, fdt) : 0;
+
+	if (!table || fd >= read_member(u32, table, fdtable, max_fds))
+		return 0;
+	return read_at(u64, read_member(u64, table, fdtable, fd) + 8ULL * fd);
+}
+
+/* A file, or the block device that it stands for; pipes, sockets and the like are none. */
+static inline void set_open_file(struct identity *who, u64 file)
+{
+	u64 inode = file ? read_member(u64, file, file, f_inode) : 0, sb;
+	u16 kind;
+
+	if (!inode)
+		return;
+	kind = read_member(u16, inode, inode, i_mode) & S_IFMT;
+	if (kind == S_IFBLK) {
+		who->inode_dev = read_member(u32, inode, inode, i_rdev);
+	} else if (kind == S_IFREG || kind == S_IFDIR) {
+		sb = read_member(u64, inode, inode, i_sb);
+		who->inode = read_member(u64, inode, inode, i_ino);
+		who->generation = read_member(u32, inode, inode, i_generation);
+		who->inode_dev = read_member(u32, sb, super_block, s_dev);
+	}
+}
+
+int call_enter(u64 *ctx)
+{
+	struct pt_regs *regs = (struct pt_regs *)ctx[0];
+	const struct call *call = wanted_call(ctx[1]);
+	struct identity who;
+	struct lane *mine;
+	struct slot *slot;
+	u64 key, file = 0;
+
+	if (!call)
+		return 0;
+	mine = enter(CALL_ENTER_LANE);
+	key = thread_key();
+	if (!mine || (copy_number() && has_begun(key)))
+		return 0;
+	if (is_compat()) {
+		if (!copy_number())
+			mine->compat++;
+		return 0;
+	}
+	take_turn(mine);
+	mine->runs++;
+	slot = claim(key, mine, CALL_ENTER_LANE);
+	if (!slot)
+		return 0;
+	who = current_thread();
+	slot->source = SYSCALL_LAYER * CPUS + bpf_get_smp_processor_id();
+	slot->cmd_flags = call->op;
+	slot->bytes = 0;
+	slot->dev = 0;
+	slot->partno = 0;
+	slot->issue_ns = 0;
+	slot->error = 0;
+	slot->is_part = false;
+	slot->has_ended = false;
+	slot->sector = NO_OFFSET;
+	slot->bio_count = -1;
+	slot->is_filtered = !is_wanted_submitter(&who);
+	if (!slot->is_filtered) {
+		if (call->file < IN_RESULT) {
+			slot->bio_count = argument(regs, call->file);
+			file = open_file(slot->bio_count);
+			set_open_file(&who, file);
+		}
+		if (call->offset == IN_FILE && file && who.inode)
+			slot->sector = read_member(u64, file, file, f_pos);
+		slot->identity = identity_number(mine, slot->source, 0, &who);
+	}
+	slot->start_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+/* What the arguments say of a call that has ended, besides its file. */
+static inline void set_arguments(struct slot *slot, const struct call *call, struct pt_regs *regs,
+				 s64 result)
+{
+	u64 size = 0;
+
+	if (call->is_vectored)
+		size = result > 0 ? result : 0;
+	else if (call->size < NOWHERE)
+		size = argument(regs, call->size);
+	slot->bytes = size > ~0U ? ~0U : size;
+	if (call->offset < IN_FILE)
+		slot->sector = argument(regs, call->offset);
+	if (call->rw_flags < NOWHERE && argument(regs, call->rw_flags) & RWF_NOWAIT)
+		slot->cmd_flags |= CALL_NOWAIT;
+}
+
+int call_exit(u64 *ctx)
+{
+	struct pt_regs *regs = (struct pt_regs *)ctx[0];
+	const struct call *call = wanted_call(regs->orig_ax);
+	s64 result = ctx[1];
+	struct identity who;
+	struct entry entry;
+	struct lane *mine;
+	struct slot *slot;
+
+	if (!call)
+		return 0;
+	mine = enter(CALL_EXIT_LANE);
+	if (!mine)
+		return 0;
+	entry = find(thread_key());
+	if (entry.bucket && (slot_of(entry)->cmd_flags & REQ_OP_MASK) != call->op) {
+		note_stale(slot_of(entry), mine, CALL_EXIT_LANE);
+		set_key(entry, 0);
+		entry.bucket = NULL;
+	}
+	if (!entry.bucket) {
+		if (copy_number() || is_compat())
+			return 0;
+		mine->runs++;
+		note_unmatched(mine, SYSCALL_LAYER, 0, call->op, 0);
+		return 0;
+	}
+	take_turn(mine);
+	mine->runs++;
+	slot = slot_of(entry);
+	if (!slot->is_filtered) {
+		set_arguments(slot, call, regs, result);
+		if (call->file == IN_RESULT && result >= 0) {
+			who = current_thread();
+			set_open_file(&who, open_file(result));
+			slot->source = SYSCALL_LAYER * CPUS + bpf_get_smp_processor_id();
+			slot->identity = identity_number(mine, slot->source, OPENED, &who);
+		}
+	}
+	if (result <= -ERESTARTSYS && result >= -ERESTART_RESTARTBLOCK)
+		slot->cmd_flags |= CALL_RESTARTED;
+	else if (result < 0 && result >= -LARGEST_ERRNO)
+		slot->error = result < -255 ? 255 : -result;
+	/* In place of when it was issued, as finish() takes the difference. */
+	slot->issue_ns = slot->start_ns + result;
+	finish(mine, CALL_EXIT_LANE, entry, slot->bytes);
+	return 0;
+}

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Knows the system calls that can be recorded: their numbers, and where their arguments are."""
+
+import difflib
+import platform
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analyze.errors import IorecError
+
+# Of bpf/records.h.
+FIRST_CALL_OP = 64
+CALL_FLAGS = {8: "restarted", 9: "nowait"}  # by bit
+
+_NOWHERE = 7  # of bpf/syscall.c, as the next two
+_POSITION = 6  # the offset is the position of the file
+_RESULT = 6  # the file is what the call opened
+_MOST_CALLS = 512
+_CALL = struct.Struct("=6B2x")  # struct call
+
+
+@dataclass(frozen=True)
+class Call:
+    """A system call: its number on x86-64, and which argument (from 0) says what.
+
+    `is_vectored` calls have their size in memory that may not be read then: how much they were
+    asked for is taken to be what they moved.
+    """
+
+    name: str
+    number: int
+    file: int = _NOWHERE
+    offset: int = _NOWHERE
+    size: int = _NOWHERE
+    rw_flags: int = _NOWHERE
+    is_vectored: bool = False
+    is_default: bool = True
+
+
+# Source: arch/x86/entry/syscalls/syscall_64.tbl, and the SYSCALL_DEFINEs.
+CALLS = (
+    Call("read", 0, file=0, offset=_POSITION, size=2),
+    Call("write", 1, file=0, offset=_POSITION, size=2),
+    Call("pread64", 17, file=0, offset=3, size=2),
+    Call("pwrite64", 18, file=0, offset=3, size=2),
+    Call("readv", 19, file=0, offset=_POSITION, is_vectored=True),
+    Call("writev", 20, file=0, offset=_POSITION, is_vectored=True),
+    Call("preadv", 295, file=0, offset=3, is_vectored=True),
+    Call("pwritev", 296, file=0, offset=3, is_vectored=True),
+    Call("preadv2", 327, file=0, offset=3, rw_flags=5, is_vectored=True),
+    Call("pwritev2", 328, file=0, offset=3, rw_flags=5, is_vectored=True),
+    Call("fsync", 74, file=0),
+    Call("fdatasync", 75, file=0),
+    Call("sync_file_range", 277, file=0, offset=1, size=2),
+    Call("sync", 162),
+    Call("syncfs", 306, file=0),
+    Call("msync", 26, size=1),
+    Call("open", 2, file=_RESULT),
+    Call("creat", 85, file=_RESULT),
+    Call("openat", 257, file=_RESULT),
+    Call("openat2", 437, file=_RESULT),
+    Call("close", 3, file=0),
+    Call("truncate", 76),
+    Call("ftruncate", 77, file=0),
+    Call("fallocate", 285, file=0, offset=2, size=3),
+    Call("copy_file_range", 326, file=0, size=4),
+    Call("sendfile", 40, file=1, size=3),
+    Call("splice", 275, file=0, size=4),
+    Call("fadvise64", 221, file=0, offset=1, size=2),
+    Call("readahead", 187, file=0, offset=1, size=2),
+    Call("getdents64", 217, file=0, size=2),
+    Call("unlink", 87),
+    Call("unlinkat", 263),
+    Call("rename", 82),
+    Call("renameat", 264),
+    Call("renameat2", 316),
+    Call("io_submit", 209),
+    Call("io_getevents", 208),
+    Call("io_pgetevents", 333),
+    Call("io_uring_enter", 426),
+    Call("stat", 4, is_default=False),
+    Call("fstat", 5, file=0, is_default=False),
+    Call("lstat", 6, is_default=False),
+    Call("newfstatat", 262, is_default=False),
+    Call("statx", 332, is_default=False),
+    Call("statfs", 137, is_default=False),
+    Call("fstatfs", 138, file=0, is_default=False),
+    Call("lseek", 8, file=0, is_default=False),
+    Call("mmap", 9, file=4, offset=5, size=1, is_default=False),
+    Call("munmap", 11, size=1, is_default=False),
+    Call("ioctl", 16, file=0, is_default=False),
+    Call("access", 21, is_default=False),
+    Call("fcntl", 72, file=0, is_default=False),
+    Call("flock", 73, file=0, is_default=False),
+    Call("getdents", 78, file=0, size=2, is_default=False),
+    Call("mkdir", 83, is_default=False),
+    Call("mkdirat", 258, is_default=False),
+    Call("rmdir", 84, is_default=False),
+    Call("link", 86, is_default=False),
+    Call("linkat", 265, is_default=False),
+    Call("symlink", 88, is_default=False),
+    Call("symlinkat", 266, is_default=False),
+    Call("tee", 276, file=0, size=2, is_default=False),
+    Call("vmsplice", 278, file=0, is_vectored=True, is_default=False),
+)
+CALL_OPS = {FIRST_CALL_OP + place: call.name for place, call in enumerate(CALLS)}
+DEFAULT_CALLS = tuple(call.name for call in CALLS if call.is_default)
+
+
+def resolve_calls(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of these names, given as `pread64,pwrite64` or one by one, in the order of CALLS.
+
+    Raises IorecError for a name that is none, with those that are like it.
+    """
+    known = [call.name for call in CALLS]
+    wanted = {part for name in names for part in name.split(",")}
+    for name in sorted(wanted - set(known)):
+        like = difflib.get_close_matches(name, known)
+        hint = f"did you mean {' or '.join(like)}?" if like else f"there are: {', '.join(known)}"
+        raise IorecError(f"no system call {name!r} can be recorded", hint, exit_code=2)
+    return tuple(name for name in known if name in wanted)
+
+
+def check_machine() -> None:
+    """Raises IorecError where the calls have other numbers."""
+    if platform.machine() != "x86_64":
+        raise IorecError(
+            f"the layer syscall knows the system calls of x86_64, not of {platform.machine()}",
+            "record the layers request and bio",
+        )
+
+
+def calls_table(names: Sequence[str]) -> bytes:
+    """struct calls of bpf/syscall.c, which has these recorded."""
+    table = bytearray(_MOST_CALLS * _CALL.size)
+    for place, call in enumerate(CALLS):
+        if call.name in names:
+            places = call.file, call.offset, call.size, call.rw_flags, call.is_vectored
+            _CALL.pack_into(table, call.number * _CALL.size, FIRST_CALL_OP + place, *places)
+    return bytes(table)
