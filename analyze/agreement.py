@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from analyze.ledgers import all_ledgers
 from analyze.metadata import Device, DeviceCounts, Metadata
+from analyze.schema import BLOCK_LAYERS
 
 _OPS = ("read", "write", "discard", "flush")  # passthrough is not in diskstats
 _UNKNOWN_DEVICE = "?"
@@ -36,12 +37,12 @@ class Agreement:
 def compare_with_diskstats(captures: Sequence[Metadata]) -> tuple[Agreement, ...]:
     """One for each device and op that either side counted, over all captures, by device.
 
-    What has no ledger counted nothing, and is not compared.
+    What has no ledger, or no block layer, counted nothing, and is not compared.
 
     Requests are compared; of devices that have none, bios. An empty flush counts as a write of no
     bytes on either side, `flush` are the device's own cache flushes.
     """
-    captures = [capture for capture in captures if capture.counts is not None]
+    captures = [c for c in captures if c.counts is not None and {*BLOCK_LAYERS} & {*c.layers}]
     sums: Counter[tuple[str, str, str]] = Counter()
     for capture in captures:
         sums.update(_counts(capture))

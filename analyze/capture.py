@@ -28,6 +28,7 @@ from analyze.database import MEMORY_LIMIT, create_views, open_database
 from analyze.errors import IorecError
 from analyze.frames import to_pandas, to_polars
 from analyze.hosts import host_labels
+from analyze.ledgers import only_layer
 from analyze.opened import OpenedRows
 from analyze.render.opened import opened_line, opened_table
 from analyze.row_query import ORIGIN_COLUMNS, identifier
@@ -193,7 +194,7 @@ def open_captures(
 
     `begin` and `end` are seconds from the start of the first recording, negative ones from the end
     of the last, or a text such as `15:16:10`, see units.parse_moment_ns; `where` is a SQL condition
-    on the columns; `layer` is `request` or `bio`, see Selection; `counts_progress` is that of
+    on the columns; `layer` is one of LAYERS, see Selection; `counts_progress` is that of
     open_database. What cannot be read or was not recorded raises IorecError; there may be no rows
     for which the condition holds.
     """
@@ -202,7 +203,9 @@ def open_captures(
         connection = open_database(found, resources, counts_progress=counts_progress)
         files = _with_hosts([read_capture_file(connection, path) for path in found])
         span = recorded_span(files)
-        selection = make_selection(span, begin, end, where, layer)
+        selection = make_selection(
+            span, begin, end, where, layer or only_layer(file.metadata for file in files)
+        )
         window = select_window(span, selection)
         _check_recorded(files, window, layer)
         create_views(connection, files, window, selection)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from analyze.agreement import Agreement, compare_with_diskstats
 from analyze.hosts import with_host_in_names
-from analyze.ledgers import shown_ledgers
+from analyze.ledgers import only_layer, shown_ledgers
 from analyze.metadata import Counts, DeviceEvents, Gap, Metadata
 from analyze.schema import LOSS_CAUSES
 from analyze.scope import narrow_to_filter
@@ -39,6 +39,7 @@ class Completeness:
     in_flight: int
     filtered: int
     began_before: int
+    compat: int  # 32-bit system calls, which are not recorded
     unaccounted: int  # completions that the ledger does not explain: 0 when it closes
     unwritten: int  # of a recovered capture: completions known when the last rows were written
     row_mismatch: int  # rows by which the files differ from their ledgers
@@ -110,6 +111,7 @@ def _check(
         in_flight=sum(count.in_flight_at_stop for count in counts),
         filtered=sum(count.filtered for count in counts),
         began_before=sum(count.began_before for count in counts),
+        compat=sum(count.compat for count in counts),
         unaccounted=unaccounted,
         unwritten=unwritten,
         row_mismatch=row_mismatch,
@@ -127,7 +129,11 @@ def _failed(captures: Sequence[Metadata]) -> int | None:
     """I/Os of what is shown that ended with an error, if every recording counted them."""
     if not all(capture.counts for capture in captures):
         return None
-    found = [entry.failed for capture in captures for entry in shown_ledgers(capture, None)]
+    found = [
+        entry.failed
+        for capture in captures
+        for entry in shown_ledgers(capture, only_layer([capture]))
+    ]
     return None if None in found else sum(filter(None, found))
 
 

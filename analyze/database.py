@@ -20,6 +20,10 @@ MEMORY_LIMIT = "640MB"
 _MAX_THREADS = 8  # more of them would not fit into the memory
 
 
+# Only system calls have a result.
+_MOVED = "CASE WHEN result IS NULL THEN bytes ELSE least(bytes, greatest(result, 0)) END"
+
+
 def open_database(
     paths: Sequence[Path], resources: ExitStack, *, counts_progress: bool = False
 ) -> DuckDBPyConnection:
@@ -63,7 +67,8 @@ def create_views(
     """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
 
     `bios` are all bios that succeeded, also of devices whose requests are shown. `rows` is a query
-    for the rows of the files if they are elsewhere. Views of before are replaced.
+    for the rows of the files if they are elsewhere. Views of before are replaced. `moved`,
+    which is no column of the rows, is the bytes of an I/O, or those that a system call returned.
     """
     conditions = ["true"]
     if selection.begin_s is not None:
@@ -71,7 +76,9 @@ def create_views(
     if selection.end_s is not None:
         conditions.append(f"time < {moment(window.end_ns)}")
     rows = rows or rows_query(file.row_source for file in files)
-    window_rows = f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
+    has_calls = any("syscall" in file.metadata.layers for file in files)
+    moved = "bytes" if not has_calls else _MOVED
+    window_rows = f"SELECT *, {moved} AS moved FROM ({rows}) WHERE {' AND '.join(conditions)}"
     layer = layer_condition(connection, files, selection.layer)
     connection.execute(f"CREATE OR REPLACE VIEW shown AS {window_rows} AND {layer}")
     where = selection.where

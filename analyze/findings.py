@@ -30,6 +30,8 @@ _CONFIDENCE = ("high", "medium", "low")
 
 def load_findings(capture: OpenedRows) -> tuple[Finding, ...]:
     """What the rules say, the surest first, of those the heaviest."""
+    if capture.selection.layer == "syscall":
+        return ()  # they are about devices
     facts = Facts(capture)
     found = [finding for rule in RULES.values() for finding in rule(facts)]
     found.sort(key=lambda finding: (_CONFIDENCE.index(finding.confidence), -finding.weight))

@@ -18,6 +18,7 @@ GROUPINGS = {
     "above": ("above",),
     "partition": ("partition",),
     "op": ("op",),
+    "syscall": ("op",),
     "flags": ("flags",),
     "cgroup": ("cgroup",),
     "charged_cgroup": ("charged_cgroup",),

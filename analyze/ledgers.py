@@ -4,6 +4,7 @@
 from collections.abc import Iterable
 
 from analyze.metadata import DeviceCounts, Metadata
+from analyze.schema import BLOCK_LAYERS
 
 
 def shown_ledgers(metadata: Metadata, layer: str | None) -> list[DeviceCounts]:
@@ -14,6 +15,12 @@ def shown_ledgers(metadata: Metadata, layer: str | None) -> list[DeviceCounts]:
         for entry in all_ledgers(metadata)
         if entry.layer == (layer or ("request" if entry.device in with_requests else "bio"))
     ]
+
+
+def only_layer(captures: Iterable[Metadata]) -> str | None:
+    """The layer to show where no block layer was recorded; None where one was."""
+    recorded = {layer for capture in captures for layer in capture.layers}
+    return None if not recorded or recorded & {*BLOCK_LAYERS} else min(recorded)
 
 
 def devices_with_requests(metadata: Metadata) -> set[str]:

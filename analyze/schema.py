@@ -45,12 +45,19 @@ SCHEMA = pa.schema(
 # A capture without these columns is whole: they read as null.
 ADDED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("bios") :])
 
-# What one row may be an I/O of: a request to a disk's driver, a bio on any block device, or a system
-# call of a thread.
+# What one row may be an I/O of: a request to a disk's driver, a bio on any block device, or a
+# thread's system call.
 LAYERS = ("request", "bio", "syscall")
 BLOCK_LAYERS = ("request", "bio")
 
-# The values of `op` of which data are read or written.
+# The values of `op` by which data are read, written or made safe. A system call with the name of an
+# operation does the same.
+READ_OPS = (
+    *("read", "pread64", "readv", "preadv", "preadv2"),
+    *("sendfile", "copy_file_range", "splice"),
+)
+WRITE_OPS = ("write", "zone_append", "pwrite64", "writev", "pwritev", "pwritev2")
+FLUSH_OPS = ("flush", "fsync", "fdatasync", "sync_file_range", "sync", "syncfs", "msync")
 MOVING_OPS = ("read", "write", "zone_append")
 
 # Loss causes in the order in which reports list them.

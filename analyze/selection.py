@@ -28,7 +28,7 @@ class Selection:
     """What a capture is narrowed to: seconds from the start of the first recording, a condition.
 
     Two layers see the same I/O, so only one is looked at: the given one, or of each device
-    `request`, and `bio` if it has no requests.
+    `request`, and `bio` if it has no requests; `syscall` if neither was recorded.
     """
 
     begin_s: float | None = None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from analyze.groupings import SORTS
 from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
 from analyze.row_query import PROCESS_NAME
-from analyze.schema import MOVING_OPS
+from analyze.schema import FLUSH_OPS, READ_OPS, WRITE_OPS
 
 # A column of `fine`: in which slice of time the I/O was submitted.
 INTERVAL = "interval_number"
@@ -25,7 +25,7 @@ _KEY_VALUES = {
     f" WHEN {_IS_OF_KWORKER} AND file IS NOT NULL THEN 'inode'"
     " WHEN comm IS NOT NULL THEN 'submitter' END",
     # What moves no data has none; else, as of direct I/O, it is not known.
-    "file": f"CASE WHEN file IS NULL AND op NOT IN {MOVING_OPS} THEN '' ELSE file END",
+    "file": f"CASE WHEN file IS NULL AND op NOT IN {(*READ_OPS, *WRITE_OPS)} THEN '' ELSE file END",
     "size_class_bytes": "CASE WHEN bytes > 0 THEN 1::BIGINT << least(floor(log2(bytes)), 62)::INT"
     " ELSE 0 END",
 }
@@ -36,7 +36,7 @@ _PERCENTILES = {f"{name}_ns": fraction for name, fraction in PERCENTILES.items()
 # Each FILTER costs about a second in 100 M rows, so what depends on the op, or on how the I/O
 # ended, is told apart when the few rows of `fine` are summed up.
 _FINE_SUMS = """
-    count(*) AS ios, sum(bytes) AS bytes,
+    count(*) AS ios, sum(moved) AS bytes,
     min(latency_ns) AS min_ns, max(latency_ns) AS max_ns, sum(latency_ns) AS latency_sum_ns,
     sum(queue_ns) AS queue_sum_ns, sum(latency_ns - queue_ns) AS device_sum_ns
 """
@@ -45,12 +45,12 @@ _SUMS_OF_FINE = """
     sum(latency_sum_ns) AS latency_sum_ns, sum(queue_sum_ns) AS queue_sum_ns,
     sum(device_sum_ns) AS device_sum_ns
 """
-_IS_WRITE = "op IN ('write', 'zone_append')"
+_IS_READ, _IS_WRITE = f"op IN {READ_OPS}", f"op IN {WRITE_OPS}"
 # The wait for a cache flush is part of that for the flush or write which caused it.
 _IS_CACHE_FLUSH = "op IS NOT DISTINCT FROM 'cache_flush'"
 _IS_GOOD = f"bucket <> {_FAILED}"
 _SIZED_OPS = {
-    "read_bytes": "op = 'read'",
+    "read_bytes": _IS_READ,
     "write_bytes": _IS_WRITE,
     "discarded_bytes": "op IN ('discard', 'secure_erase')",
     "zeroed_bytes": "op = 'write_zeroes'",
@@ -64,9 +64,9 @@ _GROUP_SUMS = f"""
     coalesce(sum(ios) FILTER (bucket IS NULL), 0)::BIGINT AS in_flight,
     coalesce(sum(ios) FILTER ({_IS_GOOD}), 0)::BIGINT AS good,
     coalesce(sum(ios) FILTER (bucket = {_FAILED}), 0)::BIGINT AS errors,
-    coalesce(sum(ios) FILTER (op = 'read'), 0)::BIGINT AS reads,
+    coalesce(sum(ios) FILTER ({_IS_READ}), 0)::BIGINT AS reads,
     coalesce(sum(ios) FILTER ({_IS_WRITE}), 0)::BIGINT AS writes,
-    coalesce(sum(ios) FILTER (op = 'flush'), 0)::BIGINT AS flushes,
+    coalesce(sum(ios) FILTER (op IN {FLUSH_OPS}), 0)::BIGINT AS flushes,
     {_SIZES},
     coalesce(sum(latency_sum_ns), 0) AS time_ns,
     coalesce(sum(latency_sum_ns) FILTER ({_IS_GOOD}), 0) AS latency_sum_ns,

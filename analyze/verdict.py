@@ -37,6 +37,7 @@ def format_completeness(completeness: Completeness) -> str:
     left_out = (
         (completeness.filtered, "filtered out"),
         (completeness.began_before, "began before"),
+        (completeness.compat, "of 32-bit programs left out"),
     )
     parts = [
         f"{format_recorded(completeness)} recorded",
@@ -94,7 +95,9 @@ def format_recorded(completeness: Completeness) -> str:
     kinds = dict(completeness.recorded_by_layer)
     if "request" in kinds:
         kinds["request"] -= flushes
-    names = {"request": "I/O"} if list(kinds) == ["request"] else {}
+    names = {"syscall": "system call"}
+    if kinds.keys() <= {"request", "syscall"}:
+        names["request"] = "I/O"
     parts = [
         format_counted(count, escape_for_terminal(names.get(name, name)))
         for name, count in kinds.items()

@@ -100,9 +100,14 @@ def _end(settings: Settings) -> str:
 
 def _scope(layers: Sequence[str], filters: Filters) -> str:
     """E.g. `read/write requests of sda by pid 12`."""
-    kinds = " and ".join(f"{layer}s" for layer in layers)
-    parts = [f"{'/'.join(filters.op) if filters.op else 'block'} {kinds}"]
-    parts.append(f"of {_devices(filters)}" if filters.device else "of all devices")
+    parts = []
+    if "syscall" in layers:
+        parts.append(f"{'/'.join(filters.syscall)} system calls".lstrip())
+    block = " and ".join(f"{layer}s" for layer in layers if layer != "syscall")
+    if block:
+        parts += ["and"] * bool(parts)
+        parts.append(f"{'/'.join(filters.op) if filters.op else 'block'} {block}")
+        parts.append(f"of {_devices(filters)}" if filters.device else "of all devices")
     for word, values in (("pid", filters.pid), ("comm", filters.comm), ("cgroup", filters.cgroup)):
         if values:
             parts.append(f"by {word} {', '.join(map(str, values))}")

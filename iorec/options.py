@@ -168,7 +168,7 @@ Layer = Annotated[
         "-l",
         "--layer",
         metavar="NAME",
-        help="Show request, bio or syscall; by default request, and bio of devices without requests.",
+        help="Show request, bio or syscall; by default request, or bio if a device has none.",
         show_default=False,
     ),
 ]

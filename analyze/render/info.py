@@ -127,6 +127,7 @@ def _filters(filters: Filters) -> str:
         "comm": filters.comm,
         "cgroup": filters.cgroup,
         "op": filters.op,
+        "syscall": filters.syscall,
     }
     parts = [f"{name} {', '.join(map(str, values))}" for name, values in named.items() if values]
     if filters.min_latency_ns is not None:

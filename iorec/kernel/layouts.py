@@ -2,6 +2,7 @@
 """The layouts of bpf/records.h as numpy dtypes."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from iorec.kernel.plan import SLOTS_PER_BUCKET
 
@@ -35,6 +36,13 @@ RECORD = np.dtype(
         ("partno", "u1"),
     ]
 )
+
+
+def moved_bytes(calls: NDArray[np.void]) -> NDArray[np.int64]:
+    """How much each of these records (dtype RECORD) of system calls has moved."""
+    results = calls["queue_ns"].view(np.int64)
+    return np.minimum(calls["bytes"].astype(np.int64), np.maximum(results, 0))
+
 
 SLOT = np.dtype(
     [

@@ -12,8 +12,8 @@ from analyze.errors import IorecError
 from analyze.metadata import Filters
 from analyze.units import format_duration
 from iorec.host.cgroups import cgroup_root
-from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
 from iorec.kernel.calls import FIRST_CALL_OP, check_machine, resolve_calls
+from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
 from iorec.kernel.layers import LAYER_NAMES, LAYERS, SYSCALL
 from iorec.kernel.names import KernelNames
 from iorec.kernel.plan import KernelFilter

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analyze.metadata import Counts, DeviceCounts, DeviceEvents, LayerCounts
 from iorec.kernel.layers import EVENT_COUNTERS, LAYER_NAMES, SYSCALL, Layer, layers_of
-from iorec.kernel.layouts import LANE, TALLY
+from iorec.kernel.layouts import LANE, TALLY, moved_bytes
 from iorec.kernel.names import KernelNames
 from iorec.kernel.probes import Probes
 from iorec.record.device_watch import DeviceWatch
@@ -144,7 +144,8 @@ class Ledger:
         keys = layers.astype(np.uint64) << np.uint64(40) | records["cmd_flags"] & np.uint64(0xFF)
         keys |= records["dev"].astype(np.uint64) << np.uint64(8)
         values, places = distinct(keys)
-        ios, sizes = np.bincount(places), np.bincount(places, records["bytes"])
+        moved = np.where(layers == SYSCALL.number, moved_bytes(records), records["bytes"])
+        ios, sizes = np.bincount(places), np.bincount(places, moved)
         failed = np.bincount(places[records["error"] != 0], minlength=len(values))
         for key, count, size, failures in zip(values, ios, sizes, failed, strict=True):
             place = _place(key)

@@ -16,7 +16,7 @@ from iorec.store.named import UNKNOWN, Named, Submitter, disk_keys, identity_key
 from iorec.store.origin import Origin
 
 _SECTOR_BYTES = 512
-_NO_SECTOR = 2**64 - 1  # an empty flush (bio_init leaves -1)
+NO_OFFSET = 2**64 - 1  # of bpf/records.h; also of an empty flush (bio_init leaves -1)
 _RESTARTED = np.uint32(1 << 8)  # CALL_RESTARTED of bpf/records.h
 _NO_FILE = 2**32 - 1
 _NO_ERRNOS = (0,) * 256  # of a layer that the spool does not know
@@ -69,9 +69,7 @@ class RowBuilder:
             "bytes": to_arrow(records["bytes"].astype(np.int64)),
             "latency_ns": to_arrow(records["latency_ns"].view(np.int64), is_unfinished),
             "queue_ns": to_arrow(records["queue_ns"].view(np.int64), is_unissued),
-            "errno": to_arrow(
-                self._errnos[layers, records["error"]], is_unfinished | is_restarted
-            ),
+            "errno": to_arrow(self._errnos[layers, records["error"]], is_unfinished | is_restarted),
             **_submitters(submitters, places),
             "cpu": to_arrow(cpus.astype(np.int16)),
             "bios": to_arrow(records["bio_count"].view(np.int32), is_bio | is_unissued),
@@ -88,7 +86,7 @@ class RowBuilder:
         # Of a system call it is in bytes already.
         unit = np.array([1 if v & 0xFF >= FIRST_CALL_OP else _SECTOR_BYTES for v in values])
         is_placeless = np.array([self._names.op(value) in _PLACELESS for value in values], np.bool_)
-        has_none = is_placeless.take(places) | (records["sector"] == _NO_SECTOR)
+        has_none = is_placeless.take(places) | (records["sector"] == NO_OFFSET)
         offsets = records["sector"] * unit.astype(np.uint64).take(places)
         return to_arrow(offsets.view(np.int64), has_none)
 

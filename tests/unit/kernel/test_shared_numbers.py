@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iorec.kernel import layouts, probes
+from iorec.kernel import calls, layouts, probes
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks
 from iorec.kernel.compile import BPF_FOLDER
-from iorec.kernel.layers import BIO, LAYERS, REQUEST
+from iorec.kernel.layers import BIO, LAYER_NAMES, LAYERS, REQUEST, SYSCALL
 from iorec.kernel.names import OP_CACHE_FLUSH
 from iorec.kernel.plan import (
     SLOTS_PER_BUCKET,
@@ -22,6 +22,7 @@ from iorec.kernel.plan import (
     gap_rows,
 )
 from iorec.record import filters, ledger
+from iorec.store import rows
 
 TYPES: dict[str, Any] = {
     "u64": ctypes.c_uint64,
@@ -30,7 +31,7 @@ TYPES: dict[str, Any] = {
     "u8": ctypes.c_uint8,
     "char": ctypes.c_char,
 }
-EVERY_COPY = Plan(KernelFilter(), ("request", "bio"), 1 << 24, 1 << 13, is_preemptible=True)
+EVERY_COPY = Plan(KernelFilter(), LAYER_NAMES, 1 << 24, 1 << 13, is_preemptible=True)
 
 
 def source(name: str) -> str:
@@ -62,6 +63,12 @@ def structs(file: str) -> dict[str, type[ctypes.Structure]]:
     return found
 
 
+def bit_of(flag: str) -> int:
+    """The bit of a flag of system calls."""
+    (bit,) = (bit for bit, name in calls.CALL_FLAGS.items() if name == flag)
+    return bit
+
+
 TWINS = [
     ("records.h", "REQUEST_LAYER", REQUEST.number),
     ("records.h", "BIO_LAYER", BIO.number),
@@ -70,6 +77,15 @@ TWINS = [
     ("records.h", "LOST_IDENTITY", layouts.LOST_IDENTITY),
     ("records.h", "IS_AWAKE", layouts.IS_AWAKE),
     ("records.h", "OP_CACHE_FLUSH", OP_CACHE_FLUSH),
+    ("records.h", "SYSCALL_LAYER", SYSCALL.number),
+    ("records.h", "FIRST_CALL_OP", calls.FIRST_CALL_OP),
+    ("records.h", "CALL_RESTARTED", 1 << bit_of("restarted")),
+    ("records.h", "CALL_NOWAIT", 1 << bit_of("nowait")),
+    ("records.h", "NO_OFFSET", rows.NO_OFFSET),
+    ("syscall.c", "MOST_CALLS", calls._MOST_CALLS),
+    ("syscall.c", "NOWHERE", calls._NOWHERE),
+    ("syscall.c", "IN_FILE", calls._POSITION),
+    ("syscall.c", "IN_RESULT", calls._RESULT),
     ("records.h", "SLOTS_PER_BUCKET", SLOTS_PER_BUCKET),
     ("records.h", "MOST_COPIES", max(map(EVERY_COPY.copy_count, EVERY_COPY.programs))),
     ("filter.c", "LAST_STATE", 1 << LONGEST_NAME),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from analyze.errors import IorecError
 from analyze.metadata import MAX_METADATA_BYTES
+from iorec.kernel.layers import LAYERS
 from iorec.kernel.layouts import RECORD
 from iorec.store.frames import frame, read_frame
 from iorec.store.planes import MOST_RECORDS, pack, unpack
@@ -238,10 +239,10 @@ def test_random_records_become_rows_or_are_refused() -> None:
     head, names, _, metadata = frames_of(content)
     for seed in range(50):
         records = np.frombuffer(random.Random(seed).randbytes(56 * 99), RECORD).copy()
-        records["source"] %= 1 << 13
+        records["source"] %= len(LAYERS) << 12
         for kind in (b"reco", b"hung"):
             (made,) = read(joined([head, names, (kind, pack(records)), metadata]))
             made.validate(full=True)
             assert len(made) == 99
-    records["source"] = 1 << 13
+    records["source"] = len(LAYERS) << 12
     assert read(joined([head, names, (b"reco", pack(records)), metadata])) == []
