@@ -10,6 +10,7 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection, connect
 
 from analyze.condition import check_condition
+from analyze.restarts import merge_restarted
 from analyze.row_query import literal_path, moment, quoted, rows_query
 from analyze.selection import Selection, Window
 from analyze.shown import layer_condition
@@ -67,8 +68,9 @@ def create_views(
     """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
 
     `bios` are all bios that succeeded, also of devices whose requests are shown. `rows` is a query
-    for the rows of the files if they are elsewhere. Views of before are replaced. `moved`,
-    which is no column of the rows, is the bytes of an I/O, or those that a system call returned.
+    for the rows of the files if they are elsewhere; a system call that was begun again is one row.
+    `moved`, which is no column of these, is the bytes of an I/O, or those that a system call
+    returned. Views of before are replaced.
     """
     conditions = ["true"]
     if selection.begin_s is not None:
@@ -76,8 +78,9 @@ def create_views(
     if selection.end_s is not None:
         conditions.append(f"time < {moment(window.end_ns)}")
     rows = rows or rows_query(file.row_source for file in files)
-    has_calls = any("syscall" in file.metadata.layers for file in files)
-    moved = "bytes" if not has_calls else _MOVED
+    moved = "bytes"
+    if any("syscall" in file.metadata.layers for file in files):
+        rows, moved = merge_restarted(connection, rows), _MOVED
     window_rows = f"SELECT *, {moved} AS moved FROM ({rows}) WHERE {' AND '.join(conditions)}"
     layer = layer_condition(connection, files, selection.layer)
     connection.execute(f"CREATE OR REPLACE VIEW shown AS {window_rows} AND {layer}")

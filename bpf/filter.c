@@ -96,7 +96,10 @@ static inline bool is_wanted_comm(const char *comm)
 #define IS_UNKNOWN_SUBMITTER_WANTED true
 #endif
 
-/* The recorder itself. In a pid namespace of its own it does not know by which number it goes here. */
+/*
+ * The recorder itself, and those who find paths for it. In a pid namespace of its own it does not know
+ * by which number it goes here, nor those of others.
+ */
 static inline bool is_excluded(const struct identity *who)
 {
 #if defined(EXCLUDES_PID) && defined(PID_NAMESPACE_INODE)
@@ -106,7 +109,10 @@ static inline bool is_excluded(const struct identity *who)
 					    sizeof(own)) &&
 	       own.tgid == NUMBER_AT(PID_MARK);
 #elif defined(EXCLUDES_PID)
-	return who->pid == NUMBER_AT(PID_MARK);
+	u32 finder = NUMBER_AT(FINDER_MARK);
+
+	return who->pid == NUMBER_AT(PID_MARK) ||
+	       (finder && (who->pid == finder || who->ppid == finder));
 #else
 	return false;
 #endif

@@ -215,7 +215,9 @@ def record(
     if flight_plan is not None:
         _fly(flight_plan, capture, settings, is_strict=strict)
     # Now, while this process may look everywhere.
-    own_disk = find_recorded_disk(capture.path.parent, settings.filters.resolved_device)
+    own_disk = None
+    if settings.has_block_layer:
+        own_disk = find_recorded_disk(capture.path.parent, settings.filters.resolved_device)
     result = record_session(
         capture,
         settings,

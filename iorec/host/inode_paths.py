@@ -69,6 +69,11 @@ class FilePaths:
                 start_new_session=True,  # Ctrl-C is for the recorder
             )
 
+    @property
+    def pid(self) -> int:
+        """Of the process that finds them, or starts the one which does."""
+        return self._process.pid
+
     def __enter__(self) -> "FilePaths":
         return self
 

@@ -33,7 +33,7 @@ MAPS = ("records", "control", "lanes", "in_flight", "tallies", "gaps")
 # By the table of tail calls.
 _CALLS_ITSELF, _NEXT_CALL = "bios_complete", "more_bios"
 # No other numbers in the programs, see NUMBER_AT() in bpf/ledger.c.
-_COPY_MARK, _PID_MARK = 0x2EC0_17D5, 0x2EC0_17D6
+_COPY_MARK, _PID_MARK, _FINDER_MARK = 0x2EC0_17D5, 0x2EC0_17D6, 0x2EC0_17D7
 _ALL_PARTITIONS = 0xFFFFFFFF  # WHOLE_DISK of bpf/filter.c
 _U32 = struct.Struct("=I")
 # What kernels have that lack a tracepoint: before 6.5, and before 5.18 (203a31516616).
@@ -84,6 +84,7 @@ def defines_of(plan: Plan, cpus: int | None = None) -> dict[str, str]:
         "RING_PAGES": str(plan.ring_bytes // mmap.PAGESIZE),
         "COPY_MARK": str(_COPY_MARK),
         "PID_MARK": str(_PID_MARK),
+        "FINDER_MARK": str(_FINDER_MARK),
         "PAGE_SIZE": str(mmap.PAGESIZE),
         **plan.kernel_filter.defines(),
         **({"HAVE_CMPXCHG": "1"} if has_cmpxchg() else {}),
@@ -121,7 +122,11 @@ def _load_with(plan: Plan, defines: Mapping[str, str]) -> Running:
 
     def load(name: str, copy: int) -> int:
         program = compiled.programs[name]
-        marks = {_COPY_MARK: copy, _PID_MARK: plan.kernel_filter.excluded_pid or 0}
+        marks = {
+            _COPY_MARK: copy,
+            _PID_MARK: plan.kernel_filter.excluded_pid or 0,
+            _FINDER_MARK: plan.kernel_filter.excluded_finder_pid or 0,
+        }
         linked = program.linked(fds, marks)
         return load_tracing_program(copy_name(name, copy), linked, program.target)
 

@@ -45,6 +45,7 @@ class KernelFilter:
     ops: tuple[int, ...] = ()
     min_latency_ns: int | None = None
     excluded_pid: int | None = None
+    excluded_finder_pid: int | None = None  # and its children
     pid_namespace: tuple[int, int] | None = None  # its device and inode, if it is not the kernel's
 
     def defines(self) -> dict[str, str]:

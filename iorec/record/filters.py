@@ -74,8 +74,13 @@ def make_filters(
     return replace(filters, resolved_device=tuple(sorted(found)))
 
 
-def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
-    """Raises IorecError for a name, pid, cgroup or operation that cannot exist."""
+def resolve_filters(
+    filters: Filters, names: KernelNames, finder_pid: int | None = None
+) -> KernelFilter:
+    """Raises IorecError for a name, pid, cgroup or operation that cannot exist.
+
+    The process that finds paths is the recorder's own, too.
+    """
     for name in filters.comm:
         if is_glob(name):
             glob_masks(name)
@@ -100,6 +105,7 @@ def resolve_filters(filters: Filters, names: KernelNames) -> KernelFilter:
         ops=tuple(number for name in filters.op for number in _op(name, names)),
         min_latency_ns=filters.min_latency_ns,
         excluded_pid=None if filters.include_self else os.getpid(),
+        excluded_finder_pid=None if filters.include_self else finder_pid,
         pid_namespace=pid_namespace,
     )
 

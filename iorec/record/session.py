@@ -90,16 +90,16 @@ def prepare(
             stack.callback(workload.cancel)
         loading = stack.enter_context(Loading())
         names = read_kernel_names()
+        paths = stack.enter_context(FilePaths())
         plan = make_plan(
             settings.layers,
             settings.buffer_bytes,
             names,
-            resolve_filters(settings.filters, names),
+            resolve_filters(settings.filters, names, paths.pid),
             settings.filters.syscall,
             wants_trace=settings.is_verbose,
         )
         loading.begin(plan)
-        paths = stack.enter_context(FilePaths())
         devices = DeviceWatch(paths.notes)
         drop_privileges(user, *settings.folders)
         yield Prepared(

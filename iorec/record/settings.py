@@ -9,6 +9,7 @@ from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from analyze.metadata import Filters
 from analyze.units import format_bytes
+from iorec.kernel.layers import layers_of
 from iorec.record.triggers import Trigger
 
 _LARGEST_BUFFER = 1 << 30
@@ -61,6 +62,11 @@ class Settings:
     flight: FlightPlan | None = None
     is_quiet: bool = False
     is_verbose: bool = False
+
+    @property
+    def has_block_layer(self) -> bool:
+        """Whether I/Os of disks are recorded."""
+        return any(layer.is_block for layer in layers_of(self.layers))
 
     @property
     def folders(self) -> tuple[Path, ...]:
