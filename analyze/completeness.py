@@ -39,7 +39,7 @@ class Completeness:
     in_flight: int
     filtered: int
     began_before: int
-    compat: int  # 32-bit system calls, which are not recorded
+    left_out: dict[str, int]  # by reason: system calls and the like that cannot be recorded
     unaccounted: int  # completions that the ledger does not explain: 0 when it closes
     unwritten: int  # of a recovered capture: completions known when the last rows were written
     row_mismatch: int  # rows by which the files differ from their ledgers
@@ -111,7 +111,7 @@ def _check(
         in_flight=sum(count.in_flight_at_stop for count in counts),
         filtered=sum(count.filtered for count in counts),
         began_before=sum(count.began_before for count in counts),
-        compat=sum(count.compat for count in counts),
+        left_out=_left_out(counts),
         unaccounted=unaccounted,
         unwritten=unwritten,
         row_mismatch=row_mismatch,
@@ -142,6 +142,13 @@ def _lost_by_cause(counts: Iterable[Counts]) -> Counter[str]:
     for count in counts:
         causes.update(count.lost)
     return causes
+
+
+def _left_out(counts: Iterable[Counts]) -> dict[str, int]:
+    reasons: Counter[str] = Counter()
+    for count in counts:
+        reasons.update(count.left_out)
+    return {reason: number for reason, number in reasons.items() if number}
 
 
 def _recorded_by_layer(counts: Iterable[Counts]) -> dict[str, int]:

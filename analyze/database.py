@@ -79,7 +79,7 @@ def create_views(
         conditions.append(f"time < {moment(window.end_ns)}")
     rows = rows or rows_query(file.row_source for file in files)
     moved = "bytes"
-    if any("syscall" in file.metadata.layers for file in files):
+    if any({"syscall", "uring"} & {*file.metadata.layers} for file in files):
         rows, moved = merge_restarted(connection, rows), _MOVED
     window_rows = f"SELECT *, {moved} AS moved FROM ({rows}) WHERE {' AND '.join(conditions)}"
     layer = layer_condition(connection, files, selection.layer)

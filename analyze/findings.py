@@ -7,6 +7,7 @@ from analyze import finding_shares, finding_times
 from analyze.finding import Finding
 from analyze.finding_facts import Facts
 from analyze.opened import OpenedRows
+from analyze.schema import BLOCK_LAYERS
 
 # By the id of what they find.
 RULES: dict[str, Callable[[Facts], Iterator[Finding]]] = {
@@ -30,7 +31,7 @@ _CONFIDENCE = ("high", "medium", "low")
 
 def load_findings(capture: OpenedRows) -> tuple[Finding, ...]:
     """What the rules say, the surest first, of those the heaviest."""
-    if capture.selection.layer == "syscall":
+    if capture.selection.layer not in (None, *BLOCK_LAYERS):
         return ()  # they are about devices
     facts = Facts(capture)
     found = [finding for rule in RULES.values() for finding in rule(facts)]

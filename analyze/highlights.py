@@ -36,6 +36,6 @@ def load_highlights(capture: OpenedRows) -> Highlights | None:
     devices = summarize(capture, ("device",), sort="p99").groups
     return Highlights(
         processes=report.summary.groups,
-        slowest=next((device for device in devices if device.ios >= _LEAST_IOS), None),
+        slowest=next((d for d in devices if d.ios >= _LEAST_IOS and d.key["device"]), None),
         findings=report.findings or (),
     )

@@ -4,7 +4,7 @@
 from collections.abc import Iterable
 
 from analyze.metadata import DeviceCounts, Metadata
-from analyze.schema import BLOCK_LAYERS
+from analyze.schema import BLOCK_LAYERS, LAYERS
 
 
 def shown_ledgers(metadata: Metadata, layer: str | None) -> list[DeviceCounts]:
@@ -20,7 +20,8 @@ def shown_ledgers(metadata: Metadata, layer: str | None) -> list[DeviceCounts]:
 def only_layer(captures: Iterable[Metadata]) -> str | None:
     """The layer to show where no block layer was recorded; None where one was."""
     recorded = {layer for capture in captures for layer in capture.layers}
-    return None if not recorded or recorded & {*BLOCK_LAYERS} else min(recorded)
+    others = [layer for layer in LAYERS if layer in recorded - {*BLOCK_LAYERS}]
+    return None if recorded & {*BLOCK_LAYERS} or not others else others[0]
 
 
 def devices_with_requests(metadata: Metadata) -> set[str]:

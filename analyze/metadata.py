@@ -155,7 +155,7 @@ class LayerCounts:
     """What became of every completion that the kernel reported.
 
     `identity_lost` of the recorded ones are rows whose submitter is unknown for lack of room.
-    `compat` are 32-bit system calls, which are not among the completions.
+    `left_out` counts by reason what cannot be recorded; it is not among the completions.
     """
 
     completions: int
@@ -165,7 +165,7 @@ class LayerCounts:
     continuations: int
     refused: int = 0
     identity_lost: int = 0
-    compat: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
     in_flight_at_stop: int
     lost: dict[str, int]
 

@@ -22,6 +22,11 @@ _ADVICE = {
     "spool_failed": "what could not be written is missing: free some space, or record to another"
     " disk",
 }
+_LEFT_OUT = {
+    "compat": "of 32-bit programs left out",
+    "skipped": "that post no completion left out",
+    "overflowed": "completions overflowed",
+}
 _MOST_NAMES = 3
 _LARGEST_BUFFER = 1 << 30  # of iorec record
 TOO_LOW = "counts, IOPS and throughput are too low"
@@ -37,7 +42,7 @@ def format_completeness(completeness: Completeness) -> str:
     left_out = (
         (completeness.filtered, "filtered out"),
         (completeness.began_before, "began before"),
-        (completeness.compat, "of 32-bit programs left out"),
+        *((count, _LEFT_OUT.get(why, why)) for why, count in completeness.left_out.items()),
     )
     parts = [
         f"{format_recorded(completeness)} recorded",
@@ -95,8 +100,8 @@ def format_recorded(completeness: Completeness) -> str:
     kinds = dict(completeness.recorded_by_layer)
     if "request" in kinds:
         kinds["request"] -= flushes
-    names = {"syscall": "system call"}
-    if kinds.keys() <= {"request", "syscall"}:
+    names = {"syscall": "system call", "uring": "io_uring operation"}
+    if kinds.keys() <= {"request", *names}:
         names["request"] = "I/O"
     parts = [
         format_counted(count, escape_for_terminal(names.get(name, name)))

@@ -52,6 +52,12 @@
 #ifdef RECORDS_BIOS
 #include "bio.c"
 #endif
+#if defined(RECORDS_SYSCALLS) || defined(RECORDS_URINGS)
+#include "file.c"
+#endif
 #ifdef RECORDS_SYSCALLS
 #include "syscall.c"
+#endif
+#ifdef RECORDS_URINGS
+#include "uring.c"
 #endif

@@ -7,14 +7,21 @@
 #define REQUEST_LAYER 0
 #define BIO_LAYER 1
 #define SYSCALL_LAYER 2
+#define URING_LAYER 3
 
 /* What a disk flushes its cache for: an operation of its own, unlike REQ_OP_FLUSH of a submitter. */
 #define OP_CACHE_FLUSH 62
 
-/* Operations from here on are system calls, whose flags are these (iorec/kernel/calls.py). */
+/*
+ * Operations from here on are system calls, and then the opcodes of io_uring; their flags are these
+ * (iorec/kernel/calls.py), those of an entry of io_uring (IOSQE_) the lowest ones.
+ */
 #define FIRST_CALL_OP 64
-#define CALL_RESTARTED (1U << 8) /* it was interrupted, and the kernel begins it again */
-#define CALL_NOWAIT (1U << 9)
+#define FIRST_URING_OP 192
+#define CALL_FLAGS_SHIFT 8
+#define CALL_RESTARTED (1U << 16) /* it was interrupted, and the kernel begins it again */
+#define CALL_NOWAIT (1U << 17)
+#define CALL_SQPOLL (1U << 18) /* a thread of the kernel's took it from the submission queue */
 
 #define NO_OFFSET (~0ULL)
 
@@ -32,8 +39,11 @@ struct control {
 /*
  * One finished I/O. 56 bytes: with the ring buffer's 8-byte header, one cache line. Of a system call
  * `queue_ns` is what it returned, `sector` is bytes from the start of its file, and `bio_count` the
- * file's number (-1: none).
+ * file's number (-1: none). Of an operation of io_uring `queue_ns` has both: what it returned in the
+ * lower half, and in the upper one the nanoseconds until it was queued for a worker, or NEVER_QUEUED.
  */
+#define NEVER_QUEUED 0xffffffffU
+
 struct record {
 	u64 start_ns;
 	u64 latency_ns;
@@ -156,7 +166,7 @@ struct lane {
 	u64 events;	/* requests merged away, requeues */
 	u64 gaps;	/* the number of the newest gap */
 	u64 done_bios;	/* of the request that is being completed, by an earlier call */
-	u64 compat;	/* 32-bit calls, which are not recorded */
+	u64 left_out;	/* what cannot be recorded: 32-bit calls, and the like */
 };
 
 #define MOST_COPIES 4

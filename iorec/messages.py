@@ -11,6 +11,7 @@ from analyze.escape import escape_for_terminal, shell_word
 from analyze.metadata import Filters
 from analyze.units import format_bytes, format_counted, format_duration
 from iorec.host.devices import disk_of_file
+from iorec.kernel.layers import BLOCK_LAYER_NAMES
 from iorec.record.filter_devices import resolve_device
 from iorec.record.filters import filter_options
 from iorec.record.settings import FlightPlan, Settings
@@ -103,7 +104,9 @@ def _scope(layers: Sequence[str], filters: Filters) -> str:
     parts = []
     if "syscall" in layers:
         parts.append(f"{'/'.join(filters.syscall)} system calls".lstrip())
-    block = " and ".join(f"{layer}s" for layer in layers if layer != "syscall")
+    if "uring" in layers:
+        parts.append("and io_uring operations" if parts else "io_uring operations")
+    block = " and ".join(f"{layer}s" for layer in layers if layer in BLOCK_LAYER_NAMES)
     if block:
         parts += ["and"] * bool(parts)
         parts.append(f"{'/'.join(filters.op) if filters.op else 'block'} {block}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from analyze.capture_name import SPOOL_SUFFIX
 from analyze.completeness import Completeness, make_completeness_of
 from analyze.escape import escape_for_terminal, shell_word
-from analyze.ledgers import shown_ledgers
+from analyze.ledgers import only_layer, shown_ledgers
 from analyze.metadata import Metadata
 from analyze.units import format_bytes, format_count, format_duration
 from analyze.verdict import advise, format_completeness, format_failed, format_recorded
@@ -73,7 +73,9 @@ def format_recording(metadata: Metadata) -> str:
     """
     completeness = make_completeness_of(metadata)
     duration = format_duration(metadata.duration_s * 1e9)
-    entries = [entry for entry in shown_ledgers(metadata, None) if entry.op != "discard"]
+    entries = [
+        entry for entry in shown_ledgers(metadata, only_layer([metadata])) if entry.op != "discard"
+    ]
     size = format_bytes(sum(entry.recorded_bytes for entry in entries))
     lost = f"{_lost(completeness)}{format_failed(completeness)}"
     return f"{format_recorded(completeness)}, {size} in {duration}; {lost}"

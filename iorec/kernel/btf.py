@@ -148,6 +148,10 @@ class KernelTypes:
         params = self._trailing(prototype, _Param, self._type(prototype).count)
         return tuple(self._c_type(param.type) for param in params[1:])
 
+    def find_arguments(self, tracepoint: str) -> tuple[str, ...]:
+        """The same, or nothing where the kernel lacks it."""
+        return self.tracepoint_arguments(tracepoint) if self.has_tracepoint(tracepoint) else ()
+
     def _find(self, name: str, kind: int) -> int:
         type_id: int = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
         return max(0, type_id)

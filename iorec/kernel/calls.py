@@ -11,7 +11,19 @@ from analyze.errors import IorecError
 
 # Of bpf/records.h.
 FIRST_CALL_OP = 64
-CALL_FLAGS = {8: "restarted", 9: "nowait"}  # by bit
+FIRST_URING_OP = 192
+# By bit; the first ones are IOSQE_ of include/uapi/linux/io_uring.h.
+CALL_FLAGS = {
+    8: "fixed_file",
+    9: "drain",
+    10: "link",
+    11: "hardlink",
+    12: "async",
+    13: "buffer_select",
+    16: "restarted",
+    17: "nowait",
+    18: "sqpoll",
+}
 
 _NOWHERE = 7  # of bpf/syscall.c, as the next two
 _POSITION = 6  # the offset is the position of the file

@@ -30,6 +30,18 @@ _STRUCTS = {
     "page": ("mapping",),
     "address_space": ("host",),
     "inode": ("i_mode", "i_rdev", "i_mapping", "i_sb", "i_ino", "i_generation"),
+    "io_kiocb": ("opcode", "flags", "cqe.fd", "ctx"),
+    "io_ring_ctx": (
+        "flags",
+        "file_table.data.nr",
+        "file_table.data.nodes",
+        "file_table.files",
+        "nr_user_files",
+    ),
+    "io_rsrc_node": ("file_ptr",),
+    "io_fixed_file": (),
+    "io_rw": ("kiocb.ki_pos", "len"),
+    "io_uring_cqe": ("res", "flags"),
     "file": ("f_inode", "f_pos"),
     "fdtable": ("fd", "max_fds"),
     "files_struct": ("fdt",),
@@ -76,6 +88,7 @@ _FEATURES = {
     "HAVE_BI_BDEV": ("bio", "bi_bdev"),  # 309dca309fc3, 5.12
     "HAVE_BD_FLAGS": ("block_device", "__bd_flags"),  # 6.10; bd_partno before
     "HAVE_BI_BLKG": ("bio", "bi_blkg"),  # CONFIG_BLK_CGROUP
+    "HAVE_RSRC_NODES": ("io_ring_ctx", "nodes"),  # 6.13
 }
 
 # The RQF_ flags were macros until 6.10 and then an enum, without a name in 6.12.
@@ -152,6 +165,8 @@ def _features(kernel: KernelTypes, structs: dict[str, dict[str, Member]]) -> lis
         features.append("HAVE_BLOCK_IO_START")  # 6.5
     if has_blk_status(kernel):
         features.append("HAVE_BLK_STATUS")
+    if "struct io_uring_cqe *" in kernel.find_arguments("io_uring_complete"):
+        features.append("HAVE_CQE")  # 6.15
     if "BPF_FUNC_get_current_task_btf" in kernel.enum("bpf_func_id"):
         features.append("HAVE_CURRENT_TASK")  # 3ca1032ab7ab, 5.11
     return features

@@ -2,7 +2,7 @@
 """Describes the layers: what each sees of an I/O, and by which programs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,8 @@ class Layer:
     `programs` has the tracepoint of each, in the order in which they are attached: completions
     first, so that nothing is seen to start whose end would be missed. `start` begins an I/O, the
     `complete` end one, and all that put one into the table are `claiming`. The table has `slots`
-    times as many slots as it has for requests. Interrupts complete I/Os of a block layer.
+    times as many slots as it has for requests. Interrupts complete I/Os of a block layer. What a
+    program of `left_out` leaves out, as it cannot be recorded, is counted under a name.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Layer:
     claiming: tuple[str, ...]
     slots: int
     is_block: bool = True
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -68,14 +70,31 @@ SYSCALL = Layer(
     # Of each thread that is in a call.
     slots=4,
     is_block=False,
+    left_out={"call_enter": "compat"},
 )
-LAYERS = (REQUEST, BIO, SYSCALL)  # by number
+URING = Layer(
+    name="uring",
+    programs={
+        "uring_complete": "io_uring_complete",
+        "uring_over": "io_uring_cqe_overflow",
+        "uring_queue": "io_uring_queue_async_work",
+        "uring_submit": "io_uring_submit_req",
+    },
+    start="uring_submit",
+    complete=("uring_complete",),
+    claiming=("uring_submit",),
+    slots=4,
+    is_block=False,
+    left_out={"uring_submit": "skipped", "uring_over": "overflowed"},
+)
+LAYERS = (REQUEST, BIO, SYSCALL, URING)  # by number
 LAYER_NAMES = tuple(layer.name for layer in LAYERS)
+BLOCK_LAYER_NAMES = tuple(layer.name for layer in LAYERS if layer.is_block)
 PROGRAMS_OF_BLOCK_LAYERS = {"bio_split": "block_split", "page_dirty": "writeback_dirty_folio"}
 # They change nothing, so that no copy could see that another one ran: they have none.
 MERGE_COUNTERS = ("back_merge", "front_merge")
-# Nothing interrupts this one.
-UNINTERRUPTED = ("page_dirty",)
+# Nothing interrupts the first; the second only counts, too.
+UNINTERRUPTED = ("page_dirty", "uring_over")
 EVENT_COUNTERS = (*MERGE_COUNTERS, "bio_split")
 
 

@@ -9,6 +9,7 @@ from iorec.kernel.plan import SLOTS_PER_BUCKET
 NO_ISSUE = 2**64 - 1
 NO_IDENTITY, LOST_IDENTITY = 0, 2**32 - 1
 IS_AWAKE = 2**64 - 1
+NEVER_QUEUED = 2**32 - 1
 
 CONTROL = np.dtype(
     [
@@ -38,10 +39,20 @@ RECORD = np.dtype(
 )
 
 
-def moved_bytes(calls: NDArray[np.void]) -> NDArray[np.int64]:
-    """How much each of these records (dtype RECORD) of system calls has moved."""
-    results = calls["queue_ns"].view(np.int64)
-    return np.minimum(calls["bytes"].astype(np.int64), np.maximum(results, 0))
+def results_of(records: NDArray[np.void], is_uring: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """What each of these records (dtype RECORD) of system calls, or of io_uring, has returned."""
+    whole = records["queue_ns"].view(np.int64)
+    lower = records["queue_ns"].astype(np.uint32).view(np.int32)
+    return np.where(is_uring, lower, whole)
+
+
+def moved_bytes(
+    records: NDArray[np.void], is_call: NDArray[np.bool_], is_uring: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """How much each record has moved; of a block layer all that it is for."""
+    sizes = records["bytes"].astype(np.int64)
+    results = np.maximum(results_of(records, is_uring), 0)
+    return np.where(is_call | is_uring, np.minimum(sizes, results), sizes)
 
 
 SLOT = np.dtype(
@@ -117,7 +128,7 @@ LANE = np.dtype(
             "events",
             "gaps",
             "done_bios",
-            "compat",
+            "left_out",
         )
     ]
 )

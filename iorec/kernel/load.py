@@ -18,6 +18,7 @@ from iorec.kernel.compile import compile_programs, source_texts
 from iorec.kernel.compiled import Compiled
 from iorec.kernel.header import kernel_header
 from iorec.kernel.kept import kept
+from iorec.kernel.layers import URING
 from iorec.kernel.libbpf import (
     attach_program,
     create_map,
@@ -36,10 +37,11 @@ _CALLS_ITSELF, _NEXT_CALL = "bios_complete", "more_bios"
 _COPY_MARK, _PID_MARK, _FINDER_MARK = 0x2EC0_17D5, 0x2EC0_17D6, 0x2EC0_17D7
 _ALL_PARTITIONS = 0xFFFFFFFF  # WHOLE_DISK of bpf/filter.c
 _U32 = struct.Struct("=I")
-# What kernels have that lack a tracepoint: before 6.5, and before 5.18 (203a31516616).
+# What kernels have that lack a tracepoint: before 6.5, before 5.18 (203a31516616), and before 6.4.
 _EARLIER_TRACEPOINTS = {
     "block_io_start": "block_getrq",
     "writeback_dirty_folio": "writeback_dirty_page",
+    "io_uring_submit_req": "io_uring_submit_sqe",
 }
 
 
@@ -100,6 +102,7 @@ def possible_cpus() -> int:
 def compile_plan(plan: Plan, defines: Mapping[str, str]) -> Compiled:
     """The programs of the plan for the running kernel."""
     with KernelTypes() as kernel:
+        _check_uring(kernel, plan)
         header = kernel_header(kernel, has_bios="bio" in plan.layers)
         targets = {
             name: kernel.tracepoint_id(
@@ -108,6 +111,19 @@ def compile_plan(plan: Plan, defines: Mapping[str, str]) -> Compiled:
             for name, place in plan.programs.items()
         }
     return compile_programs(header, defines, targets)
+
+
+def _check_uring(kernel: KernelTypes, plan: Plan) -> None:
+    if URING.name not in plan.layers:
+        return
+    arguments = kernel.find_arguments("io_uring_complete")
+    # Before 6.0 it shows what the user's program calls the operation, which may be the same of two.
+    if len(arguments) < 2 or arguments[1] != "void *":
+        raise IorecError(
+            "the layer uring needs a kernel that shows which operation of io_uring has ended:"
+            f" this one {'does not' if arguments else 'has no io_uring'}",
+            "use Linux 6.0 or later, or record the layers syscall and request",
+        )
 
 
 def _load_with(plan: Plan, defines: Mapping[str, str]) -> Running:

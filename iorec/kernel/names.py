@@ -5,7 +5,7 @@ import errno
 from dataclasses import dataclass, field
 
 from iorec.kernel.btf import KernelTypes
-from iorec.kernel.calls import CALL_FLAGS, CALL_OPS, FIRST_CALL_OP
+from iorec.kernel.calls import CALL_FLAGS, CALL_OPS, FIRST_CALL_OP, FIRST_URING_OP
 from iorec.kernel.header import has_blk_status, is_preemptible, req_ops, request_flag_bits
 from iorec.kernel.kept import kept
 
@@ -72,6 +72,7 @@ def _read_kernel_names() -> KernelNames:
         ops = {value: _op_name(name) for name, value in named if name != "REQ_OP_LAST"}
         ops[OP_CACHE_FLUSH] = "cache_flush"
         bits = kernel.enum("req_flag_bits")
+        opcodes = kernel.enum("io_uring_op")
         preemptible = is_preemptible(kernel)
         has_plugging = "__RQF_ZONE_WRITE_PLUGGING" in request_flag_bits(kernel)
     flags: dict[int, str] = {}
@@ -82,8 +83,14 @@ def _read_kernel_names() -> KernelNames:
     table = [*_STATUS_ERRNO, *zone_resource, *_LATE_STATUS_ERRNO]
     statuses = (*table, *[errno.EIO] * (256 - len(table)))
     of_requests = statuses if has_status else tuple(range(256))
-    errnos = {"request": of_requests, "bio": statuses, "syscall": tuple(range(256))}
-    return KernelNames(ops | CALL_OPS, flags, errnos, preemptible, CALL_FLAGS)
+    calls = tuple(range(256))
+    errnos = {"request": of_requests, "bio": statuses, "syscall": calls, "uring": calls}
+    entries = {
+        FIRST_URING_OP + value: name.removeprefix("IORING_OP_").lower()
+        for name, value in opcodes.items()
+        if value < 256 - FIRST_URING_OP and name != "IORING_OP_LAST"
+    }
+    return KernelNames(ops | CALL_OPS | entries, flags, errnos, preemptible, CALL_FLAGS)
 
 
 def _op_name(name: str) -> str:

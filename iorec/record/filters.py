@@ -14,7 +14,7 @@ from analyze.units import format_duration
 from iorec.host.cgroups import cgroup_root
 from iorec.kernel.calls import FIRST_CALL_OP, check_machine, resolve_calls
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
-from iorec.kernel.layers import LAYER_NAMES, LAYERS, SYSCALL
+from iorec.kernel.layers import BLOCK_LAYER_NAMES, LAYER_NAMES, LAYERS, SYSCALL
 from iorec.kernel.names import KernelNames
 from iorec.kernel.plan import KernelFilter
 from iorec.record.filter_devices import device_key, resolve_device
@@ -121,22 +121,22 @@ def resolve_layers(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_layers(layers: Sequence[str], filters: Filters) -> None:
-    if SYSCALL.name not in layers:
-        if filters.syscall:
-            raise IorecError(
-                "--syscall chooses from the layer syscall, which is not recorded",
-                "add it: --layer syscall, or --layer syscall,request",
-                exit_code=2,
-            )
-        return
-    check_machine()
-    if filters.device:
+    others = [layer for layer in layers if layer not in BLOCK_LAYER_NAMES]
+    if SYSCALL.name in layers:
+        check_machine()
+    elif filters.syscall:
         raise IorecError(
-            "-d cannot be told of system calls, which are for files",
-            "leave out -d, or the layer syscall; -p, -c and --cgroup choose from all layers",
+            "--syscall chooses from the layer syscall, which is not recorded",
+            "add it: --layer syscall, or --layer syscall,request",
             exit_code=2,
         )
-    if filters.op and tuple(layers) == (SYSCALL.name,):
+    if filters.device and others:
+        raise IorecError(
+            f"-d cannot be told of the layer {others[0]}, which is about files",
+            "leave out one of the two; -p, -c and --cgroup choose from all layers",
+            exit_code=2,
+        )
+    if filters.op and len(others) == len(layers):
         raise IorecError(
             "--op chooses block I/Os, and no layer with them is recorded",
             "choose system calls: --syscall pread64,pwrite64",

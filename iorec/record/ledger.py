@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.metadata import Counts, DeviceCounts, DeviceEvents, LayerCounts
-from iorec.kernel.layers import EVENT_COUNTERS, LAYER_NAMES, SYSCALL, Layer, layers_of
+from iorec.kernel.layers import (
+    BLOCK_LAYER_NAMES,
+    EVENT_COUNTERS,
+    LAYER_NAMES,
+    LAYERS,
+    SYSCALL,
+    URING,
+    Layer,
+    layers_of,
+)
 from iorec.kernel.layouts import LANE, TALLY, moved_bytes
 from iorec.kernel.names import KernelNames
 from iorec.kernel.probes import Probes
@@ -144,7 +153,7 @@ class Ledger:
         keys = layers.astype(np.uint64) << np.uint64(40) | records["cmd_flags"] & np.uint64(0xFF)
         keys |= records["dev"].astype(np.uint64) << np.uint64(8)
         values, places = distinct(keys)
-        moved = np.where(layers == SYSCALL.number, moved_bytes(records), records["bytes"])
+        moved = moved_bytes(records, layers == SYSCALL.number, layers == URING.number)
         ios, sizes = np.bincount(places), np.bincount(places, moved)
         failed = np.bincount(places[records["error"] != 0], minlength=len(values))
         for key, count, size, failures in zip(values, ios, sizes, failed, strict=True):
@@ -204,7 +213,11 @@ class Ledger:
             continuations=completed("continuations"),
             refused=completed("refused"),
             identity_lost=self._totals["identity_lost", layer.name],
-            compat=self._grown(now, layer.claiming, "compat"),
+            left_out={
+                name: self._grown(now, (program,), "left_out") if one is layer else 0
+                for one in LAYERS
+                for program, name in one.left_out.items()
+            },
             in_flight_at_stop=in_flight_at_stop,
             lost={
                 "ring_full": completed("ring_full"),
@@ -231,7 +244,8 @@ class Ledger:
         for (layer, dev, op), counted in [*self._by_place.items(), *self._kernel_tallies(now)]:
             name = self._devices.account_name(dev)
             op_name = self._names.op(op)
-            group = op_name if layer == SYSCALL.name else diskstats_group(op_name)
+            is_block = layer in BLOCK_LAYER_NAMES
+            group = diskstats_group(op_name) if is_block else op_name
             place = sums[layer, name or "", group]
             for kind, count in counted.items():
                 place[kind] += count

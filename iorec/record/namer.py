@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iorec.host.processes import Processes
-from iorec.kernel.layers import BIO, LAYER_NAMES, SYSCALL
+from iorec.kernel.layers import BIO, LAYER_NAMES
 from iorec.kernel.layouts import NO_IDENTITY
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.files import Files
@@ -98,7 +98,7 @@ class Namer:
     def _disks(self, records: NDArray[np.void]) -> dict[int, Disk]:
         """Those that I/Os are for, and those that sent bios down."""
         layers = records["source"] // self._cpus
-        keys = set(distinct(disk_keys(records[layers != SYSCALL.number]))[0])
+        keys = set(distinct(disk_keys(records[layers <= BIO.number]))[0])
         is_bio = layers == BIO.number
         if is_bio.any():
             keys.update(dev << 8 for dev in distinct(records["bio_count"][is_bio])[0] if dev)

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
 from iorec.kernel.calls import FIRST_CALL_OP
-from iorec.kernel.layers import BIO, LAYER_NAMES, SYSCALL
-from iorec.kernel.layouts import NO_ISSUE
+from iorec.kernel.layers import BIO, LAYER_NAMES, SYSCALL, URING
+from iorec.kernel.layouts import NEVER_QUEUED, NO_ISSUE, results_of
 from iorec.store.arrow import distinct, names_to_arrow, to_arrow
 from iorec.store.named import UNKNOWN, Named, Submitter, disk_keys, identity_keys
 from iorec.store.origin import Origin
 
 _SECTOR_BYTES = 512
 NO_OFFSET = 2**64 - 1  # of bpf/records.h; also of an empty flush (bio_init leaves -1)
-_RESTARTED = np.uint32(1 << 8)  # CALL_RESTARTED of bpf/records.h
+_RESTARTED = np.uint32(1 << 16)  # CALL_RESTARTED of bpf/records.h
 _NO_FILE = 2**32 - 1
 _NO_ERRNOS = (0,) * 256  # of a layer that the spool does not know
 _PLACELESS = ("flush", "cache_flush", "driver")
@@ -46,7 +46,8 @@ class RowBuilder:
         if (layers >= len(LAYER_NAMES)).any():
             raise ValueError
         is_bio = layers == BIO.number
-        is_call = layers == SYSCALL.number
+        is_uring = layers == URING.number
+        is_call = is_uring | (layers == SYSCALL.number)
         cmd_flags = distinct(records["cmd_flags"])
         disks = _disks(batch, np.where(is_call, 0, disk_keys(records)))
         found, places = distinct(identity_keys(records["source"], records["identity"]))
@@ -54,7 +55,9 @@ class RowBuilder:
         above = _disks(
             batch, np.where(is_bio, records["bio_count"], 0).astype(np.uint64) << np.uint64(8)
         )
-        is_unissued = is_call | (records["queue_ns"] == NO_ISSUE)
+        queue_ns = np.where(is_uring, records["queue_ns"] >> np.uint64(32), records["queue_ns"])
+        is_unissued = queue_ns == np.where(is_uring, np.uint64(NEVER_QUEUED), np.uint64(NO_ISSUE))
+        is_unissued |= layers == SYSCALL.number
         is_unfinished = np.full(len(records), batch.is_in_flight)
         is_restarted = is_call & (records["cmd_flags"] & _RESTARTED != 0)
         time = records["start_ns"].view(np.int64) + self._offset_ns
@@ -68,13 +71,13 @@ class RowBuilder:
             "offset": self._offsets(records, cmd_flags),
             "bytes": to_arrow(records["bytes"].astype(np.int64)),
             "latency_ns": to_arrow(records["latency_ns"].view(np.int64), is_unfinished),
-            "queue_ns": to_arrow(records["queue_ns"].view(np.int64), is_unissued),
+            "queue_ns": to_arrow(queue_ns.view(np.int64), is_unissued),
             "errno": to_arrow(self._errnos[layers, records["error"]], is_unfinished | is_restarted),
             **_submitters(submitters, places),
             "cpu": to_arrow(cpus.astype(np.int16)),
-            "bios": to_arrow(records["bio_count"].view(np.int32), is_bio | is_unissued),
+            "bios": to_arrow(records["bio_count"].view(np.int32), is_bio | is_call | is_unissued),
             "above": _above(*above, submitters, np.where(is_bio, places, -1)),
-            "result": to_arrow(records["queue_ns"].view(np.int64), ~is_call | is_unfinished),
+            "result": to_arrow(results_of(records, is_uring), ~is_call | is_unfinished),
             "fd": to_arrow(
                 records["bio_count"].view(np.int32), ~is_call | (records["bio_count"] == _NO_FILE)
             ),

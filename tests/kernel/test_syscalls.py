@@ -290,7 +290,7 @@ def test_calls_of_32_bit_programs_are_counted_and_never_taken_for_others(
     )
     assert capture.status == 0, capture.stderr
     assert_layers_close(capture)
-    assert capture.counts["compat"] == 1009
+    assert capture.counts["left_out"]["compat"] == 1009
     assert rows_of(capture, fd=0xFFF) == []
     told = format_completeness(completeness(ram_folder / "run.parquet"))
     assert "1,009 of 32-bit programs left out" in told
@@ -345,7 +345,7 @@ def test_all_layers_are_recorded_at_once_and_each_account_closes(
         ),
     )
     assert_layers_close(capture)
-    assert capture.metadata["layers"] == ["request", "bio", "syscall"]
+    assert capture.metadata["layers"] == ["request", "bio", "syscall", "uring"]
     assert len(rows_of(capture, op="fsync", file=str(tmp_path / "data"))) == 31
     # By default the layers of disks are shown, as before.
     with open_captures([ram_folder / "run.parquet"]) as shown:
@@ -384,7 +384,7 @@ def test_a_recorder_that_is_killed_leaves_calls_that_can_be_recovered(ram_folder
         (("-l", "syscal"), "no layer 'syscal'", "did you mean syscall?"),
         (("-l", "syscall", "--syscall", "fsink"), "no system call 'fsink'", "or fsync?"),
         (("--syscall", "fsync"), "--syscall chooses from the layer syscall", "--layer syscall"),
-        (("-l", "syscall", "-d", "loop0"), "-d cannot be told of system calls", "leave out -d"),
+        (("-l", "syscall", "-d", "loop0"), "-d cannot be told of the layer syscall", "leave out"),
         (("-l", "syscall", "--op", "read"), "--op chooses block I/Os", "--syscall"),
     ],
 )

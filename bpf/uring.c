@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Records operations of io_uring, from when their entry is taken from the submission queue until their
+ * completion is posted, by the address of the request (io_kiocb).
+ *
+ * An operation that may post several completions has one row, which ends with the last one; those in
+ * between are continuations. One that posts none if it succeeds (CQE_SKIP_SUCCESS) is not recorded:
+ * nothing shows its end. A completion that found no room in its queue is shown without its request.
+ */
+
+#define IORING_SETUP_SQPOLL 2
+#define IORING_CQE_F_MORE 2
+#define IOSQE_FIXED_FILE 1
+#define IOSQE_FLAGS 0x7f
+#define IOSQE_CQE_SKIP_SUCCESS 0x40
+#define FIXED_FILE_MASK (~7ULL) /* FFS_MASK: the kernel keeps flags below */
+
+/* What opcodes read and write at an offset, with how much in `len`; several buffers: their number. */
+#define MOVES_ONE (1ULL << 4 | 1ULL << 5 | 1ULL << 22 | 1ULL << 23)
+#define MOVES_SEVERAL (1ULL << 1 | 1ULL << 2 | 1ULL << 60 | 1ULL << 61)
+
+/* The file of an entry, by its number among those of the thread, or of the ring. */
+static inline u64 file_of_entry(struct lane *mine, struct io_kiocb *req, u32 fd)
+{
+	u64 context = plain(req->ctx, &mine->scratch), node;
+
+	if (!(req->flags & IOSQE_FIXED_FILE))
+		return open_file(fd);
+#ifdef HAVE_RSRC_NODES
+	if (fd >= read_member(u32, context, io_ring_ctx, nr))
+		return 0;
+	node = read_at(u64, read_member(u64, context, io_ring_ctx, nodes) + 8ULL * fd);
+	return node ? read_member(u64, node, io_rsrc_node, file_ptr) & FIXED_FILE_MASK : 0;
+#else
+	if (fd >= read_member(u32, context, io_ring_ctx, nr_user_files))
+		return 0;
+	node = read_member(u64, context, io_ring_ctx, files);
+	return read_at(u64, node + 8ULL * fd) & FIXED_FILE_MASK;
+#endif
+}
+
+int uring_submit(u64 *ctx)
+{
+	struct io_kiocb *req = (struct io_kiocb *)ctx[0];
+	struct lane *mine = enter(URING_SUBMIT_LANE);
+	u32 opcode, flags, fd;
+	u64 key, moves;
+	struct identity who;
+	struct slot *slot;
+
+	if (!mine)
+		return 0;
+	key = plain(req, &mine->scratch);
+	if (copy_number() && has_begun(key))
+		return 0;
+	opcode = req->opcode & 63;
+	flags = req->flags & IOSQE_FLAGS;
+	if (flags & IOSQE_CQE_SKIP_SUCCESS) {
+		if (!copy_number())
+			mine->left_out++;
+		return 0;
+	}
+	take_turn(mine);
+	mine->runs++;
+	slot = claim(key, mine, URING_SUBMIT_LANE);
+	if (!slot)
+		return 0;
+	who = current_thread();
+	slot->source = URING_LAYER * CPUS + bpf_get_smp_processor_id();
+	slot->cmd_flags = FIRST_URING_OP + opcode;
+	slot->cmd_flags |= flags << CALL_FLAGS_SHIFT;
+	if (req->ctx->flags & IORING_SETUP_SQPOLL)
+		slot->cmd_flags |= CALL_SQPOLL;
+	slot->dev = 0;
+	slot->partno = 0;
+	slot->issue_ns = 0;
+	slot->error = 0;
+	slot->is_part = false;
+	slot->has_ended = false;
+	slot->sector = NO_OFFSET;
+	slot->bytes = 0;
+	fd = req->fd;
+	slot->bio_count = fd;
+	moves = 1ULL << opcode;
+	if (moves & (MOVES_ONE | MOVES_SEVERAL))
+		slot->sector = read_member(u64, key, io_rw, ki_pos);
+	if (moves & MOVES_ONE)
+		slot->bytes = read_member(u32, key, io_rw, len);
+	slot->is_filtered = !is_wanted_submitter(&who);
+	if (!slot->is_filtered) {
+		set_open_file(&who, file_of_entry(mine, req, fd));
+		slot->identity = identity_number(mine, slot->source, 0, &who);
+	}
+	slot->start_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+/* A worker of the kernel's is to do it, as it would have to wait. */
+int uring_queue(u64 *ctx)
+{
+	struct io_kiocb *req = (struct io_kiocb *)ctx[0];
+	struct lane *mine = enter(URING_QUEUE_LANE);
+	struct entry entry;
+
+	if (!mine)
+		return 0;
+	entry = find(plain(req, &mine->scratch));
+	if (!entry.bucket || slot_of(entry)->issue_ns)
+		return 0;
+	take_turn(mine);
+	slot_of(entry)->issue_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+/* Until it was queued for a worker, in the upper half; what it returned in the lower. */
+static inline u64 queue_and_result(const struct slot *slot, s32 result)
+{
+	u64 queue_ns = slot->issue_ns ? slot->issue_ns - slot->start_ns : NEVER_QUEUED;
+
+	if (slot->issue_ns && queue_ns >= NEVER_QUEUED)
+		queue_ns = NEVER_QUEUED - 1;
+	return queue_ns << 32 | (u32)result;
+}
+
+int uring_complete(u64 *ctx)
+{
+	struct lane *mine = enter(URING_COMPLETE_LANE);
+#ifdef HAVE_CQE
+	struct io_uring_cqe *cqe = (struct io_uring_cqe *)ctx[2];
+	s32 result = cqe->res;
+	u32 flags = cqe->flags;
+#else
+	s32 result = ctx[3];
+	u32 flags = ctx[4];
+#endif
+	struct entry entry;
+	struct slot *slot;
+	u64 key;
+
+	if (!mine)
+		return 0;
+	key = plain((void *)ctx[1], &mine->scratch);
+	entry = find(key);
+	if (!key || flags & IORING_CQE_F_MORE) {
+		if (!copy_number()) {
+			mine->runs++;
+			mine->continuations++;
+		}
+		return 0;
+	}
+	if (!entry.bucket) {
+		if (copy_number())
+			return 0;
+		mine->runs++;
+		note_unmatched(mine, URING_LAYER, 0, FIRST_URING_OP, 0);
+		return 0;
+	}
+	take_turn(mine);
+	mine->runs++;
+	slot = slot_of(entry);
+	if (1ULL << (slot->cmd_flags & 63) & MOVES_SEVERAL)
+		slot->bytes = result > 0 ? result : 0;
+	if (result < 0)
+		slot->error = result < -255 ? 255 : -result;
+	slot->issue_ns = slot->start_ns + queue_and_result(slot, result);
+	finish(mine, URING_COMPLETE_LANE, entry, slot->bytes);
+	return 0;
+}
+
+/* A completion for which there was no room: it is not shown by uring_complete, nor is its request. */
+int uring_over(u64 *ctx)
+{
+	struct lane *mine = enter(URING_OVER_LANE);
+
+	if (mine)
+		mine->left_out++;
+	return 0;
+}

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Operations of io_uring: as many rows as fio counts, however they are submitted and completed."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analyze.capture import open_captures
+from iorec.kernel.btf import KernelTypes
+from tests.kernel.captures import Capture, accounted, assert_layers_close
+from tests.kernel.conftest import LoopDevice
+from tests.kernel.load import json_of
+
+Record = Callable[..., Capture]
+
+
+def shows_requests() -> bool:
+    """Whether a completion shows its request, since Linux 6.0."""
+    with KernelTypes() as kernel:
+        return kernel.find_arguments("io_uring_complete")[1:2] == ("void *",)
+
+
+pytestmark = pytest.mark.skipif(
+    not shows_requests(), reason="this kernel does not show which operation of io_uring has ended"
+)
+
+# By name: options of fio.
+WAYS = {
+    "at once": ("--direct=1", "--iodepth=32"),
+    "with syncs": ("--rw=randwrite", "--fsync=16", "--iodepth=8"),
+    "fixed": ("--direct=1", "--iodepth=32", "--fixedbufs", "--registerfiles"),
+    "by a thread of the kernel": ("--direct=1", "--iodepth=8", "--sqthread_poll"),
+    "by workers": ("--iodepth=4", "--force_async=1"),
+    "in two jobs": ("--direct=1", "--rw=randrw", "--iodepth=64", "--numjobs=2"),
+}
+
+
+def run_fio(record: Record, folder: Path, target: Path | str, *options: str) -> Any:
+    """A capture of fio's work, and the jobs as fio counts them."""
+    out = folder / "fio.json"
+    capture = record(
+        *("-l", "uring", "--", "fio", "--name=x", f"--filename={target}", "--size=16M"),
+        *("--rw=randread", "--bs=4k", "--ioengine=io_uring", "--thread", *options),
+        *("--output-format=json", f"--output={out}"),
+    )
+    assert capture.status == 0, capture.stderr
+    return capture, json_of(out.read_text())["jobs"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["file", "device"])
+def test_there_are_as_many_rows_as_fio_counts(
+    way: str, kind: str, record: Record, tmp_path: Path, loop: LoopDevice
+) -> None:
+    target = tmp_path / "data" if kind == "file" else loop.path
+    capture, jobs = run_fio(record, tmp_path, target, *WAYS[way])
+    assert_layers_close(capture)
+    assert not any(capture.counts["lost"].values()), capture.counts["lost"]
+    rows = capture.rows(layer="uring", file=str(target))
+    seen = Counter(row["op"].removesuffix("_fixed") for row in rows)
+    assert seen["read"] == sum(job["read"]["total_ios"] for job in jobs)
+    assert seen["write"] == sum(job["write"]["total_ios"] for job in jobs)
+    assert seen["fsync"] == sum(job["sync"]["total_ios"] for job in jobs)
+    moving = [row for row in rows if row["op"] != "fsync"]
+    assert {(row["bytes"], row["result"], row["errno"]) for row in moving} == {(4096, 4096, 0)}
+    assert all(row["offset"] % 4096 == 0 and row["offset"] < 16 << 20 for row in moving)
+    told = {flag for row in rows for flag in row["flags"].split("|")}
+    assert ("fixed_file" in told) == (way in ("fixed", "by a thread of the kernel"))
+    assert ("sqpoll" in told) == (way == "by a thread of the kernel")
+    if way == "by workers":
+        assert all(row["queue_ns"] is not None and "async" in row["flags"] for row in moving)
+    assert all(row["queue_ns"] is None or row["queue_ns"] <= row["latency_ns"] for row in rows)
+
+
+def test_offsets_and_sizes_are_those_that_were_asked_for(
+    record: Record, tmp_path: Path, loop: LoopDevice
+) -> None:
+    capture, _ = run_fio(
+        *(record, tmp_path, loop.path, "--direct=1", "--rw=read", "--bs=64k", "--iodepth=1")
+    )
+    rows = sorted(capture.rows(file=loop.path), key=lambda row: row["time"])
+    assert [row["offset"] for row in rows] == list(range(0, 16 << 20, 64 << 10))
+    assert {row["bytes"] for row in rows} == {64 << 10}
+
+
+def test_what_found_no_room_is_counted(record: Record, tmp_path: Path, loop: LoopDevice) -> None:
+    capture, jobs = run_fio(
+        *(record, tmp_path, loop.path, "--direct=1", "--iodepth=32", "--loops=8")
+    )
+    assert_layers_close(capture)
+    small = record(
+        *("-B", "4K", "-l", "uring", "--", "fio", "--name=x", f"--filename={loop.path}"),
+        *("--size=16M", "--rw=randread", "--bs=4k", "--ioengine=io_uring", "--direct=1"),
+        *("--iodepth=64", "--loops=8"),
+        name="small.parquet",
+    )
+    counts = small.counts["layers"]["uring"]
+    assert counts["completions"] == accounted(counts)
+    ours = [entry for entry in small.counts["devices"] if entry["op"] == "read"]
+    asked = sum(job["read"]["total_ios"] for job in jobs)
+    assert sum(entry["recorded"] + entry["lost"] for entry in ours) >= asked
+
+
+def test_a_report_of_operations_is_by_their_names(
+    record: Record, tmp_path: Path, ram_folder: Path, loop: LoopDevice
+) -> None:
+    _, jobs = run_fio(record, tmp_path, loop.path, "--direct=1", "--rw=randrw", "--fixedbufs")
+    with open_captures([ram_folder / "run.parquet"]) as capture:
+        summary = capture.summary(by=("op", "file"))
+        (reads,) = (
+            group
+            for group in summary.groups
+            if group.key == {"op": "read_fixed", "file": loop.path}
+        )
+    assert reads.ios == reads.reads == jobs[0]["read"]["total_ios"]
+    assert reads.read_bytes == 4096 * reads.ios
