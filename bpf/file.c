@@ -11,32 +11,84 @@
 #define read_member(type, address, struct_name, member)                                            \
 	read_at(type, (address) + __builtin_offsetof(struct struct_name, member))
 
-/* The address of the open file that a number stands for in this thread; 0 if there is none. */
-static inline u64 open_file(u32 fd)
+#define lesser(a, b) ((a) < (b) ? (a) : (b))
+#define greater(a, b) ((a) > (b) ? (a) : (b))
+
+/* What is read of an open file at once: a call of the helper takes longer than some more bytes. */
+#define FILE_FIRST                                                                                 \
+	lesser(__builtin_offsetof(struct file, f_inode), __builtin_offsetof(struct file, f_pos))
+#define FILE_BYTES                                                                                 \
+	(8 +                                                                                       \
+	 greater(__builtin_offsetof(struct file, f_inode),                                         \
+		 __builtin_offsetof(struct file, f_pos)) -                                         \
+	 FILE_FIRST)
+/* The same of an inode; on some kernels its generation is far away from the rest. */
+#define INODE_FIRST __builtin_offsetof(struct inode, i_mode)
+#define INODE_ENDS                                                                                 \
+	greater(__builtin_offsetof(struct inode, i_rdev) + 4,                                      \
+		__builtin_offsetof(struct inode, i_ino) + 8)
+#define GENERATION_ENDS (__builtin_offsetof(struct inode, i_generation) + 4)
+#define IS_GENERATION_NEAR (GENERATION_ENDS - INODE_FIRST <= 160)
+#define INODE_BYTES                                                                                \
+	((IS_GENERATION_NEAR ? greater(INODE_ENDS, GENERATION_ENDS) : INODE_ENDS) - INODE_FIRST)
+
+#define in_block(type, block, first, struct_name, member)                                          \
+	(*(type *)((block) + __builtin_offsetof(struct struct_name, member) - (first)))
+
+struct open_file {
+	u64 inode; /* its address; 0: there is none */
+	u64 position;
+};
+
+/* The open file that a number stands for in this thread. */
+static inline u64 address_of_fd(u32 fd)
 {
+#ifdef HAVE_CURRENT_TASK
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct fdtable *table = task->files ? task->files->fdt : NULL;
+
+	if (!table || fd >= table->max_fds)
+		return 0;
+	return read_at(u64, (u64)table->fd + 8ULL * fd);
+#else
 	u64 files = read_member(u64, (u64)bpf_get_current_task(), task_struct, files);
 	u64 table = files ? read_member(u64, files, files_struct, fdt) : 0;
 
 	if (!table || fd >= read_member(u32, table, fdtable, max_fds))
 		return 0;
 	return read_at(u64, read_member(u64, table, fdtable, fd) + 8ULL * fd);
+#endif
+}
+
+static inline struct open_file read_open_file(u64 address)
+{
+	struct open_file found = {};
+	char block[FILE_BYTES];
+
+	if (!address || bpf_probe_read_kernel(block, FILE_BYTES, (void *)(address + FILE_FIRST)))
+		return found;
+	found.inode = in_block(u64, block, FILE_FIRST, file, f_inode);
+	found.position = in_block(u64, block, FILE_FIRST, file, f_pos);
+	return found;
 }
 
 /* A file, or the block device that it stands for; pipes, sockets and the like are none. */
-static inline void set_open_file(struct identity *who, u64 file)
+static inline void set_open_file(struct identity *who, u64 inode)
 {
-	u64 inode = file ? read_member(u64, file, file, f_inode) : 0, sb;
+	char block[INODE_BYTES];
 	u16 kind;
 
-	if (!inode)
+	if (!inode || bpf_probe_read_kernel(block, INODE_BYTES, (void *)(inode + INODE_FIRST)))
 		return;
-	kind = read_member(u16, inode, inode, i_mode) & S_IFMT;
+	kind = in_block(u16, block, INODE_FIRST, inode, i_mode) & S_IFMT;
 	if (kind == S_IFBLK) {
-		who->inode_dev = read_member(u32, inode, inode, i_rdev);
+		who->inode_dev = in_block(u32, block, INODE_FIRST, inode, i_rdev);
 	} else if (kind == S_IFREG || kind == S_IFDIR) {
-		sb = read_member(u64, inode, inode, i_sb);
-		who->inode = read_member(u64, inode, inode, i_ino);
-		who->generation = read_member(u32, inode, inode, i_generation);
-		who->inode_dev = read_member(u32, sb, super_block, s_dev);
+		who->inode = in_block(u64, block, INODE_FIRST, inode, i_ino);
+		who->generation = IS_GENERATION_NEAR ?
+					  in_block(u32, block, INODE_FIRST, inode, i_generation) :
+					  read_member(u32, inode, inode, i_generation);
+		who->inode_dev = read_member(u32, in_block(u64, block, INODE_FIRST, inode, i_sb),
+					     super_block, s_dev);
 	}
 }

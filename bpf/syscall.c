@@ -52,12 +52,20 @@ static inline const struct call *wanted_call(u64 number)
 /* Whether the thread is in a 32-bit call (int 0x80, or of a 32-bit program): its numbers are others. */
 static inline bool is_compat(void)
 {
+#ifdef HAVE_CURRENT_TASK
+	return bpf_get_current_task_btf()->status & TS_COMPAT;
+#else
 	return read_member(u32, (u64)bpf_get_current_task(), task_struct, status) & TS_COMPAT;
+#endif
 }
 
 static inline u64 thread_key(void)
 {
+#ifdef HAVE_CURRENT_TASK
+	return bpf_get_current_task_btf()->pid;
+#else
 	return (u32)bpf_get_current_pid_tgid();
+#endif
 }
 
 /* The value of an argument, by its number. The barriers keep the reads from becoming one. */
@@ -87,7 +95,8 @@ int call_enter(u64 *ctx)
 	struct identity who;
 	struct lane *mine;
 	struct slot *slot;
-	u64 key, file = 0;
+	struct open_file file = {};
+	u64 key;
 
 	if (!call)
 		return 0;
@@ -121,11 +130,11 @@ int call_enter(u64 *ctx)
 	if (!slot->is_filtered) {
 		if (call->file < IN_RESULT) {
 			slot->bio_count = argument(regs, call->file);
-			file = open_file(slot->bio_count);
-			set_open_file(&who, file);
+			file = read_open_file(address_of_fd(slot->bio_count));
+			set_open_file(&who, file.inode);
 		}
-		if (call->offset == IN_FILE && file && who.inode)
-			slot->sector = read_member(u64, file, file, f_pos);
+		if (call->offset == IN_FILE && who.inode)
+			slot->sector = file.position;
 		slot->identity = identity_number(mine, slot->source, 0, &who);
 	}
 	slot->start_ns = bpf_ktime_get_ns();
@@ -184,7 +193,7 @@ int call_exit(u64 *ctx)
 		set_arguments(slot, call, regs, result);
 		if (call->file == IN_RESULT && result >= 0) {
 			who = current_thread();
-			set_open_file(&who, open_file(result));
+			set_open_file(&who, read_open_file(address_of_fd(result)).inode);
 			slot->source = SYSCALL_LAYER * CPUS + bpf_get_smp_processor_id();
 			slot->identity = identity_number(mine, slot->source, OPENED, &who);
 		}

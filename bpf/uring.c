@@ -25,7 +25,7 @@ static inline u64 file_of_entry(struct lane *mine, struct io_kiocb *req, u32 fd)
 	u64 context = plain(req->ctx, &mine->scratch), node;
 
 	if (!(req->flags & IOSQE_FIXED_FILE))
-		return open_file(fd);
+		return address_of_fd(fd);
 #ifdef HAVE_RSRC_NODES
 	if (fd >= read_member(u32, context, io_ring_ctx, nr))
 		return 0;
@@ -88,7 +88,7 @@ int uring_submit(u64 *ctx)
 		slot->bytes = read_member(u32, key, io_rw, len);
 	slot->is_filtered = !is_wanted_submitter(&who);
 	if (!slot->is_filtered) {
-		set_open_file(&who, file_of_entry(mine, req, fd));
+		set_open_file(&who, read_open_file(file_of_entry(mine, req, fd)).inode);
 		slot->identity = identity_number(mine, slot->source, 0, &who);
 	}
 	slot->start_ns = bpf_ktime_get_ns();
