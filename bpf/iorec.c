@@ -2,8 +2,9 @@
 /*
  * The kernel programs: the life of one I/O, and the files that follow it.
  *
- *   submit     rq_start, bio_queue. The I/O takes a slot of the table in_flight (table.c), by the
- *              address of its request or bio. All eight places taken: `table_full`. A slot that
+ *   submit     rq_start, bio_queue, call_enter, uring_submit. The I/O takes a slot of the table
+ *              in_flight (table.c), by the address of its request, bio or operation, or the number
+ *              of its thread. All eight places taken: `table_full`. A slot that
  *              still has this address belonged to an I/O whose end no program saw: `stale`, and a
  *              gap from its start until now.
  *   filter     By device, operation and submitter (filter.c). What is filtered out keeps its slot,

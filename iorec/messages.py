@@ -30,6 +30,8 @@ def format_start(settings: Settings, *, has_trace: bool) -> str:
     if settings.output is not None:
         line += f" to {escape_for_terminal(str(settings.output.path))}"
     line += f"; stops {_end(settings)}"
+    for reason in settings.lacking:
+        line += f"\nnot recorded: {reason}"
     if has_trace:
         line += "\nthe kernel programs print to /sys/kernel/tracing/trace_pipe: cat it as root"
     elif settings.is_verbose:
@@ -100,17 +102,17 @@ def _end(settings: Settings) -> str:
 
 
 def _scope(layers: Sequence[str], filters: Filters) -> str:
-    """E.g. `read/write requests of sda by pid 12`."""
-    parts = []
+    """E.g. `fsync system calls, read/write requests of sda by pid 12`."""
+    kinds = []
     if "syscall" in layers:
-        parts.append(f"{'/'.join(filters.syscall)} system calls".lstrip())
+        kinds.append(f"{'/'.join(filters.syscall)} system calls".lstrip())
     if "uring" in layers:
-        parts.append("and io_uring operations" if parts else "io_uring operations")
+        kinds.append("io_uring operations")
     block = " and ".join(f"{layer}s" for layer in layers if layer in BLOCK_LAYER_NAMES)
     if block:
-        parts += ["and"] * bool(parts)
-        parts.append(f"{'/'.join(filters.op) if filters.op else 'block'} {block}")
-        parts.append(f"of {_devices(filters)}" if filters.device else "of all devices")
+        ops = "/".join(filters.op) if filters.op else "block"
+        kinds.append(f"{ops} {block} of {_devices(filters) if filters.device else 'all devices'}")
+    parts = [", ".join(kinds)]
     for word, values in (("pid", filters.pid), ("comm", filters.comm), ("cgroup", filters.cgroup)):
         if values:
             parts.append(f"by {word} {', '.join(map(str, values))}")

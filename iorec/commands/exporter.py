@@ -63,12 +63,13 @@ def exporter(
     from iorec.live.form import Serving
     from iorec.live.listen import listen_at, url_of
     from iorec.live.session import View
-    from iorec.record.filters import make_filters, resolve_layers
+    from iorec.record.filters import make_filters, resolve_layers, why_lacking
     from iorec.record.settings import Settings, buffer_bytes
 
     layers = resolve_layers(layer or ["request"])
     settings = Settings(
         layers=layers,
+        lacking=why_lacking(layer or []),
         filters=make_filters(
             layers, device, pid, comm, cgroup, op, min_latency, syscall, include_self=False
         ),

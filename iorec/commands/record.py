@@ -167,7 +167,7 @@ def record(
         format_start,
         say,
     )
-    from iorec.record.filters import make_filters, resolve_layers
+    from iorec.record.filters import make_filters, resolve_layers, why_lacking
     from iorec.record.session import record_session
     from iorec.record.settings import Limits, Settings, buffer_bytes
     from iorec.status import StatusLine
@@ -186,6 +186,7 @@ def record(
         output=capture,
         is_forced=force,
         layers=layers,
+        lacking=why_lacking(layer or []),
         filters=make_filters(
             layers, device, pid, comm, cgroup, op, min_latency, syscall, include_self=include_self
         ),

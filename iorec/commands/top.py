@@ -120,7 +120,7 @@ def top(
     from iorec.live.form import TopForm
     from iorec.live.ready import check_screen
     from iorec.live.session import View
-    from iorec.record.filters import make_filters, resolve_layers
+    from iorec.record.filters import make_filters, resolve_layers, why_lacking
     from iorec.record.settings import Limits, Settings, buffer_bytes
 
     keys = tuple(key for keys in by or ["process"] for key in keys.split(","))
@@ -139,6 +139,7 @@ def top(
     layers = resolve_layers(layer or ["request"])
     settings = Settings(
         layers=layers,
+        lacking=why_lacking(layer or []),
         filters=make_filters(
             layers, device, pid, comm, cgroup, op, min_latency, syscall, include_self=include_self
         ),

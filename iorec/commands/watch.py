@@ -77,7 +77,7 @@ def watch(
     from iorec.host.privileges import check_privileges
     from iorec.live.form import Form
     from iorec.live.session import View
-    from iorec.record.filters import make_filters, resolve_layers
+    from iorec.record.filters import make_filters, resolve_layers, why_lacking
     from iorec.record.settings import Limits, Settings, buffer_bytes
 
     if json and csv:
@@ -89,6 +89,7 @@ def watch(
         output=None if output is None else CaptureName.parse(output),
         is_forced=force,
         layers=layers,
+        lacking=why_lacking(layer or []),
         filters=make_filters(
             layers, device, pid, comm, cgroup, op, min_latency, syscall, include_self=include_self
         ),

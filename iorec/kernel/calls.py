@@ -2,7 +2,6 @@
 """Knows the system calls that can be recorded: their numbers, and where their arguments are."""
 
 import difflib
-import platform
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,15 +131,6 @@ def resolve_calls(names: Sequence[str]) -> tuple[str, ...]:
         hint = f"did you mean {' or '.join(like)}?" if like else f"there are: {', '.join(known)}"
         raise IorecError(f"no system call {name!r} can be recorded", hint, exit_code=2)
     return tuple(name for name in known if name in wanted)
-
-
-def check_machine() -> None:
-    """Raises IorecError where the calls have other numbers."""
-    if platform.machine() != "x86_64":
-        raise IorecError(
-            f"the layer syscall knows the system calls of x86_64, not of {platform.machine()}",
-            "record the layers request and bio",
-        )
 
 
 def calls_table(names: Sequence[str]) -> bytes:

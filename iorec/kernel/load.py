@@ -18,7 +18,6 @@ from iorec.kernel.compile import compile_programs, source_texts
 from iorec.kernel.compiled import Compiled
 from iorec.kernel.header import kernel_header
 from iorec.kernel.kept import kept
-from iorec.kernel.layers import URING
 from iorec.kernel.libbpf import (
     attach_program,
     create_map,
@@ -27,6 +26,7 @@ from iorec.kernel.libbpf import (
     map_memory_bytes,
     update_map,
 )
+from iorec.kernel.offered import check_layers
 from iorec.kernel.plan import KernelFilter, Plan, cached_identities, gap_ns, gap_rows
 
 MAPS = ("records", "control", "lanes", "in_flight", "tallies", "gaps")
@@ -61,6 +61,7 @@ def load_programs(plan: Plan) -> Running:
 
     Raises IorecError for whatever keeps them from being compiled, loaded or attached.
     """
+    check_layers(plan.layers)
     defines = defines_of(plan)
     if plan.wants_trace:
         with contextlib.suppress(IorecError):
@@ -102,7 +103,6 @@ def possible_cpus() -> int:
 def compile_plan(plan: Plan, defines: Mapping[str, str]) -> Compiled:
     """The programs of the plan for the running kernel."""
     with KernelTypes() as kernel:
-        _check_uring(kernel, plan)
         header = kernel_header(kernel, has_bios="bio" in plan.layers)
         targets = {
             name: kernel.tracepoint_id(
@@ -111,19 +111,6 @@ def compile_plan(plan: Plan, defines: Mapping[str, str]) -> Compiled:
             for name, place in plan.programs.items()
         }
     return compile_programs(header, defines, targets)
-
-
-def _check_uring(kernel: KernelTypes, plan: Plan) -> None:
-    if URING.name not in plan.layers:
-        return
-    arguments = kernel.find_arguments("io_uring_complete")
-    # Before 6.0 it shows what the user's program calls the operation, which may be the same of two.
-    if len(arguments) < 2 or arguments[1] != "void *":
-        raise IorecError(
-            "the layer uring needs a kernel that shows which operation of io_uring has ended:"
-            f" this one {'does not' if arguments else 'has no io_uring'}",
-            "use Linux 6.0 or later, or record the layers syscall and request",
-        )
 
 
 def _load_with(plan: Plan, defines: Mapping[str, str]) -> Running:

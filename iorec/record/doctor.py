@@ -11,7 +11,7 @@ from pathlib import Path
 from analyze.errors import IorecError
 from iorec.host.cgroups import is_io_controller_unified
 from iorec.host.privileges import check_privileges, has_read_privilege
-from iorec.kernel.layers import LAYER_NAMES
+from iorec.kernel.layers import BLOCK_LAYER_NAMES, LAYER_NAMES
 from iorec.kernel.libbpf import libbpf
 from iorec.kernel.loader import Loading
 from iorec.kernel.names import read_kernel_names
@@ -43,7 +43,8 @@ def run_checks() -> Iterator[Check]:
     yield _try("BTF", _btf)
     yield _try("libbpf", _libbpf)
     for layer in LAYER_NAMES:
-        yield _try(f"layer {layer}", lambda layer=layer: _load(layer))  # type: ignore[misc]
+        is_needed = layer in BLOCK_LAYER_NAMES
+        yield _try(f"layer {layer}", lambda layer=layer: _load(layer), is_needed=is_needed)  # type: ignore[misc]
     yield _try("paths of files", _paths, is_needed=False)
     yield _try("writeback by cgroup", _cgroups, is_needed=False)
     yield _try("readers", _readers)

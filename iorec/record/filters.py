@@ -12,10 +12,11 @@ from analyze.errors import IorecError
 from analyze.metadata import Filters
 from analyze.units import format_duration
 from iorec.host.cgroups import cgroup_root
-from iorec.kernel.calls import FIRST_CALL_OP, check_machine, resolve_calls
+from iorec.kernel.calls import FIRST_CALL_OP, resolve_calls
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
 from iorec.kernel.layers import BLOCK_LAYER_NAMES, LAYER_NAMES, LAYERS, SYSCALL
 from iorec.kernel.names import KernelNames
+from iorec.kernel.offered import lacking_layers
 from iorec.kernel.plan import KernelFilter
 from iorec.record.filter_devices import device_key, resolve_device
 
@@ -111,20 +112,26 @@ def resolve_filters(
 
 
 def resolve_layers(names: Sequence[str]) -> tuple[str, ...]:
-    """The layers of options such as `request,bio`, each once; `all` of them."""
+    """The layers of options such as `request,bio`, each once; `all` that this kernel offers."""
     wanted = {layer for name in names for layer in name.split(",")}
     for layer in sorted(wanted - {*LAYER_NAMES, "all"}):
         like = difflib.get_close_matches(layer, LAYER_NAMES, 1)
         hint = f"did you mean {like[0]}?" if like else f"there are: {', '.join(LAYER_NAMES)}, all"
         raise IorecError(f"no layer {layer!r}", hint, exit_code=2)
-    return tuple(layer.name for layer in LAYERS if layer.name in wanted or "all" in wanted)
+    if "all" in wanted:
+        wanted |= set(LAYER_NAMES) - lacking_layers().keys()
+    return tuple(layer.name for layer in LAYERS if layer.name in wanted)
+
+
+def why_lacking(names: Sequence[str]) -> tuple[str, ...]:
+    """Why some of `all` layers are not recorded; nothing if not all were asked for."""
+    has_all = any("all" in name.split(",") for name in names)
+    return tuple(lacking_layers().values()) if has_all else ()
 
 
 def _check_layers(layers: Sequence[str], filters: Filters) -> None:
     others = [layer for layer in layers if layer not in BLOCK_LAYER_NAMES]
-    if SYSCALL.name in layers:
-        check_machine()
-    elif filters.syscall:
+    if filters.syscall and SYSCALL.name not in layers:
         raise IorecError(
             "--syscall chooses from the layer syscall, which is not recorded",
             "add it: --layer syscall, or --layer syscall,request",

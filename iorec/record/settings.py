@@ -60,6 +60,7 @@ class Settings:
     has_cmdlines: bool = True
     is_converted: bool = True  # or the spool is left for `iorec recover`
     flight: FlightPlan | None = None
+    lacking: tuple[str, ...] = ()  # why layers that were asked for by `all` are not recorded
     is_quiet: bool = False
     is_verbose: bool = False
 

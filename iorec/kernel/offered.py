@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Says which layers the running kernel, or this machine, does not offer."""
+
+import platform
+from dataclasses import dataclass
+
+from analyze.errors import IorecError
+from iorec.kernel.btf import KernelTypes
+from iorec.kernel.kept import kept
+from iorec.kernel.layers import SYSCALL, URING
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Why a layer cannot be recorded, and what to do; by its name."""
+
+    reasons: dict[str, tuple[str, str]]
+
+
+def lacking_layers() -> dict[str, str]:
+    """Why each layer that cannot be recorded here is one."""
+    return {name: message for name, (message, _) in _read().reasons.items()}
+
+
+def check_layers(layers: tuple[str, ...]) -> None:
+    """Raises IorecError for the first of these that cannot be recorded."""
+    for name, (message, hint) in _read().reasons.items():
+        if name in layers:
+            raise IorecError(message, hint)
+
+
+def _read() -> Lacking:
+    return kept(Lacking, (), lambda: Lacking(dict(_reasons())))
+
+
+def _reasons() -> list[tuple[str, tuple[str, str]]]:
+    found = []
+    if platform.machine() != "x86_64":
+        message = f"the layer syscall knows the calls of x86_64, not of {platform.machine()}"
+        found.append((SYSCALL.name, (message, "record the layers request and bio")))
+    with KernelTypes() as kernel:
+        arguments = kernel.find_arguments("io_uring_complete")
+    # Before 6.0 it shows what the user's program calls the operation, which may be the same of two.
+    if arguments[1:2] != ("void *",):
+        lacks = "does not" if arguments else "has no io_uring"
+        message = "the layer uring needs a kernel that shows which operation of io_uring has ended:"
+        hint = "use Linux 6.0 or later, or record the layers syscall and request"
+        found.append((URING.name, (f"{message} this one {lacks}", hint)))
+    return found
