@@ -7,6 +7,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from analyze.database import create_views
+from analyze.ledgers import only_layer
 from analyze.metadata import Metadata
 from analyze.opened import OpenedRows
 from analyze.row_query import quoted
@@ -31,6 +32,6 @@ def open_table(
     connection.register("held", table)
     file = CaptureFile(_NO_FILE, table.nbytes, len(table), metadata, metadata.hostname)
     rows = f"SELECT *, {quoted(file.host)} AS host, NULL::VARCHAR AS capture FROM held"
-    selection = Selection(where=where)
+    selection = Selection(where=where, layer=only_layer([metadata]))
     create_views(connection, (file,), window, selection, rows)
     return OpenedRows(connection, (file,), (), window, selection)

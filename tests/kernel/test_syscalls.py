@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 # A prime number of calls.
-PREADS = 100_003
+PREADS = 20_011
 
 
 def python(text: str, *arguments: object) -> list[str]:
