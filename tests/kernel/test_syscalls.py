@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,19 @@ import pytest
 from analyze.capture import open_captures
 from analyze.verdict import format_completeness
 from tests.kernel.captures import Capture, accounted, assert_layers_close, completeness
-from tests.kernel.conftest import IOREC, run, start_recording, stop_recording
+from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
 from tests.kernel.load import json_of
+from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
+
+
+@pytest.fixture
+def files(make_loop: Callable[..., LoopDevice], tmp_path: Path) -> Iterator[Path]:
+    """A folder whose files have paths, on any machine."""
+    with mounted_ext4(make_loop(), tmp_path / "files") as folder:
+        yield folder
+
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the layer knows the numbers of x86_64"
@@ -48,9 +57,9 @@ def assert_nothing_lost(capture: Capture) -> None:
 
 
 def test_every_call_is_a_row_with_its_file_place_size_and_result(
-    record: Record, tmp_path: Path
+    record: Record, files: Path
 ) -> None:
-    file = tmp_path / "data"
+    file = files / "data"
     file.write_bytes(bytes(10_000))
     capture = record(
         *("-l", "syscall", "--"),
@@ -94,16 +103,16 @@ def test_every_call_is_a_row_with_its_file_place_size_and_result(
     assert (failed["errno"], failed["result"], failed["file"]) == (9, -9, None)
 
 
-def test_as_many_calls_are_seen_as_fio_counts(record: Record, tmp_path: Path) -> None:
-    out = tmp_path / "fio.json"
+def test_as_many_calls_are_seen_as_fio_counts(record: Record, files: Path) -> None:
+    out = files / "fio.json"
     capture = record(
-        *("-l", "syscall", "--", "fio", "--name=x", f"--filename={tmp_path / 'data'}"),
+        *("-l", "syscall", "--", "fio", "--name=x", f"--filename={files / 'data'}"),
         *("--size=4M", "--rw=randrw", "--bs=4k", "--ioengine=psync", "--fsync=16"),
         *("--numjobs=2", "--thread", "--output-format=json", f"--output={out}"),
     )
     assert_nothing_lost(capture)
     jobs = json_of(out.read_text())["jobs"]
-    seen = Counter(row["op"] for row in rows_of(capture, file=str(tmp_path / "data")))
+    seen = Counter(row["op"] for row in rows_of(capture, file=str(files / "data")))
     assert seen["pread64"] == sum(job["read"]["total_ios"] for job in jobs)
     assert seen["pwrite64"] == sum(job["write"]["total_ios"] for job in jobs)
     # One of each job more, when it ends.
@@ -111,7 +120,7 @@ def test_as_many_calls_are_seen_as_fio_counts(record: Record, tmp_path: Path) ->
     assert syncs <= seen["fsync"] <= syncs + len(jobs)
 
 
-def test_what_did_not_find_room_is_counted(record: Record, tmp_path: Path) -> None:
+def test_what_did_not_find_room_is_counted(record: Record, files: Path) -> None:
     capture = record(
         *("-l", "syscall", "--syscall", "pread64", "-B", "4K", "--"),
         *python(
@@ -237,9 +246,9 @@ def _table(output: Path) -> list[dict[str, Any]]:
 
 
 def test_the_file_is_the_one_that_the_number_stood_for_when_the_call_began(
-    record: Record, tmp_path: Path
+    record: Record, files: Path
 ) -> None:
-    first, second = tmp_path / "fifo", tmp_path / "regular"
+    first, second = files / "fifo", files / "regular"
     os.mkfifo(first)
     second.write_bytes(b"x")
     capture = record(
@@ -296,9 +305,9 @@ def test_calls_of_32_bit_programs_are_counted_and_never_taken_for_others(
     assert "1,009 of 32-bit programs left out" in told
 
 
-def test_a_thread_of_each_of_many_calls_is_known(record: Record, tmp_path: Path) -> None:
-    files = [tmp_path / f"{number:03}" for number in range(50)]
-    for file in files:
+def test_a_thread_of_each_of_many_calls_is_known(record: Record, files: Path) -> None:
+    read = [files / f"{number:03}" for number in range(50)]
+    for file in read:
         file.write_bytes(file.name.encode())
     capture = record(
         *("-l", "syscall", "--"),
@@ -314,11 +323,11 @@ def test_a_thread_of_each_of_many_calls_is_known(record: Record, tmp_path: Path)
             for thread in threads: thread.start()
             for thread in threads: thread.join()
             """,
-            *files,
+            *read,
         ),
     )
     assert_nothing_lost(capture)
-    rows = [row for row in rows_of(capture) if (row["file"] or "").startswith(str(tmp_path))]
+    rows = [row for row in rows_of(capture) if (row["file"] or "").startswith(str(files))]
     assert Counter(row["op"] for row in rows) == dict.fromkeys(
         ("openat", "pread64", "close"), 10_000
     )
@@ -329,7 +338,7 @@ def test_a_thread_of_each_of_many_calls_is_known(record: Record, tmp_path: Path)
 
 
 def test_all_layers_are_recorded_at_once_and_each_account_closes(
-    record: Record, tmp_path: Path, ram_folder: Path
+    record: Record, files: Path, ram_folder: Path
 ) -> None:
     capture = record(
         *("-l", "all", "--"),
@@ -341,12 +350,12 @@ def test_all_layers_are_recorded_at_once_and_each_account_closes(
                 os.write(fd, bytes(4096))
                 os.fsync(fd)
             """,
-            tmp_path / "data",
+            files / "data",
         ),
     )
     assert_layers_close(capture)
     assert capture.metadata["layers"] == ["request", "bio", "syscall", "uring"]
-    assert len(rows_of(capture, op="fsync", file=str(tmp_path / "data"))) == 31
+    assert len(rows_of(capture, op="fsync", file=str(files / "data"))) == 31
     # By default the layers of disks are shown, as before.
     with open_captures([ram_folder / "run.parquet"]) as shown:
         layers = {layer for (layer,) in shown.sql("SELECT DISTINCT layer FROM io").fetchall()}
@@ -367,15 +376,19 @@ def test_a_capture_of_calls_alone_is_shown_without_being_asked_for(
     assert (ram_folder / "run.png").stat().st_size > 10_000
 
 
-def test_a_recorder_that_is_killed_leaves_calls_that_can_be_recovered(ram_folder: Path) -> None:
+def test_a_recorder_that_is_killed_leaves_calls_that_can_be_recovered(
+    ram_folder: Path, files: Path
+) -> None:
     output = ram_folder / "run.parquet"
     recording = start_recording(output, "-l", "syscall")
-    run("cat", "/etc/passwd", stdout=subprocess.DEVNULL)
+    (files / "data").write_text("x")
+    run("cat", files / "data", stdout=subprocess.DEVNULL)
     time.sleep(2.5)
     recording.send_signal(signal.SIGKILL)
     recording.wait()
     run(IOREC, "recover", f"{output}.part", stderr=subprocess.DEVNULL)
-    assert any(row["file"] == "/etc/passwd" and row["op"] == "read" for row in _table(output))
+    path = str(files / "data")
+    assert any(row["file"] == path and row["op"] == "read" for row in _table(output))
 
 
 @pytest.mark.parametrize(

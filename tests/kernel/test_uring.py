@@ -2,7 +2,7 @@
 """Operations of io_uring: as many rows as fio counts, however they are submitted and completed."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,16 @@ from iorec.kernel.btf import KernelTypes
 from tests.kernel.captures import Capture, accounted, assert_layers_close
 from tests.kernel.conftest import LoopDevice
 from tests.kernel.load import json_of
+from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
+
+
+@pytest.fixture
+def files(make_loop: Callable[..., LoopDevice], tmp_path: Path) -> Iterator[Path]:
+    """A folder whose files have paths, on any machine."""
+    with mounted_ext4(make_loop(), tmp_path / "files") as folder:
+        yield folder
 
 
 def shows_requests() -> bool:
@@ -53,10 +61,10 @@ def run_fio(record: Record, folder: Path, target: Path | str, *options: str) -> 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["file", "device"])
 def test_there_are_as_many_rows_as_fio_counts(
-    way: str, kind: str, record: Record, tmp_path: Path, loop: LoopDevice
+    way: str, kind: str, record: Record, files: Path, loop: LoopDevice
 ) -> None:
-    target = tmp_path / "data" if kind == "file" else loop.path
-    capture, jobs = run_fio(record, tmp_path, target, *WAYS[way])
+    target = files / "data" if kind == "file" else loop.path
+    capture, jobs = run_fio(record, files, target, *WAYS[way])
     assert_layers_close(capture)
     assert not any(capture.counts["lost"].values()), capture.counts["lost"]
     rows = capture.rows(layer="uring", file=str(target))
@@ -76,20 +84,18 @@ def test_there_are_as_many_rows_as_fio_counts(
 
 
 def test_offsets_and_sizes_are_those_that_were_asked_for(
-    record: Record, tmp_path: Path, loop: LoopDevice
+    record: Record, files: Path, loop: LoopDevice
 ) -> None:
     capture, _ = run_fio(
-        *(record, tmp_path, loop.path, "--direct=1", "--rw=read", "--bs=64k", "--iodepth=1")
+        *(record, files, loop.path, "--direct=1", "--rw=read", "--bs=64k", "--iodepth=1")
     )
     rows = sorted(capture.rows(file=loop.path), key=lambda row: row["time"])
     assert [row["offset"] for row in rows] == list(range(0, 16 << 20, 64 << 10))
     assert {row["bytes"] for row in rows} == {64 << 10}
 
 
-def test_what_found_no_room_is_counted(record: Record, tmp_path: Path, loop: LoopDevice) -> None:
-    capture, jobs = run_fio(
-        *(record, tmp_path, loop.path, "--direct=1", "--iodepth=32", "--loops=8")
-    )
+def test_what_found_no_room_is_counted(record: Record, files: Path, loop: LoopDevice) -> None:
+    capture, jobs = run_fio(*(record, files, loop.path, "--direct=1", "--iodepth=32", "--loops=8"))
     assert_layers_close(capture)
     small = record(
         *("-B", "4K", "-l", "uring", "--", "fio", "--name=x", f"--filename={loop.path}"),
@@ -105,9 +111,9 @@ def test_what_found_no_room_is_counted(record: Record, tmp_path: Path, loop: Loo
 
 
 def test_a_report_of_operations_is_by_their_names(
-    record: Record, tmp_path: Path, ram_folder: Path, loop: LoopDevice
+    record: Record, files: Path, ram_folder: Path, loop: LoopDevice
 ) -> None:
-    _, jobs = run_fio(record, tmp_path, loop.path, "--direct=1", "--rw=randrw", "--fixedbufs")
+    _, jobs = run_fio(record, files, loop.path, "--direct=1", "--rw=randrw", "--fixedbufs")
     with open_captures([ram_folder / "run.parquet"]) as capture:
         summary = capture.summary(by=("op", "file"))
         (reads,) = (
