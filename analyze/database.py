@@ -9,6 +9,7 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection, connect
 
+from analyze.causes import caused_query
 from analyze.condition import check_condition
 from analyze.restarts import merge_restarted
 from analyze.row_query import literal_path, moment, quoted, rows_query
@@ -67,7 +68,8 @@ def create_views(
 ) -> None:
     """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
 
-    `bios` are all bios that succeeded, also of devices whose requests are shown. `rows` is a query
+    `bios` are all bios that succeeded, also of devices whose requests are shown; `calls` are those
+    of system calls and io_uring, and `caused` is `io` with what caused each. `rows` is a query
     for the rows of the files if they are elsewhere; a system call that was begun again is one row.
     `moved`, which is no column of these, is the bytes of an I/O, or those that a system call
     returned. Views of before are replaced.
@@ -90,6 +92,10 @@ def create_views(
     connection.execute(
         f"CREATE OR REPLACE VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}"
     )
+    connection.execute(
+        f"CREATE OR REPLACE VIEW calls AS {window_rows} AND layer IN ('syscall', 'uring')"
+    )
+    connection.execute(f"CREATE OR REPLACE VIEW caused AS {caused_query(files)}")
     connection.execute(
         f"CREATE OR REPLACE VIEW bios AS SELECT * FROM ({window_rows}) AS io"
         f" WHERE layer = 'bio' AND latency_ns IS NOT NULL AND errno = 0 AND (\n{where or 'true'}\n)"

@@ -20,6 +20,7 @@ GROUPINGS = {
     "op": ("op",),
     "syscall": ("op",),
     "flags": ("flags",),
+    "cause": ("cause", "call"),
     "cgroup": ("cgroup",),
     "charged_cgroup": ("charged_cgroup",),
     "file": ("file",),

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 
+from analyze.causes import CAUSE_COLUMNS
 from analyze.groupings import SORTS
 from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
 from analyze.row_query import PROCESS_NAME
@@ -90,7 +91,8 @@ def fine_query(
     columns += [f"{interval_sql} AS {INTERVAL}"] * (interval_sql is not None)
     columns += ["op", f"{_BUCKET} AS bucket"]
     sums = ", ".join([*columns, _FINE_SUMS])
-    return f"SELECT {sums} FROM io WHERE {condition} GROUP BY ALL"
+    rows = "io" if {*CAUSE_COLUMNS}.isdisjoint(keys) else "caused AS io"
+    return f"SELECT {sums} FROM {rows} WHERE {condition} GROUP BY ALL"
 
 
 def whole_query(keys: Sequence[str], table: str) -> str:
