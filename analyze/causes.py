@@ -12,9 +12,12 @@ from analyze.sources import CaptureFile
 # What a row gets besides its own columns: the kind of cause, and the call or opcode.
 CAUSE_COLUMNS = ("cause", "call")
 
+# SQL for I/Os of threads of the kernel.
+IS_JOURNAL = "comm LIKE 'jbd2/%' OR comm LIKE 'xfsaild/%' OR comm LIKE 'btrfs-transac%'"
+IS_WRITEBACK = "comm LIKE 'kworker/%' AND file IS NOT NULL AND above IS NULL"
 _KERNEL_THREADS = {
-    "journal": "comm LIKE 'jbd2/%' OR comm LIKE 'xfsaild/%' OR comm LIKE 'btrfs-transac%'",
-    "writeback": "comm LIKE 'kworker/%' AND file IS NOT NULL AND above IS NULL",
+    "journal": IS_JOURNAL,
+    "writeback": IS_WRITEBACK,
     "uring": "comm LIKE 'iou-wrk-%'",
     "loop": "comm LIKE 'kworker/%' AND above LIKE 'loop%'",
 }

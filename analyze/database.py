@@ -69,7 +69,8 @@ def create_views(
     """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
 
     `bios` are all bios that succeeded, also of devices whose requests are shown; `calls` are those
-    of system calls and io_uring, and `caused` is `io` with what caused each. `rows` is a query
+    of system calls and io_uring, `disks` those of block layers that are shown by default, and
+    `caused` is `io` with what caused each. `rows` is a query
     for the rows of the files if they are elsewhere; a system call that was begun again is one row.
     `moved`, which is no column of these, is the bytes of an I/O, or those that a system call
     returned. Views of before are replaced.
@@ -92,6 +93,8 @@ def create_views(
     connection.execute(
         f"CREATE OR REPLACE VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}"
     )
+    of_disks = layer if selection.layer is None else layer_condition(connection, files, None)
+    connection.execute(f"CREATE OR REPLACE VIEW disks AS {window_rows} AND {of_disks}")
     connection.execute(
         f"CREATE OR REPLACE VIEW calls AS {window_rows} AND layer IN ('syscall', 'uring')"
     )

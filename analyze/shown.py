@@ -19,6 +19,8 @@ def layer_condition(
         return f"layer = {quoted(layer)}"
     if all(_layers(file.metadata) <= {"request"} for file in files):
         return "true"
+    if all("bio" not in _layers(file.metadata) for file in files):
+        return "layer = 'request'"
     places = [(file.host, name) for file in files for name in devices_with_requests(file.metadata)]
     connection.execute(
         "CREATE OR REPLACE TABLE with_requests AS"
@@ -31,6 +33,4 @@ def layer_condition(
 
 def _layers(metadata: Metadata) -> set[str]:
     """The layers that the rows may have."""
-    if metadata.counts is None:
-        return set(metadata.layers)
-    return {entry.layer for entry in all_ledgers(metadata)}
+    return {*metadata.layers, *(entry.layer for entry in all_ledgers(metadata))}

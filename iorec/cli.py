@@ -14,7 +14,18 @@ import typer
 from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal
 from iorec import __version__
-from iorec.commands import doctor, exporter, info, plot, record, recover, report, top, watch
+from iorec.commands import (
+    doctor,
+    explain,
+    exporter,
+    info,
+    plot,
+    record,
+    recover,
+    report,
+    top,
+    watch,
+)
 from iorec.host.advice import advice
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -31,6 +42,7 @@ app.command(epilog=watch.EPILOG)(watch.watch)
 app.command(epilog=top.EPILOG)(top.top)
 app.command(epilog=exporter.EPILOG)(exporter.exporter)
 app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=explain.EPILOG)(explain.explain)
 app.command(epilog=plot.EPILOG)(plot.plot)
 app.command(epilog=info.EPILOG)(info.info)
 app.command(epilog=recover.EPILOG)(recover.recover)

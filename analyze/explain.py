@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Takes slow calls apart: which I/Os of disks were in flight during each, and whose they were."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analyze.causes import IS_JOURNAL, IS_WRITEBACK
+from analyze.errors import IorecError
+from analyze.opened import OpenedRows
+from analyze.row_query import PROCESS_NAME, moment, quoted
+from analyze.schema import BLOCK_LAYERS, FLUSH_OPS
+from analyze.typed_json import EpochNs
+
+_MOST_CALLS = 1000
+_MOST_STEPS = 20_000  # of a call, which fit into memory
+# An I/O that was submitted longer ago, and is still in flight, is not looked for.
+_LONGEST_NS = 60_000_000_000
+
+# How an I/O belongs to a call, the nearest first; a moment with several belongs to the first.
+RELATIONS = ("own", "journal", "writeback", "cache flush")
+
+
+@dataclass(frozen=True)
+class Step:
+    """An I/O of a disk during a call; `relation` is one of RELATIONS.
+
+    `own`: submitted by the thread, in the call. `journal`: of a journal, if the call
+    waits for that. `writeback`: of the call's file, by the kernel. `cache flush`: of the device.
+    """
+
+    relation: str
+    time: EpochNs
+    op: str
+    device: str | None
+    offset: int | None
+    bytes: int
+    latency_ns: int | None
+    errno: int | None
+    process: str | None
+    pid: int | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The I/Os of a relation: how many, and in which part of the call any was in flight.
+
+    What an earlier part has is in no later one. `ios` and `bytes` are None for what no I/O
+    explains: the processor, locks, memory, or waiting for a thread of the kernel.
+    """
+
+    relation: str
+    ios: int | None
+    bytes: int | None
+    time_ns: int
+    share: float | None
+
+
+@dataclass(frozen=True)
+class ExplainedCall:
+    """A call or an operation of io_uring, and where its time went; None: it has not ended.
+
+    `steps` are by time; a call that has not ended is looked at until recording stopped.
+    """
+
+    layer: str
+    time: EpochNs
+    op: str
+    process: str | None
+    pid: int | None
+    tid: int | None
+    file: str | None
+    offset: int | None
+    bytes: int
+    result: int | None
+    errno: int | None
+    latency_ns: int | None
+    length_ns: int
+    parts: tuple[Part, ...]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The calls, the longest first."""
+
+    calls: tuple[ExplainedCall, ...]
+
+
+def explain_calls(capture: OpenedRows, count: int) -> tuple[ExplainedCall, ...]:
+    """The `count` calls for files that took longest, the longest first.
+
+    The capture is opened with the layer of the calls; raises IorecError if no disks were recorded.
+    """
+    if count > _MOST_CALLS:
+        raise IorecError(f"cannot explain {count:,} calls", f"ask for {_MOST_CALLS:,} at most", 2)
+    recorded = {layer for file in capture.files for layer in file.metadata.layers}
+    if not recorded & {*BLOCK_LAYERS}:
+        raise IorecError(
+            "the capture has no I/O of disks, which could explain calls",
+            "record both: iorec record --layer syscall,request",
+        )
+    calls = capture.records(
+        f"SELECT layer, epoch_ns(time) AS time_ns, op, {PROCESS_NAME} AS process, pid, tid, file,"
+        ' "offset", bytes, result, errno, latency_ns, capture AS in_file FROM io'
+        f" WHERE file IS NOT NULL OR op IN {FLUSH_OPS}"
+        f" ORDER BY coalesce(latency_ns, {2**62}) DESC, time LIMIT {count}"
+    )
+    return tuple(_explain(capture, **call) for call in calls)
+
+
+def _explain(
+    capture: OpenedRows, time_ns: int, latency_ns: int | None, **call: Any
+) -> ExplainedCall:
+    stop_ns = capture.recorded_until_ns(time_ns)
+    length_ns = max(stop_ns - time_ns, 0) if latency_ns is None else latency_ns
+    steps = _load_steps(capture, time_ns, time_ns + length_ns, call.pop("in_file"), call)
+    return ExplainedCall(
+        time=EpochNs(time_ns),
+        latency_ns=latency_ns,
+        length_ns=length_ns,
+        parts=_parts(steps, time_ns, length_ns),
+        steps=steps,
+        **call,
+    )
+
+
+def _load_steps(
+    capture: OpenedRows, begin_ns: int, end_ns: int, file: str | None, call: dict[str, Any]
+) -> tuple[Step, ...]:
+    """All I/Os that were in flight in the call and have to do with it."""
+    own = f"tid = {call['tid'] or 0} AND time >= {moment(begin_ns)}"
+    is_file = "false" if call["file"] is None else f"file = {quoted(call['file'])}"
+    of_capture = "true" if file is None else f"capture = {quoted(file)}"
+    has_sync = call["op"] in FLUSH_OPS
+    rows = capture.records(
+        f"""
+        WITH near AS (
+            SELECT *, CASE WHEN {own} THEN 'own'
+                WHEN {has_sync} AND ({IS_JOURNAL}) THEN 'journal'
+                WHEN {has_sync} AND op = 'cache_flush' THEN 'cache flush'
+                WHEN {is_file} AND ({IS_WRITEBACK}) THEN 'writeback' END AS relation
+            FROM disks
+            WHERE {of_capture} AND time >= {moment(begin_ns - _LONGEST_NS)}
+                AND time < {moment(end_ns)}
+                AND (latency_ns IS NULL OR epoch_ns(time) + latency_ns > {begin_ns})
+        ), devices AS (
+            SELECT DISTINCT device FROM near WHERE relation IN ('own', 'writeback')
+        )
+        SELECT relation, epoch_ns(time) AS time, op, device, "offset", bytes, latency_ns, errno,
+            {PROCESS_NAME} AS process, pid
+        FROM near WHERE relation IN ('own', 'writeback') OR relation IS NOT NULL
+            AND (device IN (FROM devices) OR NOT EXISTS (FROM devices))
+        ORDER BY near.time LIMIT {_MOST_STEPS}
+        """
+    )
+    return tuple(Step(**row | {"time": EpochNs(row["time"])}) for row in rows)
+
+
+def _parts(steps: Sequence[Step], begin_ns: int, length_ns: int) -> tuple[Part, ...]:
+    """Shares out the time of the call: a moment belongs to the nearest I/O in flight then."""
+    covered: list[tuple[int, int]] = []
+    parts, spent_ns = [], 0
+    for relation in RELATIONS:
+        found = [step for step in steps if step.relation == relation]
+        for step in found:
+            start = max(step.time - begin_ns, 0)
+            stop = length_ns if step.latency_ns is None else step.time - begin_ns + step.latency_ns
+            covered.append((start, min(stop, length_ns)))
+        time_ns = _union_ns(covered) - spent_ns
+        spent_ns += time_ns
+        if found:
+            size = sum(step.bytes for step in found)
+            parts.append(Part(relation, len(found), size, time_ns, _share(time_ns, length_ns)))
+    rest_ns = length_ns - spent_ns
+    return (*parts, Part("none of these", None, None, rest_ns, _share(rest_ns, length_ns)))
+
+
+def _union_ns(spans: Sequence[tuple[int, int]]) -> int:
+    """How much time the spans cover together."""
+    total, reached = 0, 0
+    for start, stop in sorted(spans):
+        total += max(stop - max(start, reached), 0)
+        reached = max(reached, stop)
+    return total
+
+
+def _share(part_ns: int, whole_ns: int) -> float | None:
+    return part_ns / whole_ns if whole_ns else None

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Renders where the time of calls went, as text."""
+
+from collections.abc import Sequence
+
+from analyze.errnos import errno_name
+from analyze.escape import escape_for_terminal
+from analyze.explain import ExplainedCall, Part, Step
+from analyze.render.table import Column, fit_columns, format_columns
+from analyze.units import (
+    format_bytes,
+    format_count,
+    format_counted,
+    format_duration,
+    format_elapsed,
+    format_percent,
+)
+
+_MOST_STEPS = 12
+_BAR = 30
+_NOT_ENDED = "has not ended"
+
+
+def render_explained(calls: Sequence[ExplainedCall], origin_ns: int, width: int) -> str:
+    """Each call with its parts and its I/Os, in lines of at most `width` if names allow it."""
+    if not calls:
+        return "no calls for files\n"
+    blocks = [
+        [_title(call, origin_ns), *_part_lines(call.parts), *_step_lines(call, width)]
+        for call in calls
+    ]
+    return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
+
+
+def _title(call: ExplainedCall, origin_ns: int) -> str:
+    words = [call.op]
+    if call.bytes:
+        words.append(f"of {format_bytes(call.bytes)}")
+    if call.file is not None:
+        words.append(f"of {escape_for_terminal(call.file)}")
+    if call.process is not None:
+        words.append(f"by {escape_for_terminal(call.process)} ({call.pid})")
+    took = _NOT_ENDED if call.latency_ns is None else format_duration(call.latency_ns)
+    failed = f", {errno_name(call.errno)}" if call.errno else ""
+    return f"{' '.join(words)}: {took}{failed}, from {format_elapsed(call.time, origin_ns)} on"
+
+
+def _part_lines(parts: Sequence[Part]) -> list[str]:
+    columns = [
+        Column("", [f"  {part.relation}" for part in parts], is_text=True),
+        Column("TIME", [format_duration(part.time_ns) for part in parts]),
+        Column("SHARE", [format_percent(part.share) for part in parts]),
+        Column("", [_ios(part) for part in parts], is_text=True),
+    ]
+    return format_columns(columns)
+
+
+def _ios(part: Part) -> str:
+    if part.ios is None:
+        return "no I/O: CPU, a lock, memory, another thread"
+    return f"{format_counted(part.ios, 'I/O')}, {format_bytes(part.bytes)}"
+
+
+def _step_lines(call: ExplainedCall, width: int) -> list[str]:
+    steps = call.steps[:_MOST_STEPS]
+    if not steps:
+        return []
+    columns = [
+        Column("  AFTER", [_after(step.time - call.time) for step in steps]),
+        Column("LATENCY", [format_duration(step.latency_ns) for step in steps]),
+        Column("", [_bar(step, call) for step in steps], 4, is_text=True),
+        Column("WHOSE", [step.relation for step in steps], is_text=True),
+        Column("OP", [step.op for step in steps], is_text=True),
+        Column("SIZE", [format_bytes(step.bytes) for step in steps]),
+        Column("DEVICE", [_text(step.device) for step in steps], 1, is_text=True),
+        Column("OFFSET", [_text(step.offset) for step in steps], 3),
+        Column("PROCESS", [_text(step.process) for step in steps], 2, is_text=True),
+    ]
+    left_out = len(call.steps) - len(steps)
+    more = [f"  ({format_count(left_out)} more)"] if left_out else []
+    return ["", *format_columns(fit_columns(columns, width)), *more]
+
+
+def _after(distance_ns: int) -> str:
+    """How long after the begin of the call; before it with a minus."""
+    return f"-{format_duration(-distance_ns)}" if distance_ns < 0 else format_duration(distance_ns)
+
+
+def _bar(step: Step, call: ExplainedCall) -> str:
+    """When the I/O was in flight, as a part of the call's time."""
+    length = max(call.length_ns, 1)
+    start = min(max(step.time - call.time, 0) * _BAR // length, _BAR - 1)
+    stop_ns = length if step.latency_ns is None else step.time - call.time + step.latency_ns
+    stop = min(-(-stop_ns * _BAR // length), _BAR)
+    return "." * start + "#" * max(stop - start, 1) + "." * (_BAR - max(stop, start + 1))
+
+
+def _text(value: str | int | None) -> str:
+    return "-" if value is None else escape_for_terminal(str(value))

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command `iorec explain`."""
+
+from typing import Annotated
+
+import typer
+
+from iorec.host.signals import interruptible, raising_interrupts
+from iorec.host.terminal import output_width
+from iorec.options import COUNT, Begin, Captures, End, Json, Verbose, Where
+
+EPILOG = """\b
+Examples:
+  sudo iorec record -l syscall,request -o run.parquet -- pgbench -T 10
+  iorec explain run.parquet
+  iorec explain run.parquet --slowest 1 --where "op = 'fsync' AND process LIKE 'postgres%'"
+"""
+
+
+def explain(
+    captures: Captures,
+    slowest: Annotated[
+        int,
+        typer.Option(
+            parser=COUNT,
+            metavar="N",
+            help="Explain the N calls that took longest.",
+            show_default="3",
+        ),
+    ] = 3,
+    uring: Annotated[
+        bool, typer.Option("--uring", help="Operations of io_uring instead of system calls.")
+    ] = False,
+    begin: Begin = None,
+    end: End = None,
+    where: Where = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> str:
+    """Say where the time of slow calls went: to which I/Os of disks, and whose these were.
+
+    The capture must have both layers: record --layer syscall,request.
+    """
+    from analyze.capture import open_captures
+    from analyze.explain import Explanation, explain_calls
+    from analyze.render.explain import render_explained
+    from analyze.render.json import render_json
+
+    layer = "uring" if uring else "syscall"
+    with (
+        raising_interrupts(),
+        open_captures(captures, begin=begin, end=end, where=where, layer=layer) as capture,
+        interruptible(capture.connection.interrupt),
+    ):
+        calls = explain_calls(capture, slowest)
+        origin_ns = capture.origin_ns
+    if json:
+        return render_json(Explanation(calls))
+    return render_explained(calls, origin_ns, output_width())

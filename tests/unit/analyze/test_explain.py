@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Causes and explanations: an I/O belongs to the call in whose time its thread submitted it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analyze.capture import open_captures
+from analyze.errors import IorecError
+from analyze.explain import explain_calls
+from analyze.render.explain import render_explained
+from tests.builders import START_NS, table, write_capture
+
+US = 1000
+
+
+def capture_of(path: Path, *rows: dict[str, Any], layers: tuple[str, ...]) -> Path:
+    """A capture with these rows; times are microseconds after the start, and so are latencies."""
+    names = {name for row in rows for name in row} - {"at", "took"}
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    columns["time"] = [START_NS + row["at"] * US for row in rows]
+    columns["latency_ns"] = [None if row["took"] is None else row["took"] * US for row in rows]
+    columns["queue_ns"] = [None] * len(rows)
+    columns["errno"] = [None if row["took"] is None else 0 for row in rows]
+    return write_capture(path, table(len(rows), **columns), layers=list(layers))
+
+
+def call(at: int, took: int | None, op: str, tid: int = 1, **others: Any) -> dict[str, Any]:
+    return {
+        "layer": "syscall",
+        "at": at,
+        "took": took,
+        "op": op,
+        "tid": tid,
+        "pid": 1,
+        "comm": "db",
+        "device": None,
+        "offset": None,
+        "bytes": 0,
+        "file": "/db",
+        "result": None if took is None else 0,
+        **others,
+    }
+
+
+def io(at: int, took: int | None, tid: int | None = 1, **others: Any) -> dict[str, Any]:
+    return {
+        "layer": "request",
+        "at": at,
+        "took": took,
+        "op": "write",
+        "tid": tid,
+        "pid": tid,
+        "comm": "db",
+        "device": "loop0",
+        "offset": 4096,
+        "bytes": 4096,
+        **others,
+    }
+
+
+def test_the_time_of_an_fsync_is_shared_out_among_its_ios(tmp_path: Path) -> None:
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(100, 1000, "fsync"),
+        io(110, 200),  # its own, from 10 to 210
+        io(250, 300, 2),  # of another thread
+        io(200, 400, 3, comm="jbd2/loop0-8"),  # from 100 to 500: 290 of it after its own
+        io(200, 400, 4, comm="jbd2/sda1-8", device="sda"),  # another journal
+        io(650, 100, None, op="cache_flush", comm=None, bytes=0),
+        io(50, 150, 5, comm="kworker/u8:1", file="/db"),  # until 200: within its own
+        io(50, 150, 5, comm="kworker/u8:1", file="/other"),
+        io(1500, 100),  # after it
+        layers=("request", "syscall"),
+    )
+    with open_captures([path], layer="syscall") as capture:
+        (found,) = explain_calls(capture, 3)
+    assert [(part.relation, part.ios, part.time_ns // US) for part in found.parts] == [
+        ("own", 1, 200),
+        ("journal", 1, 290),
+        ("writeback", 1, 10),  # before its own began
+        ("cache flush", 1, 100),
+        ("none of these", None, 400),
+    ]
+    assert sum(part.time_ns for part in found.parts) == found.latency_ns
+    assert [step.relation for step in found.steps] == ["writeback", "own", "journal", "cache flush"]
+    text = render_explained([found], START_NS, 80)
+    assert "fsync of /db by db (1): 1.00 ms" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert render_explained([], START_NS, 80) == "no calls for files\n"
+
+
+def test_a_read_is_not_explained_by_a_journal(tmp_path: Path) -> None:
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(100, 100, "pread64"),
+        io(110, 50, op="read"),
+        io(110, 80, 3, comm="jbd2/loop0-8"),
+        layers=("request", "syscall"),
+    )
+    with open_captures([path], layer="syscall") as capture:
+        (found,) = explain_calls(capture, 1)
+    assert [part.relation for part in found.parts] == ["own", "none of these"]
+
+
+def test_a_call_that_has_not_ended_is_first_and_explained_until_the_stop(tmp_path: Path) -> None:
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(0, 5000, "fsync", 2),
+        call(100, None, "read"),
+        io(110, None, op="read"),
+        layers=("request", "syscall"),
+    )
+    with open_captures([path], layer="syscall") as capture:
+        first, second = explain_calls(capture, 5)
+        stop_ns = capture.recorded_until_ns(first.time)
+    assert (first.op, first.latency_ns) == ("read", None)
+    assert first.length_ns == stop_ns - first.time
+    assert first.parts[0].time_ns == first.length_ns - 10 * US
+    assert second.op == "fsync"
+    assert "has not ended" in render_explained([first], START_NS, 120)
+
+
+def test_a_capture_without_disks_explains_nothing(tmp_path: Path) -> None:
+    path = capture_of(tmp_path / "run.parquet", call(0, 5, "fsync"), layers=("syscall",))
+    with open_captures([path]) as capture, pytest.raises(IorecError) as error:
+        explain_calls(capture, 1)
+    assert "syscall,request" in error.value.hint
+
+
+def causes(path: Path) -> dict[tuple[Any, Any], int]:
+    with open_captures([path]) as capture:
+        groups = capture.summary(by="cause").groups
+        return {(group.key["cause"], group.key["call"]): group.ios for group in groups}
+
+
+def test_every_cause_is_told_by_its_thread(tmp_path: Path) -> None:
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(100, 100, "fsync"),
+        call(300, 100, "io_uring_enter"),
+        call(500, 100, "io_submit"),
+        call(310, 500, "read", layer="uring"),
+        io(99, 5),  # before
+        io(100, 5),  # at its begin
+        io(200, 5),  # at its end
+        io(201, 5),  # after
+        io(320, 5),  # of the ring
+        io(510, 5),  # of the ring, which is still busy
+        io(900, 5, 3, comm="jbd2/loop0-8"),
+        io(901, 5, 4, comm="kworker/u8:3", file="/db"),
+        io(902, 5, 5, comm="kworker/u8:3", above="loop3"),
+        io(903, 5, 6, comm="iou-wrk-7"),
+        io(904, 5, None, comm=None),
+        layers=("request", "syscall", "uring"),
+    )
+    assert causes(path) == {
+        ("other", ""): 2,
+        ("syscall", "fsync"): 2,
+        ("uring", "read"): 2,
+        ("journal", ""): 1,
+        ("writeback", ""): 1,
+        ("loop", ""): 1,
+        ("uring", ""): 1,
+        (None, ""): 1,
+    }
+
+
+def test_without_all_calls_it_is_not_said_that_there_was_none(tmp_path: Path) -> None:
+    path = capture_of(tmp_path / "run.parquet", io(10, 5), layers=("request",))
+    assert causes(path) == {(None, ""): 1}
+
+
+def test_causes_of_many_ios_are_those_of_a_second_way(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    rows = []
+    for tid in range(1, 20):
+        at = 0
+        for _ in range(30):
+            at += int(rng.integers(1, 50))
+            took = int(rng.integers(1, 50))
+            rows.append(call(at, took, str(rng.choice(["fsync", "read"])), tid))
+            at += took + 1
+    calls = list(rows)
+    rows += [io(int(rng.integers(0, 3000)), 5, int(rng.integers(1, 22))) for _ in range(2000)]
+    path = capture_of(tmp_path / "run.parquet", *rows, layers=("request", "syscall"))
+    expected: dict[tuple[str | None, str], int] = {}
+    for row in rows[len(calls) :]:
+        inside = [
+            one["op"]
+            for one in calls
+            if one["tid"] == row["tid"] and one["at"] <= row["at"] <= one["at"] + one["took"]
+        ]
+        key = ("syscall", inside[0]) if inside else ("other", "")
+        expected[key] = expected.get(key, 0) + 1
+    assert causes(path) == expected
+    assert len(expected) == 3
