@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
 from analyze.explain import ExplainedCall, Part, Step
-from analyze.render.table import Column, fit_columns, format_columns
+from analyze.render.table import Column, fit_columns, format_columns, wrap_units
 from analyze.units import (
     format_bytes,
     format_count,
@@ -26,7 +26,13 @@ def render_explained(calls: Sequence[ExplainedCall], origin_ns: int, width: int)
     if not calls:
         return "no calls for files\n"
     blocks = [
-        [_title(call, origin_ns), *_part_lines(call.parts), *_step_lines(call, width)]
+        [
+            *wrap_units(
+                _title(call, origin_ns), width, subsequent_indent="  ", break_on_hyphens=False
+            ),
+            *_part_lines(call.parts),
+            *_step_lines(call, width),
+        ]
         for call in calls
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
