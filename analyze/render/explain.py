@@ -27,9 +27,7 @@ def render_explained(calls: Sequence[ExplainedCall], origin_ns: int, width: int)
         return "no calls for files\n"
     blocks = [
         [
-            *wrap_units(
-                _title(call, origin_ns), width, subsequent_indent="  ", break_on_hyphens=False
-            ),
+            *_title_lines(call, origin_ns, width),
             *_part_lines(call.parts),
             *_step_lines(call, width),
         ]
@@ -38,7 +36,7 @@ def render_explained(calls: Sequence[ExplainedCall], origin_ns: int, width: int)
     return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
 
 
-def _title(call: ExplainedCall, origin_ns: int) -> str:
+def _title_lines(call: ExplainedCall, origin_ns: int, width: int) -> list[str]:
     words = [call.op]
     if call.bytes:
         words.append(f"of {format_bytes(call.bytes)}")
@@ -48,7 +46,8 @@ def _title(call: ExplainedCall, origin_ns: int) -> str:
         words.append(f"by {escape_for_terminal(call.process)} ({call.pid})")
     took = _NOT_ENDED if call.latency_ns is None else format_duration(call.latency_ns)
     failed = f", {errno_name(call.errno)}" if call.errno else ""
-    return f"{' '.join(words)}: {took}{failed}, from {format_elapsed(call.time, origin_ns)} on"
+    title = f"{' '.join(words)}: {took}{failed}, from {format_elapsed(call.time, origin_ns)} on"
+    return wrap_units(title, width, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _part_lines(parts: Sequence[Part]) -> list[str]:

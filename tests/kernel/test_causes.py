@@ -103,5 +103,5 @@ def test_the_parts_of_an_fsync_are_its_time(
         assert all(step["device"] == loop.name for step in call["steps"])
     # The journal's commit is what an fsync of new blocks waits for.
     assert sum("journal" in {part["relation"] for part in call["parts"]} for call in calls) > 20
-    text = run(*asked, capture_output=True).stdout
-    assert text.count("fsync of ") == text.count(f"{path} by python") == 41
+    text = " ".join(run(*asked, capture_output=True).stdout.split())
+    assert text.count(f"fsync of {path} by python") == 41
