@@ -279,6 +279,22 @@ def _live(results: Results) -> list[str]:
     )
 
 
+def _calls(results: Results) -> list[str]:
+    found = results["calls"]
+    rows = [
+        [way, _spread(part["getppid_ns"], ",.0f"), _spread(part["pread_ns"], ",.0f")]
+        for way, part in found["added"].items()
+    ]
+    rows.insert(0, ["nobody traces: the call itself"])
+    rows[0] += [_spread(value, ",.0f") for value in found["untraced"].values()]
+    uring_ns = _spread(found["uring_ns"], ",.0f")
+    return [
+        *_table("tracer | getppid(), ns longer | pread() of 4 KiB, cached, ns longer", rows),
+        "",
+        f"An operation of io_uring takes {uring_ns} ns of CPU longer while iorec records it.",
+    ]
+
+
 def _limits(results: Results) -> list[str]:
     """The limits of the design: what, the limit as text, and a figure that must not exceed one."""
     drain, start = results["drain"], results["start"]
@@ -335,6 +351,7 @@ _TABLES: dict[str, Callable[[Results], list[str]]] = {
     "start": _start,
     "idle": _idle,
     "live": _live,
+    "calls": _calls,
 }
 
 
