@@ -13,6 +13,7 @@ from analyze.causes import caused_query
 from analyze.condition import check_condition
 from analyze.restarts import merge_restarted
 from analyze.row_query import literal_path, moment, quoted, rows_query
+from analyze.schema import BLOCK_LAYERS
 from analyze.selection import Selection, Window
 from analyze.shown import layer_condition
 from analyze.sources import CaptureFile
@@ -82,7 +83,7 @@ def create_views(
         conditions.append(f"time < {moment(window.end_ns)}")
     rows = rows or rows_query(file.row_source for file in files)
     moved = "bytes"
-    if any({"syscall", "uring"} & {*file.metadata.layers} for file in files):
+    if any({*file.metadata.layers} - {*BLOCK_LAYERS} for file in files):
         rows, moved = merge_restarted(connection, rows), _MOVED
     window_rows = f"SELECT *, {moved} AS moved FROM ({rows}) WHERE {' AND '.join(conditions)}"
     layer = layer_condition(connection, files, selection.layer)
@@ -96,7 +97,7 @@ def create_views(
     of_disks = layer if selection.layer is None else layer_condition(connection, files, None)
     connection.execute(f"CREATE OR REPLACE VIEW disks AS {window_rows} AND {of_disks}")
     connection.execute(
-        f"CREATE OR REPLACE VIEW calls AS {window_rows} AND layer IN ('syscall', 'uring')"
+        f"CREATE OR REPLACE VIEW calls AS {window_rows} AND layer NOT IN {BLOCK_LAYERS}"
     )
     connection.execute(f"CREATE OR REPLACE VIEW caused AS {caused_query(files)}")
     connection.execute(

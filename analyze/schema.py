@@ -46,22 +46,22 @@ SCHEMA = pa.schema(
 ADDED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("bios") :])
 
 # What one row may be an I/O of: a request to a disk's driver, a bio on any block device, a thread's
-# system call, or an operation of io_uring.
-LAYERS = ("request", "bio", "syscall", "uring")
+# system call, an operation of io_uring, or one of io_submit(2).
+LAYERS = ("request", "bio", "syscall", "uring", "aio")
 BLOCK_LAYERS = ("request", "bio")
 
 # The values of `op` by which data are read, written or made safe. A system call with the name of an
 # operation does the same.
 READ_OPS = (
     *("read", "pread64", "readv", "preadv", "preadv2"),
-    *("read_fixed", "readv_fixed", "read_multishot"),
+    *("pread", "read_fixed", "readv_fixed", "read_multishot"),
     *("sendfile", "copy_file_range", "splice"),
 )
 WRITE_OPS = (
     *("write", "zone_append", "pwrite64", "writev", "pwritev", "pwritev2"),
-    *("write_fixed", "writev_fixed"),
+    *("pwrite", "write_fixed", "writev_fixed"),
 )
-FLUSH_OPS = ("flush", "fsync", "fdatasync", "sync_file_range", "sync", "syncfs", "msync")
+FLUSH_OPS = ("flush", "fsync", "fdatasync", "fdsync", "sync_file_range", "sync", "syncfs", "msync")
 MOVING_OPS = ("read", "write", "zone_append")
 
 # Loss causes in the order in which reports list them.

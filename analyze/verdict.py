@@ -26,6 +26,7 @@ _LEFT_OUT = {
     "compat": "of 32-bit programs left out",
     "skipped": "that post no completion left out",
     "overflowed": "completions overflowed",
+    "beyond": "of more than 132 in one io_submit left out",
 }
 _MOST_NAMES = 3
 _LARGEST_BUFFER = 1 << 30  # of iorec record
@@ -100,7 +101,7 @@ def format_recorded(completeness: Completeness) -> str:
     kinds = dict(completeness.recorded_by_layer)
     if "request" in kinds:
         kinds["request"] -= flushes
-    names = {"syscall": "system call", "uring": "io_uring operation"}
+    names = {"syscall": "system call", "uring": "io_uring operation", "aio": "asynchronous I/O"}
     if kinds.keys() <= {"request", *names}:
         names["request"] = "I/O"
     parts = [

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Which file an open one is: what the layers above the block layer have in common. */
+/* Which file an open one is, and what else the layers above the block layer have in common. */
+
+#define RWF_NOWAIT 8
+#define TS_COMPAT 2
+#define LARGEST_ERRNO 4095
 
 /* One of the kernel's, at an address that the verifier knows nothing of. 0 if it may not be read. */
 #define read_at(type, address)                                                                     \
@@ -10,6 +14,16 @@
 	})
 #define read_member(type, address, struct_name, member)                                            \
 	read_at(type, (address) + __builtin_offsetof(struct struct_name, member))
+
+/* Whether the thread is in a 32-bit call (int 0x80, or of a 32-bit program): its numbers are others. */
+static inline bool is_compat(void)
+{
+#ifdef HAVE_CURRENT_TASK
+	return bpf_get_current_task_btf()->status & TS_COMPAT;
+#else
+	return read_member(u32, (u64)bpf_get_current_task(), task_struct, status) & TS_COMPAT;
+#endif
+}
 
 #define lesser(a, b) ((a) < (b) ? (a) : (b))
 #define greater(a, b) ((a) > (b) ? (a) : (b))

@@ -2,7 +2,7 @@
 /*
  * The kernel programs: the life of one I/O, and the files that follow it.
  *
- *   submit     rq_start, bio_queue, call_enter, uring_submit. The I/O takes a slot of the table
+ *   submit     rq_start, bio_queue, call_enter, uring_submit, aio_enter. The I/O takes a slot of the table
  *              in_flight (table.c), by the address of its request, bio or operation, or the number
  *              of its thread. All eight places taken: `table_full`. A slot that
  *              still has this address belonged to an I/O whose end no program saw: `stale`, and a
@@ -53,7 +53,7 @@
 #ifdef RECORDS_BIOS
 #include "bio.c"
 #endif
-#if defined(RECORDS_SYSCALLS) || defined(RECORDS_URINGS)
+#if defined(RECORDS_SYSCALLS) || defined(RECORDS_URINGS) || defined(RECORDS_AIOS)
 #include "file.c"
 #endif
 #ifdef RECORDS_SYSCALLS
@@ -61,4 +61,7 @@
 #endif
 #ifdef RECORDS_URINGS
 #include "uring.c"
+#endif
+#ifdef RECORDS_AIOS
+#include "aio.c"
 #endif

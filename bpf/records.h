@@ -8,15 +8,17 @@
 #define BIO_LAYER 1
 #define SYSCALL_LAYER 2
 #define URING_LAYER 3
+#define AIO_LAYER 4
 
 /* What a disk flushes its cache for: an operation of its own, unlike REQ_OP_FLUSH of a submitter. */
 #define OP_CACHE_FLUSH 62
 
 /*
- * Operations from here on are system calls, and then the opcodes of io_uring; their flags are these
+ * Operations from here on are system calls, then those of struct iocb, and the opcodes of io_uring; their flags are these
  * (iorec/kernel/calls.py), those of an entry of io_uring (IOSQE_) the lowest ones.
  */
 #define FIRST_CALL_OP 64
+#define FIRST_AIO_OP 176
 #define FIRST_URING_OP 192
 #define CALL_FLAGS_SHIFT 8
 #define CALL_RESTARTED (1U << 16) /* it was interrupted, and the kernel begins it again */

@@ -12,9 +12,6 @@
 #define IN_FILE 6   /* the offset: the position of the file */
 #define IN_RESULT 6 /* the file: what the call opened */
 
-#define RWF_NOWAIT 8
-#define TS_COMPAT 2
-#define LARGEST_ERRNO 4095
 #define ERESTARTSYS 512
 #define ERESTART_RESTARTBLOCK 516
 
@@ -47,16 +44,6 @@ static inline const struct call *wanted_call(u64 number)
 	if (!all || !all->by_number[number].op)
 		return NULL;
 	return &all->by_number[number];
-}
-
-/* Whether the thread is in a 32-bit call (int 0x80, or of a 32-bit program): its numbers are others. */
-static inline bool is_compat(void)
-{
-#ifdef HAVE_CURRENT_TASK
-	return bpf_get_current_task_btf()->status & TS_COMPAT;
-#else
-	return read_member(u32, (u64)bpf_get_current_task(), task_struct, status) & TS_COMPAT;
-#endif
 }
 
 static inline u64 thread_key(void)

@@ -108,6 +108,8 @@ def _scope(layers: Sequence[str], filters: Filters) -> str:
         kinds.append(f"{'/'.join(filters.syscall)} system calls".lstrip())
     if "uring" in layers:
         kinds.append("io_uring operations")
+    if "aio" in layers:
+        kinds.append("asynchronous I/O")
     block = " and ".join(f"{layer}s" for layer in layers if layer in BLOCK_LAYER_NAMES)
     if block:
         ops = "/".join(filters.op) if filters.op else "block"

@@ -72,7 +72,8 @@ RecordedLayers = Annotated[
         "-l",
         "--layer",
         metavar="NAME",
-        help="What to record: request (the default), bio, syscall, several as request,bio, or all.",
+        help="What to record: request (the default), bio, syscall, uring, aio; several as"
+        " request,bio; or all.",
     ),
 ]
 Devices = Annotated[
@@ -168,7 +169,8 @@ Layer = Annotated[
         "-l",
         "--layer",
         metavar="NAME",
-        help="Show request, bio or syscall; by default request, or bio if a device has none.",
+        help="Show request, bio, syscall, uring or aio; by default request, or bio of a device"
+        " without requests.",
         show_default=False,
     ),
 ]

@@ -87,7 +87,17 @@ URING = Layer(
     is_block=False,
     left_out={"uring_submit": "skipped", "uring_over": "overflowed"},
 )
-LAYERS = (REQUEST, BIO, SYSCALL, URING)  # by number
+AIO = Layer(
+    name="aio",
+    programs={"aio_exit": "sys_exit", "aio_enter": "sys_enter"},
+    start="aio_enter",
+    complete=("aio_exit",),
+    claiming=("aio_enter",),
+    slots=4,
+    is_block=False,
+    left_out={"aio_enter": "beyond"},
+)
+LAYERS = (REQUEST, BIO, SYSCALL, URING, AIO)  # by number
 LAYER_NAMES = tuple(layer.name for layer in LAYERS)
 BLOCK_LAYER_NAMES = tuple(layer.name for layer in LAYERS if layer.is_block)
 PROGRAMS_OF_BLOCK_LAYERS = {"bio_split": "block_split", "page_dirty": "writeback_dirty_folio"}

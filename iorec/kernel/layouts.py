@@ -52,7 +52,7 @@ def moved_bytes(
     """How much each record has moved; of a block layer all that it is for."""
     sizes = records["bytes"].astype(np.int64)
     results = np.maximum(results_of(records, is_uring), 0)
-    return np.where(is_call | is_uring, np.minimum(sizes, results), sizes)
+    return np.where(is_call, np.minimum(sizes, results), sizes)
 
 
 SLOT = np.dtype(

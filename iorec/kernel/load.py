@@ -32,7 +32,11 @@ from iorec.kernel.plan import KernelFilter, Plan, cached_identities, gap_ns, gap
 MAPS = ("records", "control", "lanes", "in_flight", "tallies", "gaps")
 
 # By the table of tail calls.
-_CALLS_ITSELF, _NEXT_CALL = "bios_complete", "more_bios"
+_NEXT_CALLS = {
+    "bios_complete": "more_bios",
+    "aio_enter": "more_iocbs",
+    "aio_exit": "more_events",
+}
 # No other numbers in the programs, see NUMBER_AT() in bpf/ledger.c.
 _COPY_MARK, _PID_MARK, _FINDER_MARK = 0x2EC0_17D5, 0x2EC0_17D6, 0x2EC0_17D7
 _ALL_PARTITIONS = 0xFFFFFFFF  # WHOLE_DISK of bpf/filter.c
@@ -142,10 +146,10 @@ def _load_with(plan: Plan, defines: Mapping[str, str]) -> Running:
     for name, copies in loading.items():
         for copy, loaded in enumerate(copies):
             program = loaded.result()
-            if name == _CALLS_ITSELF:
-                update_map(by_name[_NEXT_CALL], _U32.pack(copy), _U32.pack(program))
+            if (table := _NEXT_CALLS.get(name)) is not None:
+                update_map(by_name[table], _U32.pack(copy), _U32.pack(program))
                 # Without a descriptor of it, the kernel empties the table (prog_array_map_clear).
-                named[f"link {_NEXT_CALL}"] = by_name[_NEXT_CALL]
+                named[f"link {table}"] = by_name[table]
             named[f"program {copy_name(name, copy)}"] = program
     # In the order of their copies: each is called after those attached before.
     for name, copies in loading.items():

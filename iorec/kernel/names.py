@@ -5,7 +5,7 @@ import errno
 from dataclasses import dataclass, field
 
 from iorec.kernel.btf import KernelTypes
-from iorec.kernel.calls import CALL_FLAGS, CALL_OPS, FIRST_CALL_OP, FIRST_URING_OP
+from iorec.kernel.calls import AIO_OPS, CALL_FLAGS, CALL_OPS, FIRST_CALL_OP, FIRST_URING_OP
 from iorec.kernel.header import has_blk_status, is_preemptible, req_ops, request_flag_bits
 from iorec.kernel.kept import kept
 
@@ -84,13 +84,19 @@ def _read_kernel_names() -> KernelNames:
     statuses = (*table, *[errno.EIO] * (256 - len(table)))
     of_requests = statuses if has_status else tuple(range(256))
     calls = tuple(range(256))
-    errnos = {"request": of_requests, "bio": statuses, "syscall": calls, "uring": calls}
+    errnos = {
+        "request": of_requests,
+        "bio": statuses,
+        "syscall": calls,
+        "uring": calls,
+        "aio": calls,
+    }
     entries = {
         FIRST_URING_OP + value: name.removeprefix("IORING_OP_").lower()
         for name, value in opcodes.items()
         if value < 256 - FIRST_URING_OP and name != "IORING_OP_LAST"
     }
-    return KernelNames(ops | CALL_OPS | entries, flags, errnos, preemptible, CALL_FLAGS)
+    return KernelNames(ops | CALL_OPS | AIO_OPS | entries, flags, errnos, preemptible, CALL_FLAGS)
 
 
 def _op_name(name: str) -> str:

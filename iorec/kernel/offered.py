@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from analyze.errors import IorecError
 from iorec.kernel.btf import KernelTypes
 from iorec.kernel.kept import kept
-from iorec.kernel.layers import SYSCALL, URING
+from iorec.kernel.layers import AIO, SYSCALL, URING
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,11 @@ def _read() -> Lacking:
 def _reasons() -> list[tuple[str, tuple[str, str]]]:
     found = []
     if platform.machine() != "x86_64":
-        message = f"the layer syscall knows the calls of x86_64, not of {platform.machine()}"
-        found.append((SYSCALL.name, (message, "record the layers request and bio")))
+        for layer in (SYSCALL, AIO):
+            message = (
+                f"the layer {layer.name} knows the calls of x86_64, not of {platform.machine()}"
+            )
+            found.append((layer.name, (message, "record the layers request and bio")))
     with KernelTypes() as kernel:
         arguments = kernel.find_arguments("io_uring_complete")
     # Before 6.0 it shows what the user's program calls the operation, which may be the same of two.

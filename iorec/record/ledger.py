@@ -153,7 +153,7 @@ class Ledger:
         keys = layers.astype(np.uint64) << np.uint64(40) | records["cmd_flags"] & np.uint64(0xFF)
         keys |= records["dev"].astype(np.uint64) << np.uint64(8)
         values, places = distinct(keys)
-        moved = moved_bytes(records, layers == SYSCALL.number, layers == URING.number)
+        moved = moved_bytes(records, layers >= SYSCALL.number, layers == URING.number)
         ios, sizes = np.bincount(places), np.bincount(places, moved)
         failed = np.bincount(places[records["error"] != 0], minlength=len(values))
         for key, count, size, failures in zip(values, ios, sizes, failed, strict=True):

@@ -47,7 +47,7 @@ class RowBuilder:
             raise ValueError
         is_bio = layers == BIO.number
         is_uring = layers == URING.number
-        is_call = is_uring | (layers == SYSCALL.number)
+        is_call = layers >= SYSCALL.number
         cmd_flags = distinct(records["cmd_flags"])
         disks = _disks(batch, np.where(is_call, 0, disk_keys(records)))
         found, places = distinct(identity_keys(records["source"], records["identity"]))
@@ -57,7 +57,7 @@ class RowBuilder:
         )
         queue_ns = np.where(is_uring, records["queue_ns"] >> np.uint64(32), records["queue_ns"])
         is_unissued = queue_ns == np.where(is_uring, np.uint64(NEVER_QUEUED), np.uint64(NO_ISSUE))
-        is_unissued |= layers == SYSCALL.number
+        is_unissued |= is_call & ~is_uring
         is_unfinished = np.full(len(records), batch.is_in_flight)
         is_restarted = is_call & (records["cmd_flags"] & _RESTARTED != 0)
         time = records["start_ns"].view(np.int64) + self._offset_ns

@@ -354,7 +354,7 @@ def test_all_layers_are_recorded_at_once_and_each_account_closes(
         ),
     )
     assert_layers_close(capture)
-    assert capture.metadata["layers"] == ["request", "bio", "syscall", "uring"]
+    assert capture.metadata["layers"] == ["request", "bio", "syscall", "uring", "aio"]
     assert len(rows_of(capture, op="fsync", file=str(files / "data"))) == 31
     # By default the layers of disks are shown, as before.
     with open_captures([ram_folder / "run.parquet"]) as shown:

@@ -11,7 +11,7 @@ import pytest
 from iorec.kernel import calls, layouts, probes
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks
 from iorec.kernel.compile import BPF_FOLDER
-from iorec.kernel.layers import BIO, LAYER_NAMES, LAYERS, REQUEST, SYSCALL, URING
+from iorec.kernel.layers import AIO, BIO, LAYER_NAMES, LAYERS, REQUEST, SYSCALL, URING
 from iorec.kernel.names import OP_CACHE_FLUSH
 from iorec.kernel.plan import (
     SLOTS_PER_BUCKET,
@@ -80,6 +80,8 @@ TWINS = [
     ("records.h", "SYSCALL_LAYER", SYSCALL.number),
     ("records.h", "FIRST_CALL_OP", calls.FIRST_CALL_OP),
     ("records.h", "URING_LAYER", URING.number),
+    ("records.h", "AIO_LAYER", AIO.number),
+    ("records.h", "FIRST_AIO_OP", calls.FIRST_AIO_OP),
     ("records.h", "FIRST_URING_OP", calls.FIRST_URING_OP),
     ("records.h", "CALL_FLAGS_SHIFT", bit_of("fixed_file")),
     ("records.h", "CALL_SQPOLL", 1 << bit_of("sqpoll")),
