@@ -201,7 +201,11 @@ def record(
     )
     flight_plan = _flight_plan(flight, trigger, after, captures, pause)
     if flight_plan is not None:
-        for name, value in (("--rotate", rotate), ("--convert-later", convert_later)):
+        for name, value in (
+            ("--rotate", rotate),
+            ("--convert-later", convert_later),
+            ("-f", force),
+        ):
             if value:
                 raise IorecError(f"--flight and {name} exclude each other", "choose one", 2)
     check_privileges()
@@ -253,13 +257,15 @@ def _flight_plan(
             if value is not None:
                 raise IorecError(f"{name} needs --flight", "say how much to keep: --flight 30s", 2)
         return None
+    if window_ns == 0:
+        raise IorecError("--flight keeps nothing", "say how much to keep: --flight 30s", 2)
     parsed = tuple(map(parse_trigger, triggers or ()))
     check_triggers(parsed)
     return FlightPlan(
         window_ns,
         _AFTER_NS if after_ns is None else after_ns,
         parsed,
-        max(1, _KEPT if kept is None else kept),
+        _KEPT if kept is None else kept,
         _PAUSE_NS if pause_ns is None else pause_ns,
     )
 
@@ -284,7 +290,9 @@ def _fly(
     from iorec.outcome import say_live_end
 
     found = say_live_end(result.metadata, is_quiet=quiet)
-    say("\n".join(map(str, result.captures)) or "no trigger fired: no capture", is_quiet=quiet)
+    if result.captures or result.failure is None:
+        written = "\n".join(map(str, result.captures))
+        say(written or "no trigger fired: no capture", is_quiet=quiet)
     if result.failure is not None:
         raise result.failure
     if is_strict and found is not None and not found.is_complete:
