@@ -30,11 +30,11 @@ from iorec.record.prepared import Prepared
 from iorec.record.progress import Progress
 from iorec.record.recorder import Recorder
 from iorec.record.rotation import Rotation, copy_spool, earlier_captures
-from iorec.record.segment import Both, Nowhere, Sink
-from iorec.record.settings import FlightPlan, Settings
+from iorec.record.segment import Both, Sink
+from iorec.record.settings import Settings
 from iorec.store.folder import Folder
 from iorec.store.origin import Origin
-from iorec.store.result import FlightResult, Result
+from iorec.store.result import Result
 from iorec.store.rows import RowBuilder
 from iorec.store.spool import Batch, Spool
 
@@ -139,34 +139,6 @@ def run_recorder(
         return Recorded(origin, *_run(recorder, prepared.signals))
 
 
-def record_flight(
-    prepared: Prepared, plan: FlightPlan, folder: Folder, output: CaptureName
-) -> FlightResult:
-    """Records in memory, and into the folder whenever a trigger fires."""
-    flights = []
-
-    def make_flight(probes: Probes, origin: Origin) -> Flight:
-        flights.append(Flight(plan, prepared, probes, origin, folder, output))
-        return flights[0]
-
-    with prepared.progress:
-        recorded = run_recorder(prepared, lambda _: Nowhere(), make_flight=make_flight)
-        failures = [recorded.failure] if recorded.failure is not None else []
-        [flight] = flights
-        left = flight.wait()
-    if left:
-        failures.append(_left(left, is_forced=False))
-    exit_status = None
-    if prepared.workload is not None:
-        exit_status = prepared.workload.end(prepared.signals)
-    return FlightResult(
-        tuple(folder.path / name for name in flight.captures if folder.exists(name)),
-        recorded.last and recorded.last[1],
-        exit_status,
-        _joined(failures) if failures else None,
-    )
-
-
 def _replaced(settings: Settings, output: Output) -> list[str]:
     """What a rotating recording overwrites: all numbered files of its name."""
     if not (settings.limits.is_rotating and settings.is_forced):
@@ -212,10 +184,10 @@ def _finish(
         failures += _troubles(result, rotation)
     left = rotation.finish()
     if left:
-        failures.append(_left(left, is_forced=settings.is_forced))
+        failures.append(left_spools_error(left, is_forced=settings.is_forced))
     if result is None:
-        raise _joined(failures)
-    return replace(result, failure=_joined(failures) if failures else None)
+        raise joined_error(failures)
+    return replace(result, failure=joined_error(failures) if failures else None)
 
 
 def _save(
@@ -326,7 +298,8 @@ def _troubles(result: Result, rotation: Rotation) -> list[IorecError]:
     return troubles
 
 
-def _left(spools: dict[Path, str], *, is_forced: bool) -> IorecError:
+def left_spools_error(spools: dict[Path, str], *, is_forced: bool) -> IorecError:
+    """Names the spools that are no captures, why, and how to make them some."""
     causes = "; ".join(dict.fromkeys(spools.values()))
     commands = "; ".join(
         _recovery(spool, CaptureName.of_spool(spool), is_forced=is_forced) for spool in spools
@@ -337,7 +310,7 @@ def _left(spools: dict[Path, str], *, is_forced: bool) -> IorecError:
     )
 
 
-def _joined(failures: list[IorecError]) -> IorecError:
+def joined_error(failures: list[IorecError]) -> IorecError:
     """All in one; they have the first one's cause."""
     joined = IorecError(
         "; ".join(failure.message for failure in failures),

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the flight recorder keeps, without a kernel."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analyze.metadata import ClockReading
+from iorec.host.notes import Notes
+from iorec.kernel.layouts import GAP, RECORD
+from iorec.record import flight
+from iorec.record.flight import Flight
+from iorec.record.gaps import Newest
+from iorec.record.ledger import Snapshot
+from iorec.record.segment import Start
+from iorec.record.settings import FlightPlan
+
+_DISKS, _CPUS, _LANES, _FIELDS = 100, 64, 6, 16
+_NOTHING = np.empty(0, RECORD)
+
+
+def start(second: int) -> Start:
+    """Counters of a machine with many disks and CPUs."""
+    tallies = {disk << 32: [disk, *range(second, second + _FIELDS - 1)] for disk in range(_DISKS)}
+    newest = Newest(np.zeros((_LANES, _CPUS), np.uint64), np.zeros((_LANES, _CPUS), GAP))
+    snapshot = Snapshot(_CPUS, [[second] * _FIELDS] * _LANES, tallies, {}, newest)
+    clock = ClockReading(second * 1_000_000_000, 0)
+    return Start(clock, snapshot, {}, ({}, {}), {}, 0)
+
+
+def test_hours_without_an_io_take_no_more_memory_than_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flight, "_MOST_BYTES", 64 << 10)
+    prepared: Any = SimpleNamespace(paths=SimpleNamespace(notes=Notes()), devices=None)
+    nothing: Any = None
+    plan = FlightPlan(3600 * 10**9, 0, (), 1, 0)
+    found = Flight(plan, prepared, nothing, nothing, nothing)
+    for second in range(500):
+        found.mark(start(second), _NOTHING, _NOTHING, lambda _: [], lambda: None)
+    packed = [kept.mark.packed for kept in found._seconds]
+    assert 5 < len(packed) < 500
+    assert sum(map(len, packed)) <= 64 << 10
+    assert max(map(len, packed)) < 4096  # tens of KiB as they are
+    assert found._seconds[-1].mark.unpack().counters.tallies == start(499).counters.tallies
