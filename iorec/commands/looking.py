@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from signal import Signals
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -23,6 +24,7 @@ def look_on(
 
     Says how the recording begins, with some lines more, and how it has ended.
     """
+    from analyze.errors import IorecError
     from iorec.live.session import live_session
     from iorec.messages import format_start, say
     from iorec.status import StatusLine
@@ -41,4 +43,9 @@ def look_on(
         say_end(ended.result, is_quiet=settings.is_quiet)
     else:
         say_live_end(ended.metadata, is_quiet=settings.is_quiet)
+    if ended.viewer_status < 0:
+        raise IorecError(
+            f"the process that shows the I/Os was ended by {Signals(-ended.viewer_status).name}",
+            "whoever did that may have said so: the kernel, of a lack of memory, in dmesg",
+        )
     raise typer.Exit(1 if ended.viewer_status else 0)
