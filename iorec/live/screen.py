@@ -5,13 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
 from threading import Thread
 from typing import Any, ClassVar
 
-from duckdb import Error
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.content import Content
@@ -21,7 +20,6 @@ from textual.widgets import DataTable, Input, Static
 from analyze.activity import Activity
 from analyze.column_names import column_name
 from analyze.database import open_database
-from analyze.errors import IorecError
 from analyze.groups import Key
 from analyze.render.activity import SHOWN_SORTS, activity_columns
 from analyze.render.table import pad
@@ -119,11 +117,12 @@ class Top(App[None]):
         self._draw()
 
     def _follow(self) -> None:
-        with suppress(RuntimeError):  # the screen is no longer there
-            try:
-                for part in self._slices:
-                    self.call_from_thread(self._take, part)
-            except (IorecError, Error) as error:
+        try:
+            for part in self._slices:
+                self.call_from_thread(self._take, part)
+        except Exception as error:
+            # Without this thread the screen would stand still, and nobody would know.
+            if self.is_running:
                 self.failure = error
         self.exit()
 

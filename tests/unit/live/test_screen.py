@@ -2,7 +2,7 @@
 """The screen of top: keys, order, filter, drilling, help and pause, small and large."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from queue import SimpleQueue
@@ -205,3 +205,17 @@ def test_nothing_is_a_screen_too() -> None:
         assert text(top, "heat").strip()
 
     show(act, first=part(table(0)))
+
+
+def test_whatever_goes_wrong_where_it_is_summed_up_ends_the_screen() -> None:
+    def failing() -> Iterator[Slice]:
+        yield part(some_rows())
+        raise ValueError("a defect")
+
+    async def run(summer: Summer) -> None:
+        top = Top(summer, FORM, failing())
+        await top.run_async(headless=True)
+        assert isinstance(top.failure, ValueError)
+
+    with ExitStack() as resources:
+        asyncio.run(asyncio.wait_for(run(Summer(open_database((), resources))), 60))
