@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command `iorec record`."""
 
-import platform
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -166,6 +164,7 @@ def record(
         say,
     )
     from iorec.record.filters import make_filters, resolve_layers
+    from iorec.record.output import default_output
     from iorec.record.session import record_session
     from iorec.record.settings import Limits, Settings, buffer_bytes
     from iorec.status import StatusLine
@@ -178,7 +177,7 @@ def record(
         )
     if rotate is not None and max_size is None:
         raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
-    capture = CaptureName.parse(output or _default_output())
+    capture = CaptureName.parse(output) if output else default_output(Path())
     settings = Settings(
         output=capture,
         is_forced=force,
@@ -298,7 +297,3 @@ def _fly(
     if is_strict and found is not None and not found.is_complete:
         raise IorecError(found.message, found.hint, exit_code=3)
     raise typer.Exit(result.exit_status or 0)
-
-
-def _default_output() -> Path:
-    return Path(f"iorec-{platform.node()}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.parquet")

@@ -5,14 +5,13 @@ import pickle
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.capture_name import CaptureName
 from analyze.errors import IorecError
 from analyze.metadata import FiredTrigger
 from analyze.typed_json import EpochNs
@@ -20,16 +19,17 @@ from analyze.units import format_bytes, format_clock, format_duration
 from iorec.host.advice import advice
 from iorec.host.diskstats import StatPair
 from iorec.kernel.probes import Probes
+from iorec.record.beside import InFlight
 from iorec.record.conditions import Conditions, Fired
+from iorec.record.excerpt import Excerpt
 from iorec.record.flight_files import ASKED, FlightFiles
 from iorec.record.ledger import Snapshot
 from iorec.record.prepared import Prepared
-from iorec.record.segment import Segment, Start
+from iorec.record.segment import Start
 from iorec.record.settings import FlightPlan
 from iorec.store.named import Disk, Named, Submitter
 from iorec.store.origin import Origin
 from iorec.store.planes import pack, unpack
-from iorec.store.spool import Spool
 
 _PART = "flight recorder"
 # Of what is kept, packed: 30 s at 200,000 I/Os a second take about as much.
@@ -38,8 +38,6 @@ _MOST_BYTES = 64 << 20
 _DELAY_NS = 2_000_000_000
 _ENTRY_BYTES = 100  # a submitter or disk of a batch, whose names it shares with others
 _BATCH_BYTES = 1024
-
-InFlight = Iterable[tuple[Named, Mapping[str, int]]]
 
 
 class _Packed(NamedTuple):
@@ -82,24 +80,6 @@ class _Second:
         return len(self.mark.packed) + sum(batch.size_bytes for batch in self.batches)
 
 
-@dataclass
-class _Writing:
-    """A capture that is being written."""
-
-    capture: CaptureName
-    part: BinaryIO
-    segment: Segment
-    end_ns: int
-    max_size_bytes: int | None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether there is no room for more of it."""
-        size = self.max_size_bytes
-        is_full = size is not None and self.segment.size_bytes >= size
-        return self.segment.failure is not None or is_full
-
-
 class Flight:
     """The flight recorder, behind a recorder that tells it of each batch and each second.
 
@@ -126,9 +106,14 @@ class Flight:
         self._kept_bytes = 0
         self._is_short = False  # of memory, since the last capture
         self._fired: Fired | None = None
-        self._writing: _Writing | None = None
+        self._writing: Excerpt | None = None
+        self._end_ns = 0  # of what is written
         self._pause_end_ns = 0
         self.failures: dict[str, IorecError] = {}  # of captures that could not be begun
+
+    def wants_mark(self) -> bool:
+        """Always: what is kept begins at marks."""
+        return True
 
     @property
     def wants_in_flight(self) -> bool:
@@ -152,7 +137,7 @@ class Flight:
         self._seconds[-1].batches.append(packed)
         self._kept_bytes += packed.size_bytes
         if self._writing is not None:
-            self._writing.segment.write(batch, identity_lost)
+            self._writing.write(batch, identity_lost)
         if self._may_fire(time.monotonic_ns()):
             self._fired = self._conditions.met_by(batch, self._pause_end_ns)
 
@@ -164,20 +149,15 @@ class Flight:
         name: Callable[[NDArray[np.void]], InFlight],
         drain: Callable[[], object],
     ) -> None:
-        """Takes note of a moment at which all counters were read; once a second.
-
-        `hung` and `over` are those of split_in_flight, `name` finds the names of the first ones;
-        `drain` is called now and then, as what is kept may take seconds to write.
-        """
+        """See Beside; once a second."""
         now_ns = start.clock.monotonic_ns
         self._seconds.append(_Second(_Mark(now_ns, zlib.compress(pickle.dumps(start), 1))))
         self._kept_bytes += self._seconds[-1].size_bytes
         self._forget(now_ns - _DELAY_NS)
         if self._writing is not None:
             self._conditions.leave_out(hung, now_ns)
-            self._writing.segment.read_clock()
-            self._writing.segment.sync()
-            if now_ns >= self._writing.end_ns or self._writing.is_over:
+            self._writing.sync()
+            if now_ns >= self._end_ns or self._writing.is_over:
                 self._end(start.stats, start.counters, name(hung), over)
         if self._may_fire(now_ns):
             self._fired = self._conditions.met_now(hung, now_ns)
@@ -217,21 +197,19 @@ class Flight:
             self._is_short = False
         moment = EpochNs(first.clock.time_at(fired.at_ns))
         try:
-            capture, part = self._files.create(moment, fired.trigger)
+            spool = self._files.create(moment, fired.trigger)
         except (IorecError, OSError) as error:
             self._fail(fired, error)
             return
         trigger = FiredTrigger(fired.trigger, moment, fired.cause)
-        segment = Segment(self._prepared, self._probes, Spool(part, self._origin), first, trigger)
+        excerpt = Excerpt(self._prepared, self._probes, self._origin, spool, first, trigger)
         for second in self._seconds:
             for packed in second.batches:
-                segment.write(packed.unpack(), packed.identity_lost)
+                excerpt.write(packed.unpack(), packed.identity_lost)
                 drain()
-        end_ns = fired.at_ns + self._plan.after_ns
-        most = self._prepared.settings.limits.max_size_bytes
-        self._writing = _Writing(capture, part, segment, end_ns, most)
+        self._writing, self._end_ns = excerpt, fired.at_ns + self._plan.after_ns
         clock = format_clock(moment).partition(".")[0]
-        self._say(f"{clock} {fired.trigger}: {fired.cause}; writing {capture.name}")
+        self._say(f"{clock} {fired.trigger}: {fired.cause}; writing {excerpt.capture.name}")
 
     def _fail(self, fired: Fired, error: IorecError | OSError) -> None:
         """Says that there is no capture, and waits as after one: the next one may fail, too."""
@@ -250,16 +228,12 @@ class Flight:
         over: NDArray[np.void],
     ) -> None:
         """Ends the capture, which another process makes of its spool meanwhile."""
-        writing, self._writing = self._writing, None
-        assert writing is not None
-        segment = writing.segment
-        began_ns = segment.start.monotonic_ns
-        segment.ledger.add("missed_completion", over[over["start_ns"] >= np.uint64(began_ns)])
-        segment.end(in_flight, stats, None, counters)
-        if segment.failure is not None:
-            self._say(f"warning: {writing.capture.name} is not whole: {segment.failure}")
-        writing.part.close()
-        self._files.convert(writing.capture)
+        excerpt, self._writing = self._writing, None
+        assert excerpt is not None
+        name, failure = excerpt.capture.name, excerpt.end(stats, counters, in_flight, over)
+        if failure is not None:
+            self._say(f"warning: {name} is not whole: {failure}")
+        self._files.convert(excerpt.capture)
         self._pause_end_ns = time.monotonic_ns() + self._plan.pause_ns
 
     def _say(self, text: str) -> None:

@@ -28,7 +28,7 @@ def record_flight(
         return flights[0]
 
     with prepared.progress:
-        recorded = run_recorder(prepared, lambda _: Nowhere(), make_flight=make_flight)
+        recorded = run_recorder(prepared, lambda _: Nowhere(), make_beside=make_flight)
         left = files.wait()
     failures = [error for error in (recorded.failure, *flights[0].failures.values()) if error]
     if left:

@@ -2,8 +2,10 @@
 """Opens what a recording writes to, before anything is traced."""
 
 import contextlib
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +24,12 @@ class Output:
     capture: CaptureName
     folder: Folder
     part: BinaryIO
+
+
+def default_output(folder: Path) -> CaptureName:
+    """The name of a capture that begins now, for which none was given."""
+    name = f"iorec-{platform.node()}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.parquet"
+    return CaptureName(folder / name)
 
 
 @contextlib.contextmanager

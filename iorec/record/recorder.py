@@ -16,8 +16,8 @@ from iorec.host.processes import Processes
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.layouts import RECORD
 from iorec.kernel.probes import Probes
+from iorec.record.beside import Beside
 from iorec.record.files import Files
-from iorec.record.flight import Flight
 from iorec.record.identities import Identities
 from iorec.record.in_flight import busy_slots, split_in_flight
 from iorec.record.ledger import Snapshot, take_snapshot
@@ -53,10 +53,10 @@ class Recorder:
         clock: ClockReading,
         sink: Sink,
         next_sink: Callable[[Metadata], Sink],
-        flight: Flight | None = None,
+        beside: Beside | None = None,
     ) -> None:
         """`next_sink` takes the metadata of the sink that was filled, and gives an empty one."""
-        self._flight = flight
+        self._beside = beside
         self._probes = probes
         self._devices = prepared.devices
         self._notes = prepared.paths.notes
@@ -90,8 +90,8 @@ class Recorder:
         """Switches the programs on; from here on, a spool that is cut off can be recovered."""
         self._segment.stats_at_start = self._switch(is_recording=True)
         self._write_pending()
-        if self._flight is not None:
-            self._mark(self._flight)
+        if self._beside is not None and self._beside.wants_mark():
+            self._mark(self._beside)
 
     def run(self, signals: SignalWaiter) -> Batch:
         """Records until a limit, a stop signal, the workload's end or a failure to write.
@@ -112,8 +112,8 @@ class Recorder:
         self._write_pending()
         hung, over = self._split_in_flight(idle, idle_at_ns)
         self._segment.ledger.add("missed_completion", over)
-        if self._flight is not None:
-            self._flight.finish(stats, self._name_hung(hung), over)
+        if self._beside is not None:
+            self._beside.finish(stats, self._name_hung(hung), over)
         return self._segment.end(self._name_hung(hung), stats, self._exit_status)
 
     def _split_in_flight(
@@ -163,8 +163,8 @@ class Recorder:
             self._sleep(signals, min(next_write, next_checkpoint), has_new_identities)
             if signals.asks_to_stop:
                 return
-            if self._flight is not None and signals.take_request():
-                self._flight.ask()
+            if self._beside is not None and signals.take_request():
+                self._beside.ask()
 
     def _drain(self) -> bool:
         """Takes what is in the ring; returns whether there were new identities."""
@@ -210,8 +210,8 @@ class Recorder:
         self._pending.clear()
         for batch, identity_lost in self._namer.name(records):
             self._segment.write(batch, identity_lost)
-            if self._flight is not None:
-                self._flight.take(batch, identity_lost)
+            if self._beside is not None:
+                self._beside.take(batch, identity_lost)
 
     def _checkpoint(self) -> None:
         self._segment.read_clock()
@@ -220,8 +220,8 @@ class Recorder:
         if is_due or self._has_pending:
             self._write_pending()
         self._segment.sync()
-        if self._flight is not None:
-            self._mark(self._flight)
+        if self._beside is not None and self._beside.wants_mark():
+            self._mark(self._beside)
         if self._progress.is_wanted:
             with self._notes.guard("status line"):
                 self._progress.show(self._state())
@@ -261,13 +261,13 @@ class Recorder:
     def _rotate(self) -> None:
         self._segment = self._segment.next(*self._cut(), self._next_sink)
 
-    def _mark(self, flight: Flight) -> None:
+    def _mark(self, beside: Beside) -> None:
         counters, stats = self._cut()
         start = self._segment.start_now(counters, stats)
         hung = over = _NO_RECORDS
-        if flight.wants_in_flight:
+        if beside.wants_in_flight:
             hung, over = self._split_in_flight(self._read_idle_disks(), time.monotonic_ns())
-        flight.mark(start, hung, over, self._name_hung, self._drain)
+        beside.mark(start, hung, over, self._name_hung, self._drain)
 
     def _cut(self) -> tuple[Snapshot, StatPair]:
         """The counters and diskstats of a moment; what was in the ring before is written then."""

@@ -24,7 +24,7 @@ from iorec.host.clock import read_clocks
 from iorec.host.memory import keep_freed_memory
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.probes import Probes, open_probes
-from iorec.record.flight import Flight
+from iorec.record.beside import Beside
 from iorec.record.output import Output
 from iorec.record.prepared import Prepared
 from iorec.record.progress import Progress
@@ -115,9 +115,12 @@ def run_recorder(
     prepared: Prepared,
     first_sink: Callable[[Origin], Sink],
     next_sink: Callable[[Metadata, Origin], Sink] = _no_next,
-    make_flight: Callable[[Probes, Origin], Flight] | None = None,
+    make_beside: Callable[[Probes, Origin], Beside] | None = None,
 ) -> Recorded:
-    """Records into sinks until the end; `next_sink` is that of Recorder, if one can be full."""
+    """Records into sinks until the end; `next_sink` is that of Recorder, if one can be full.
+
+    `make_beside` makes what is told of everything, too.
+    """
     # Arrow's own allocator keeps what it once had: 330 MiB at the end, against 250.
     pa.set_memory_pool(pa.system_memory_pool())
     keep_freed_memory()
@@ -131,7 +134,7 @@ def run_recorder(
             clock,
             first_sink(origin),
             lambda filled: next_sink(filled, origin),
-            make_flight and make_flight(probes, origin),
+            make_beside and make_beside(probes, origin),
         )
         prepared.signals.check()
         recorder.begin()
