@@ -33,7 +33,8 @@ def look_on(
         for line in (format_start(settings, has_trace=has_trace), *says):
             say(line, is_quiet=settings.is_quiet)
 
-    progress = StatusLine(settings.limits, settings.filters, is_quiet=True)
+    filters = None if view.is_screen else settings.filters
+    progress = StatusLine(settings.limits, filters, is_quiet=True)
     with around or nullcontext():
         ended = live_session(view, settings, progress, announce)
     # Only now: it starts threads.
@@ -43,6 +44,10 @@ def look_on(
         say_end(ended.result, is_quiet=settings.is_quiet)
     else:
         say_live_end(ended.metadata, is_quiet=settings.is_quiet)
+    if ended.captures:
+        say("\n".join(map(str, ended.captures)), is_quiet=settings.is_quiet)
+    if ended.failure is not None:
+        raise ended.failure
     if ended.viewer_status < 0:
         raise IorecError(
             f"the process that shows the I/Os was ended by {Signals(-ended.viewer_status).name}",
