@@ -7,7 +7,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from iorec.record.ledger import Snapshot
 from iorec.record.prepared import Prepared
 from iorec.record.segment import Start
 from iorec.record.settings import FlightPlan
-from iorec.store.named import Disk, Named, Submitter
+from iorec.store.named import Named
 from iorec.store.origin import Origin
 from iorec.store.planes import pack, unpack
 
@@ -36,25 +36,28 @@ _PART = "flight recorder"
 _MOST_BYTES = 64 << 20
 # An I/O that fires may have ended as long before it was drained, and a mark came.
 _DELAY_NS = 2_000_000_000
-_ENTRY_BYTES = 100  # a submitter or disk of a batch, whose names it shares with others
-_BATCH_BYTES = 1024
+_BATCH_BYTES = 1024  # of a batch or a mark, beside what is packed
 
 
 class _Packed(NamedTuple):
-    """A batch, in a sixth of its memory."""
+    """A batch in a sixth of its memory, or less where names are long or many."""
 
     records: bytes
-    submitters: Mapping[int, Submitter]
-    disks: Mapping[int, Disk]
+    names: bytes
     identity_lost: Mapping[str, int]
+
+    @classmethod
+    def of(cls, batch: Named, identity_lost: Mapping[str, int]) -> "_Packed":
+        names = _shrink((batch.submitters, batch.disks))
+        return cls(pack(batch.records), names, identity_lost)
 
     @property
     def size_bytes(self) -> int:
-        entries = len(self.submitters) + len(self.disks)
-        return _BATCH_BYTES + len(self.records) + entries * _ENTRY_BYTES
+        return _BATCH_BYTES + len(self.records) + len(self.names)
 
     def unpack(self) -> Named:
-        return Named(unpack(self.records), self.submitters, self.disks)
+        submitters, disks = _restore(self.names)
+        return Named(unpack(self.records), submitters, disks)
 
 
 class _Mark(NamedTuple):
@@ -64,7 +67,7 @@ class _Mark(NamedTuple):
     packed: bytes
 
     def unpack(self) -> Start:
-        start: Start = pickle.loads(zlib.decompress(self.packed))
+        start: Start = _restore(self.packed)
         return start
 
 
@@ -77,7 +80,8 @@ class _Second:
 
     @property
     def size_bytes(self) -> int:
-        return len(self.mark.packed) + sum(batch.size_bytes for batch in self.batches)
+        mark_bytes = _BATCH_BYTES + len(self.mark.packed)
+        return mark_bytes + sum(batch.size_bytes for batch in self.batches)
 
 
 class Flight:
@@ -133,7 +137,7 @@ class Flight:
         """Keeps I/Os as they come, and looks at whether they meet a condition."""
         if not len(batch.records) or not self._seconds:
             return
-        packed = _Packed(pack(batch.records), batch.submitters, batch.disks, identity_lost)
+        packed = _Packed.of(batch, identity_lost)
         self._seconds[-1].batches.append(packed)
         self._kept_bytes += packed.size_bytes
         if self._writing is not None:
@@ -151,7 +155,7 @@ class Flight:
     ) -> None:
         """See Beside; once a second."""
         now_ns = start.clock.monotonic_ns
-        self._seconds.append(_Second(_Mark(now_ns, zlib.compress(pickle.dumps(start), 1))))
+        self._seconds.append(_Second(_Mark(now_ns, _shrink(start))))
         self._kept_bytes += self._seconds[-1].size_bytes
         self._forget(now_ns - _DELAY_NS)
         if self._writing is not None:
@@ -239,3 +243,12 @@ class Flight:
     def _say(self, text: str) -> None:
         with self._notes.guard("status line"):
             self._prepared.progress.say(text)
+
+
+def _shrink(value: object) -> bytes:
+    """What is in many objects, in few bytes of this process's memory."""
+    return zlib.compress(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), 1)
+
+
+def _restore(packed: bytes) -> Any:
+    return pickle.loads(zlib.decompress(packed))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the flight recorder keeps, without a kernel."""
 
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from iorec.record.gaps import Newest
 from iorec.record.ledger import Snapshot
 from iorec.record.segment import Start
 from iorec.record.settings import FlightPlan
+from iorec.store.named import Named, Submitter
 
 _DISKS, _CPUS, _LANES, _FIELDS = 100, 64, 6, 16
 _NOTHING = np.empty(0, RECORD)
@@ -30,14 +32,18 @@ def start(second: int) -> Start:
     return Start(clock, snapshot, {}, ({}, {}), {}, 0)
 
 
+def recorder(window_s: int) -> Flight:
+    prepared: Any = SimpleNamespace(paths=SimpleNamespace(notes=Notes()), devices=None)
+    nothing: Any = None
+    plan = FlightPlan(window_s * 10**9, 0, (), 1, 0)
+    return Flight(plan, prepared, nothing, nothing, nothing)
+
+
 def test_hours_without_an_io_take_no_more_memory_than_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(flight, "_MOST_BYTES", 64 << 10)
-    prepared: Any = SimpleNamespace(paths=SimpleNamespace(notes=Notes()), devices=None)
-    nothing: Any = None
-    plan = FlightPlan(3600 * 10**9, 0, (), 1, 0)
-    found = Flight(plan, prepared, nothing, nothing, nothing)
+    found = recorder(3600)
     for second in range(500):
         found.mark(start(second), _NOTHING, _NOTHING, lambda _: [], lambda: None)
     packed = [kept.mark.packed for kept in found._seconds]
@@ -45,3 +51,31 @@ def test_hours_without_an_io_take_no_more_memory_than_is_allowed(
     assert sum(map(len, packed)) <= 64 << 10
     assert max(map(len, packed)) < 4096  # tens of KiB as they are
     assert found._seconds[-1].mark.unpack().counters.tallies == start(499).counters.tallies
+
+
+def test_processes_that_come_and_go_take_no_more_memory_than_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each with names of its own: what they take is counted, and what is kept is what came."""
+    monkeypatch.setattr(flight, "_MOST_BYTES", 1 << 20)
+    found = recorder(3600)
+
+    def run(second: int) -> Named:
+        found.mark(start(second), _NOTHING, _NOTHING, lambda _: [], lambda: None)
+        dice = np.random.default_rng(second)
+        who = {key: Submitter(pid=key, cmdline=dice.bytes(100).hex()) for key in range(200)}
+        batch = Named(np.zeros(200, RECORD), who, {0: ("sda", None)})
+        found.take(batch, {})
+        return batch
+
+    last = run(0)
+    tracemalloc.start()
+    for second in range(1, 200):
+        last = run(second)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 5 < len(found._seconds) < 100
+    assert kept < 1.2 * (1 << 20)
+    again = found._seconds[-1].batches[0].unpack()
+    assert (again.submitters, again.disks) == (last.submitters, last.disks)
+    assert again.records.tobytes() == last.records.tobytes()
