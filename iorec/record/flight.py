@@ -107,8 +107,11 @@ class Flight:
         self._notes = prepared.paths.notes
         self._conditions = Conditions(plan.triggers, origin, prepared.devices, self._notes)
         self._seconds: deque[_Second] = deque()
+        most_bytes = prepared.settings.limits.max_size_bytes
+        # Half of a capture, as what follows is to have room there, too.
+        self._room_bytes = min(_MOST_BYTES, most_bytes // 2) if most_bytes else _MOST_BYTES
         self._kept_bytes = 0
-        self._is_short = False  # of memory, since the last capture
+        self._is_short = False  # of room, since the last capture
         self._fired: Fired | None = None
         self._writing: Excerpt | None = None
         self._end_ns = 0  # of what is written
@@ -185,7 +188,7 @@ class Flight:
         begin_ns = end_ns - self._plan.window_ns
         while len(self._seconds) > 1:
             is_old = self._seconds[1].mark.at_ns <= begin_ns
-            if not is_old and self._kept_bytes <= _MOST_BYTES:
+            if not is_old and self._kept_bytes <= self._room_bytes:
                 return
             self._is_short |= not is_old
             self._kept_bytes -= self._seconds.popleft().size_bytes
@@ -196,8 +199,8 @@ class Flight:
         first = self._seconds[0].mark.unpack()
         if self._is_short:
             kept = format_duration(fired.at_ns - first.clock.monotonic_ns)
-            room = format_bytes(_MOST_BYTES)
-            self._notes.add(_PART, f"{room} of memory hold {kept} before the trigger, not more")
+            room = format_bytes(self._room_bytes)
+            self._notes.add(_PART, f"{room} hold {kept} before the trigger, not more")
             self._is_short = False
         moment = EpochNs(first.clock.time_at(fired.at_ns))
         try:

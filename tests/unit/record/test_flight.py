@@ -16,7 +16,7 @@ from iorec.record.flight import Flight
 from iorec.record.gaps import Newest
 from iorec.record.ledger import Snapshot
 from iorec.record.segment import Start
-from iorec.record.settings import FlightPlan
+from iorec.record.settings import FlightPlan, Limits
 from iorec.store.named import Named, Submitter
 
 _DISKS, _CPUS, _LANES, _FIELDS = 100, 64, 6, 16
@@ -32,8 +32,10 @@ def start(second: int) -> Start:
     return Start(clock, snapshot, {}, ({}, {}), {}, 0)
 
 
-def recorder(window_s: int) -> Flight:
-    prepared: Any = SimpleNamespace(paths=SimpleNamespace(notes=Notes()), devices=None)
+def recorder(window_s: int, max_size_bytes: int | None = None) -> Flight:
+    settings = SimpleNamespace(limits=Limits(max_size_bytes=max_size_bytes))
+    paths = SimpleNamespace(notes=Notes())
+    prepared: Any = SimpleNamespace(paths=paths, devices=None, settings=settings)
     nothing: Any = None
     plan = FlightPlan(window_s * 10**9, 0, (), 1, 0)
     return Flight(plan, prepared, nothing, nothing, nothing)
@@ -79,3 +81,11 @@ def test_processes_that_come_and_go_take_no_more_memory_than_is_allowed(
     again = found._seconds[-1].batches[0].unpack()
     assert (again.submitters, again.disks) == (last.submitters, last.disks)
     assert again.records.tobytes() == last.records.tobytes()
+
+
+def test_what_came_before_takes_no_more_than_half_of_a_capture() -> None:
+    found = recorder(3600, max_size_bytes=64 << 10)
+    for second in range(100):
+        found.mark(start(second), _NOTHING, _NOTHING, lambda _: [], lambda: None)
+    assert sum(kept.size_bytes for kept in found._seconds) <= 32 << 10
+    assert len(found._seconds) > 5
