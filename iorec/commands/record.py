@@ -177,7 +177,9 @@ def record(
         )
     if rotate is not None and max_size is None:
         raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
-    capture = CaptureName.parse(output) if output else default_output(Path())
+    # Each capture of --flight has a time of its own in its name.
+    default = default_output(Path(), has_time=flight is None)
+    capture = CaptureName.parse(output) if output else default
     settings = Settings(
         output=capture,
         is_forced=force,

@@ -26,10 +26,10 @@ class Output:
     part: BinaryIO
 
 
-def default_output(folder: Path) -> CaptureName:
-    """The name of a capture that begins now, for which none was given."""
-    name = f"iorec-{platform.node()}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.parquet"
-    return CaptureName(folder / name)
+def default_output(folder: Path, *, has_time: bool = True) -> CaptureName:
+    """The name of a capture that begins now, for which none was given; of several without time."""
+    time = f"-{datetime.now(UTC):%Y%m%dT%H%M%SZ}" if has_time else ""
+    return CaptureName(folder / f"iorec-{platform.node()}{time}.parquet")
 
 
 @contextlib.contextmanager

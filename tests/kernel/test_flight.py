@@ -2,6 +2,7 @@
 """The flight recorder: what it keeps, when it writes, and what it costs to be killed."""
 
 import os
+import platform
 import re
 import shlex
 import signal
@@ -277,6 +278,27 @@ def test_the_service_runs_with_the_capabilities_that_its_unit_leaves(
     capture = read_capture(found[0])
     assert [note for note in capture.metadata["notes"] if note["what"] != "processes"] == [], said
     assert len([row for row in capture.rows(device=loop.name) if row["comm"] == "dd"]) > 0
+
+
+def test_without_a_name_captures_are_named_after_the_machine(
+    ram_folder: Path, loop: LoopDevice
+) -> None:
+    """And are the same for the next run, which leaves the newest ones of all."""
+    older = f"iorec-{platform.node()}-20200101T000000Z"
+    for name in (f"{older}-errno.parquet", f"{older}.parquet"):
+        (ram_folder / name).write_bytes(b"of an earlier run, and of an ordinary recording")
+    process = subprocess.Popen(
+        [IOREC, "record", "-d", loop.name, "--flight", "5s", "--after", "0s", "--captures", "1"],
+        cwd=ram_folder, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("recording ")
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    end(process)
+    ordinary, capture = sorted(path.name for path in ram_folder.glob("*.parquet"))
+    assert ordinary == f"{older}.parquet"
+    assert re.fullmatch(rf"iorec-{platform.node()}-\d{{8}}T\d{{6}}Z-sigusr1\.parquet", capture)
 
 
 def test_a_capture_that_cannot_be_written_is_an_error(ram_folder: Path, loop: LoopDevice) -> None:
