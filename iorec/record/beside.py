@@ -17,8 +17,11 @@ InFlight = Iterable[tuple[Named, Mapping[str, int]]]
 class Beside(Protocol):
     """Is told of each batch, of moments at which all counters were read, and of the end."""
 
-    def wants_mark(self) -> bool:
-        """Whether `mark` is to be called; asked at the start, and then once a second."""
+    def wants_mark(self, *, is_idle: bool) -> bool:
+        """Whether `mark` is to be called; asked at the start, and then once a second.
+
+        It is idle if no I/O has ended since the last mark, and none is in flight.
+        """
 
     @property
     def wants_in_flight(self) -> bool:

@@ -44,6 +44,11 @@ class Conditions:
         kinds = {trigger.kind for trigger in self._triggers}
         return not kinds.isdisjoint(("stalled", "in_flight"))
 
+    @property
+    def need_idle_moments(self) -> bool:
+        """Whether `met_now` may find something while no I/O ends and none is in flight."""
+        return any(trigger.kind.startswith("psi") for trigger in self._triggers)
+
     def met_by(self, batch: Named, since_ns: int) -> Fired | None:
         """What an I/O that has ended since then has met, of the first condition that any has."""
         ended_ns = batch.records["start_ns"] + batch.records["latency_ns"]

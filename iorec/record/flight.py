@@ -36,6 +36,8 @@ _PART = "flight recorder"
 _MOST_BYTES = 64 << 20
 # An I/O that fires may have ended as long before it was drained, and a mark came.
 _DELAY_NS = 2_000_000_000
+# Of a machine that does nothing: what is kept may begin so much earlier, without any I/O in it.
+_IDLE_NS = 10_000_000_000
 _BATCH_BYTES = 1024  # of a batch or a mark, beside what is packed
 
 
@@ -118,9 +120,12 @@ class Flight:
         self._pause_end_ns = 0
         self.failures: dict[str, IorecError] = {}  # of captures that could not be begun
 
-    def wants_mark(self) -> bool:
-        """Always: what is kept begins at marks."""
-        return True
+    def wants_mark(self, *, is_idle: bool) -> bool:
+        """Each second in which something happens, as what is kept begins at marks; else seldom."""
+        if not (is_idle and self._seconds and self._fired is None and self._writing is None):
+            return True
+        age_ns = time.monotonic_ns() - self._seconds[-1].mark.at_ns
+        return age_ns >= _IDLE_NS or self._conditions.need_idle_moments
 
     @property
     def wants_in_flight(self) -> bool:
@@ -156,7 +161,7 @@ class Flight:
         name: Callable[[NDArray[np.void]], InFlight],
         drain: Callable[[], object],
     ) -> None:
-        """See Beside; once a second."""
+        """See Beside."""
         now_ns = start.clock.monotonic_ns
         self._seconds.append(_Second(_Mark(now_ns, _shrink(start))))
         self._kept_bytes += self._seconds[-1].size_bytes

@@ -51,7 +51,7 @@ class OnRequest:
         self._probes, self._origin = probes, origin
         return self
 
-    def wants_mark(self) -> bool:
+    def wants_mark(self, *, is_idle: bool) -> bool:
         """Whether a capture is to begin, is being written or is to end."""
         self._is_asked = self._requests.take()
         return self._is_asked or self._writing is not None

@@ -78,7 +78,7 @@ class Recorder:
         start = start_at(clock, take_snapshot(probes), self._notes)
         self._segment = Segment(prepared, probes, sink, start)
         self._pending: list[NDArray[np.void]] = []
-        self._drained = self._shown = 0
+        self._drained = self._shown = self._marked = 0
         self._last_write_s = time.monotonic()
 
     @property
@@ -90,8 +90,7 @@ class Recorder:
         """Switches the programs on; from here on, a spool that is cut off can be recovered."""
         self._segment.stats_at_start = self._switch(is_recording=True)
         self._write_pending()
-        if self._beside is not None and self._beside.wants_mark():
-            self._mark(self._beside)
+        self._mark()
 
     def run(self, signals: SignalWaiter) -> Batch:
         """Records until a limit, a stop signal, the workload's end or a failure to write.
@@ -101,7 +100,7 @@ class Recorder:
         if self._workload is not None:
             self._workload.start()
         self._record(signals)
-        idle_at_ns, idle = time.monotonic_ns(), self._read_idle_disks()
+        idle_at_ns, idle = self._read_idle_disks()
         if idle & set(busy_slots(self._probes)["dev"].tolist()):
             time.sleep(_SETTLE_S)
         stats = self._switch(is_recording=False)
@@ -110,14 +109,14 @@ class Recorder:
         self._drain()
         self._files.read_answers(are_last=True)
         self._write_pending()
-        hung, over = self._split_in_flight(idle, idle_at_ns)
+        hung, over = self._split_in_flight(idle_at_ns, idle)
         self._segment.ledger.add("missed_completion", over)
         if self._beside is not None:
             self._beside.finish(stats, self._name_hung(hung), over)
         return self._segment.end(self._name_hung(hung), stats, self._exit_status)
 
     def _split_in_flight(
-        self, idle: set[int], idle_at_ns: int
+        self, idle_at_ns: int, idle: set[int]
     ) -> tuple[NDArray[np.void], NDArray[np.void]]:
         hung, over = split_in_flight(self._probes, idle, idle_at_ns)
         ages = time.monotonic_ns() - hung["start_ns"].view(np.int64)
@@ -132,10 +131,12 @@ class Recorder:
         self._probes.control["is_recording"] = is_recording
         return before, self._read_diskstats()
 
-    def _read_idle_disks(self) -> set[int]:
+    def _read_idle_disks(self) -> tuple[int, set[int]]:
+        """A moment, and the disks that had nothing in flight after it."""
+        now_ns = time.monotonic_ns()
         with self._notes.guard("devices"):
-            return read_idle_disks()
-        return set()
+            return now_ns, read_idle_disks()
+        return now_ns, set()
 
     def _read_diskstats(self) -> DiskStats:
         """Empty if they cannot be read: then nothing is compared."""
@@ -220,8 +221,7 @@ class Recorder:
         if is_due or self._has_pending:
             self._write_pending()
         self._segment.sync()
-        if self._beside is not None and self._beside.wants_mark():
-            self._mark(self._beside)
+        self._mark()
         if self._progress.is_wanted:
             with self._notes.guard("status line"):
                 self._progress.show(self._state())
@@ -261,12 +261,19 @@ class Recorder:
     def _rotate(self) -> None:
         self._segment = self._segment.next(*self._cut(), self._next_sink)
 
-    def _mark(self, beside: Beside) -> None:
+    def _mark(self) -> None:
+        beside = self._beside
+        if beside is None:
+            return
+        is_idle = self._drained == self._marked and not len(busy_slots(self._probes))
+        if not beside.wants_mark(is_idle=is_idle):
+            return
+        self._marked = self._drained
         counters, stats = self._cut()
         start = self._segment.start_now(counters, stats)
         hung = over = _NO_RECORDS
-        if beside.wants_in_flight:
-            hung, over = self._split_in_flight(self._read_idle_disks(), time.monotonic_ns())
+        if beside.wants_in_flight and len(busy_slots(self._probes)):
+            hung, over = self._split_in_flight(*self._read_idle_disks())
         beside.mark(start, hung, over, self._name_hung, self._drain)
 
     def _cut(self) -> tuple[Snapshot, StatPair]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the flight recorder keeps, without a kernel."""
 
+import time
 import tracemalloc
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from iorec.record.gaps import Newest
 from iorec.record.ledger import Snapshot
 from iorec.record.segment import Start
 from iorec.record.settings import FlightPlan, Limits
+from iorec.record.triggers import parse_trigger
 from iorec.store.named import Named, Submitter
 
 _DISKS, _CPUS, _LANES, _FIELDS = 100, 64, 6, 16
@@ -32,12 +34,15 @@ def start(second: int) -> Start:
     return Start(clock, snapshot, {}, ({}, {}), {}, 0)
 
 
-def recorder(window_s: int, max_size_bytes: int | None = None) -> Flight:
+def recorder(
+    window_s: int, max_size_bytes: int | None = None, trigger: str | None = None
+) -> Flight:
     settings = SimpleNamespace(limits=Limits(max_size_bytes=max_size_bytes))
     paths = SimpleNamespace(notes=Notes())
     prepared: Any = SimpleNamespace(paths=paths, devices=None, settings=settings)
     nothing: Any = None
-    plan = FlightPlan(window_s * 10**9, 0, (), 1, 0)
+    triggers = (parse_trigger(trigger),) if trigger else ()
+    plan = FlightPlan(window_s * 10**9, 0, triggers, 1, 0)
     return Flight(plan, prepared, nothing, nothing, nothing)
 
 
@@ -89,3 +94,22 @@ def test_what_came_before_takes_no_more_than_half_of_a_capture() -> None:
         found.mark(start(second), _NOTHING, _NOTHING, lambda _: [], lambda: None)
     assert sum(kept.size_bytes for kept in found._seconds) <= 32 << 10
     assert len(found._seconds) > 5
+
+
+def test_an_idle_second_is_no_reason_to_read_all_counters() -> None:
+    found = recorder(60)
+    assert found.wants_mark(is_idle=True)  # of the beginning
+    found.mark(start(time.monotonic_ns() // 1_000_000_000), _NOTHING, _NOTHING, list, lambda: None)
+    assert not found.wants_mark(is_idle=True)
+    assert found.wants_mark(is_idle=False)
+    found.ask()
+    assert found.wants_mark(is_idle=True)
+    found._fired = None
+    found._seconds[-1].mark = found._seconds[-1].mark._replace(at_ns=0)
+    assert found.wants_mark(is_idle=True)  # of more than ten seconds
+
+
+def test_pressure_is_looked_at_while_no_io_ends() -> None:
+    found = recorder(60, trigger="psi io some > 40%")
+    found.mark(start(time.monotonic_ns() // 1_000_000_000), _NOTHING, _NOTHING, list, lambda: None)
+    assert found.wants_mark(is_idle=True)
