@@ -39,7 +39,8 @@ from iorec.live.tables import headline
 _VIEWS = ("process", "device", "file", "cgroup")
 _VIEW_NAMES = ("processes", "devices", "files", "cgroups")
 _KEYS = "? help  1-4 view  < > sort  / filter  enter into  p pause  r record  q quit"
-_TALL = 40  # lines of a terminal, from which on there is room for a finer picture
+_SHORT = 15  # lines of a terminal, on fewer of which there is no room for the picture
+_TALL = 40  # from which on there is room for a finer one
 
 
 class Help(ModalScreen[None]):
@@ -106,7 +107,7 @@ class Top(App[None]):
             Thread(target=self._listen, args=(self._requests,), daemon=True).start()
 
     def on_resize(self) -> None:
-        self._draw()
+        self.call_later(self._draw)  # its size is still the old one
 
     def _follow(self) -> None:
         try:
@@ -150,7 +151,9 @@ class Top(App[None]):
         if filled != self._filled:  # on an idle machine one is as the other
             self._fill(activity, is_too_low=is_too_low)
         self._filled = filled
-        heat = self._heat.lines(self.size.width, is_fine=self.size.height >= _TALL)
+        heat: list[str] = []
+        if self.size.height >= _SHORT:
+            heat = self._heat.lines(self.size.width, is_fine=self.size.height >= _TALL)
         self._show("heat", "\n".join(heat))
 
     def _show(self, name: str, text: str) -> None:

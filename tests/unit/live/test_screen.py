@@ -266,3 +266,14 @@ async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
             return
         await pilot.pause(0.05)
     raise AssertionError("it never was")
+
+
+def test_on_a_low_terminal_the_table_has_the_room() -> None:
+    async def act(top: Top, pilot: Pilot[None], _: object) -> None:
+        grid = top._main.query_one(DataTable)
+        assert grid.size.height >= 3  # titles, total and a process
+        assert text(top, "heat") == ""
+        await pilot.resize_terminal(*SMALL)
+        await until(pilot, lambda: "│" in text(top, "heat"))
+
+    show(act, size=(60, 7))
