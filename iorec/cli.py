@@ -63,7 +63,8 @@ def run(arguments: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         result = app(arguments, prog_name="iorec", standalone_mode=False)
-        _write(result if isinstance(result, str) else "")
+        if isinstance(result, str):
+            _write(result)
     except BrokenPipeError:
         return 0
     except (KeyboardInterrupt, typer.Abort):

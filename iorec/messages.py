@@ -44,9 +44,9 @@ def format_flight(settings: Settings, plan: FlightPlan) -> str:
     scope = _scope(settings.layers, settings.filters)
     window = format_duration(plan.window_ns)
     conditions = " or ".join(trigger.text for trigger in plan.triggers)
-    when = f"{conditions}, or at" if conditions else "at"
+    when = f"when {conditions}, or at" if conditions else "at"
     return (
-        f"recording {scope} in memory, the last {window}; writes a capture when {when}"
+        f"recording {scope} in memory, the last {window}; writes a capture {when}"
         f" kill -USR1 {os.getpid()}; stops {_end(settings)}"
     )
 

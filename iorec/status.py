@@ -22,14 +22,14 @@ class StatusLine:
     """One line on stderr, redrawn each second; nothing if stderr is no terminal.
 
     Only `show` may raise, whatever becomes of the terminal. A filter that lets nothing through is
-    said once, terminal or not.
+    said once, terminal or not; without `filters` that is left to somebody else.
     """
 
-    def __init__(self, limits: Limits, filters: Filters, *, is_quiet: bool) -> None:
+    def __init__(self, limits: Limits, filters: Filters | None, *, is_quiet: bool) -> None:
         self._is_quiet = is_quiet
         self._limits = limits
         self._filters = filters
-        self._awaits_match = bool(filter_options(filters))
+        self._awaits_match = filters is not None and bool(filter_options(filters))
         console = Console(stderr=True)
         has_end = limits.duration_ns is not None or limits.count is not None
         columns = (BarColumn(20), TextColumn("{task.description}"))
@@ -71,7 +71,7 @@ class StatusLine:
         self._draw(text, done)
 
     def _warn(self, state: State) -> None:
-        if not self._awaits_match or state.elapsed_s < _PATIENCE_S:
+        if self._filters is None or not self._awaits_match or state.elapsed_s < _PATIENCE_S:
             return
         warning = format_unmatched(self._filters, state.rows, state.filtered)
         self._awaits_match = state.rows == 0 and not warning

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command `iorec record`."""
 
-import platform
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -168,6 +166,7 @@ def record(
         say,
     )
     from iorec.record.filters import make_filters, resolve_layers, why_lacking
+    from iorec.record.output import default_output
     from iorec.record.session import record_session
     from iorec.record.settings import Limits, Settings, buffer_bytes
     from iorec.status import StatusLine
@@ -180,7 +179,9 @@ def record(
         )
     if rotate is not None and max_size is None:
         raise IorecError("--rotate needs --max-size", "say how large a file may be", exit_code=2)
-    capture = CaptureName.parse(output or _default_output())
+    # Each capture of --flight has a time of its own in its name.
+    default = default_output(Path(), has_time=flight is None)
+    capture = CaptureName.parse(output) if output else default
     layers = resolve_layers(layer or ["request"])
     settings = Settings(
         output=capture,
@@ -207,7 +208,11 @@ def record(
     )
     flight_plan = _flight_plan(flight, trigger, after, captures, pause)
     if flight_plan is not None:
-        for name, value in (("--rotate", rotate), ("--convert-later", convert_later)):
+        for name, value in (
+            ("--rotate", rotate),
+            ("--convert-later", convert_later),
+            ("-f", force),
+        ):
             if value:
                 raise IorecError(f"--flight and {name} exclude each other", "choose one", 2)
     check_privileges()
@@ -261,13 +266,15 @@ def _flight_plan(
             if value is not None:
                 raise IorecError(f"{name} needs --flight", "say how much to keep: --flight 30s", 2)
         return None
+    if window_ns == 0:
+        raise IorecError("--flight keeps nothing", "say how much to keep: --flight 30s", 2)
     parsed = tuple(map(parse_trigger, triggers or ()))
     check_triggers(parsed)
     return FlightPlan(
         window_ns,
         _AFTER_NS if after_ns is None else after_ns,
         parsed,
-        max(1, _KEPT if kept is None else kept),
+        _KEPT if kept is None else kept,
         _PAUSE_NS if pause_ns is None else pause_ns,
     )
 
@@ -292,13 +299,11 @@ def _fly(
     from iorec.outcome import say_live_end
 
     found = say_live_end(result.metadata, is_quiet=quiet)
-    say("\n".join(map(str, result.captures)) or "no trigger fired: no capture", is_quiet=quiet)
+    if result.captures or result.failure is None:
+        written = "\n".join(map(str, result.captures))
+        say(written or "no trigger fired: no capture", is_quiet=quiet)
     if result.failure is not None:
         raise result.failure
     if is_strict and found is not None and not found.is_complete:
         raise IorecError(found.message, found.hint, exit_code=3)
     raise typer.Exit(result.exit_status or 0)
-
-
-def _default_output() -> Path:
-    return Path(f"iorec-{platform.node()}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.parquet")

@@ -2,6 +2,9 @@
 """The command `iorec top`."""
 
 import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +21,7 @@ from iorec.options import (
     Comms,
     Devices,
     Duration,
+    Force,
     IncludeSelf,
     MinLatency,
     Ops,
@@ -91,6 +95,13 @@ def top(
             show_default=False,
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Record into this capture at the same time."
+        ),
+    ] = None,
+    force: Force = False,
     duration: Duration = None,
     layer: RecordedLayers = None,
     device: Devices = None,
@@ -108,9 +119,10 @@ def top(
 ) -> None:
     """Show who does which I/O just now, and how long it takes, until q or Ctrl-C.
 
-    An I/O counts when it has ended. Filters are decided in the kernel when an I/O is submitted;
-    each may be repeated.
+    An I/O counts when it has ended. On the full screen, r begins a capture in the current folder,
+    and ends it. Filters are decided in the kernel when an I/O is submitted; each may be repeated.
     """
+    from analyze.capture_name import CaptureName
     from analyze.column_names import column_name
     from analyze.errors import IorecError, unknown_name
     from analyze.groupings import ACTIVITY_SORTS, GROUPINGS
@@ -119,6 +131,7 @@ def top(
     from iorec.host.terminal import restoring_terminal
     from iorec.live.form import TopForm
     from iorec.live.ready import check_screen
+    from iorec.live.requests import request_pair
     from iorec.live.session import View
     from iorec.record.filters import make_filters, resolve_layers, why_lacking
     from iorec.record.settings import Limits, Settings, buffer_bytes
@@ -134,10 +147,14 @@ def top(
         raise IorecError("-i is too short", "give 100ms or more", exit_code=2)
     if tables is not None and not batch:
         raise IorecError("-n is for tables, and a screen is none", "add --batch", exit_code=2)
+    if force and output is None:
+        raise IorecError("-f is for an output, and there is none", "name it with -o", exit_code=2)
     if not batch:
         check_screen()
     layers = resolve_layers(layer or ["request"])
     settings = Settings(
+        output=None if output is None else CaptureName.parse(output),
+        is_forced=force,
         layers=layers,
         lacking=why_lacking(layer or []),
         filters=make_filters(
@@ -154,5 +171,12 @@ def top(
     check_privileges()
     groups = top or (_GROUPS_OF_TEXT if batch else _GROUPS_OF_SCREEN)
     form = TopForm(keys, sort, groups, interval, tables or 0, output_width())
-    module = "iorec.live.tables" if batch else "iorec.live.screen"
-    look_on(View(module, form, _PERIOD_S), settings, around=restoring_terminal())
+    view = View("iorec.live.tables" if batch else "iorec.live.screen", form, _PERIOD_S)
+    with ExitStack() as stack:
+        if not batch:
+            view = replace(view, is_screen=True)
+        if not batch and output is None:
+            ours, theirs = map(stack.enter_context, request_pair())
+            form = replace(form, requests_fd=theirs.fileno())
+            view = replace(view, options=form, fds=(theirs.fileno(),), requests=ours)
+        look_on(view, settings, around=restoring_terminal())

@@ -16,7 +16,8 @@ class Form:
 class TopForm:
     """What `iorec top` shows: the `top` groups by these keys, in an order, of each interval.
 
-    For so many columns of a terminal; after `count` intervals, if it is not 0, it ends.
+    For so many columns of a terminal; after `count` intervals, if it is not 0, it ends. Requests go
+    to a socket, if there is one.
     """
 
     by: tuple[str, ...]
@@ -25,6 +26,7 @@ class TopForm:
     interval_ns: int
     count: int
     width: int
+    requests_fd: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ iorec top: who does which I/O just now
  escape    back out of it
  /         only lines that contain a text
  p, space  pause, and go on
+ r         record into a file of this folder; r
+           again ends it
  q         quit
 
 An I/O counts when it has ended. IN FLIGHT is how

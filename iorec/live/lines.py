@@ -18,9 +18,15 @@ from analyze.escape import escape_for_terminal
 from analyze.render.table import pad, shorten
 from analyze.schema import SCHEMA
 from analyze.typed_json import parse_object
-from analyze.units import format_bytes, format_clock, format_count, format_duration, format_rfc3339
+from analyze.units import (
+    format_bytes,
+    format_clock,
+    format_counted,
+    format_duration,
+    format_rfc3339,
+)
 from iorec.live.form import Form
-from iorec.live.viewer import end_quietly, follow
+from iorec.live.viewer import follow, printing
 from iorec.store.csv_rows import harmless, to_text
 
 _GAP = " "
@@ -62,7 +68,7 @@ def main(fd: int, form: Form) -> None:
         return form_lines(batch.filter(pc.is_valid(batch["latency_ns"])))
 
     taken = said = 0
-    try:
+    with printing():
         print(_head(form), end="", flush=True)
         to_lines(_NOTHING)  # the first time takes longer
         feed = follow(fd)
@@ -75,12 +81,10 @@ def main(fd: int, form: Form) -> None:
             taken += len(batch)
             left_out = (metadata.counts.row_count if metadata.counts else 0) - taken
             if left_out > said:
-                count = format_count(left_out - said)
-                print(f"{count} I/Os left out: nobody reads so fast", file=sys.stderr)
+                count = format_counted(left_out - said, "I/O")
+                print(f"{count} left out, to be in time with the others", file=sys.stderr)
                 said = left_out
             print(to_lines(batch), end="", flush=True)
-    except BrokenPipeError:
-        end_quietly()
 
 
 def _head(form: Form) -> str:

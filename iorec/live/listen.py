@@ -6,18 +6,19 @@ import socket
 
 from analyze.errors import IorecError
 
-_FORMS = "127.0.0.1:9435, [::1]:9435, or 0.0.0.0:9435 for every network"
+_FORMS = "127.0.0.1:9435, [::1]:9435, or [::]:9435 for every network"
 
 
 def listen_at(address: str) -> socket.socket:
-    """A socket that listens at HOST:PORT; port 0 is one that is free."""
+    """A socket that listens at HOST:PORT; port 0 is one that is free, [::] is IPv4 as well."""
     host, port = _parse(address)
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise _nonsense(address, f"there is no host {host}") from error
     try:
-        return socket.create_server(where, family=family)
+        is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(where, family=family, dualstack_ipv6=is_dual)
     except OSError as error:
         raise IorecError(
             f"cannot listen on {address}: {os.strerror(error.errno or 0)}",

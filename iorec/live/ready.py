@@ -12,7 +12,8 @@ from analyze.errors import IorecError
 def check_screen() -> None:
     """Raises IorecError without a terminal, or without what draws on it."""
     streams = (sys.stdin, sys.stdout, sys.stderr)
-    if not all(stream.isatty() for stream in streams) or os.environ.get("TERM") in (None, "dumb"):
+    is_shown = all(stream is not None and stream.isatty() for stream in streams)
+    if not is_shown or os.environ.get("TERM") in (None, "dumb"):
         raise IorecError("top needs a terminal", "print tables: iorec top --batch", exit_code=2)
     if importlib.util.find_spec("textual") is None:
         raise IorecError(

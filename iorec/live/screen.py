@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import chain
+from socket import socket
 from threading import Thread
 from typing import Any, ClassVar
 
-from duckdb import Error
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.content import Content
@@ -21,7 +21,7 @@ from textual.widgets import DataTable, Input, Static
 from analyze.activity import Activity
 from analyze.column_names import column_name
 from analyze.database import open_database
-from analyze.errors import IorecError
+from analyze.escape import escape_for_terminal
 from analyze.groups import Key
 from analyze.render.activity import SHOWN_SORTS, activity_columns
 from analyze.render.table import pad
@@ -31,12 +31,16 @@ from iorec.live.form import TopForm
 from iorec.live.heat import Heat
 from iorec.live.help import HELP
 from iorec.live.look import Look
+from iorec.live.requests import Answer, Outgoing
 from iorec.live.slices import Slice, Summer, follow_slices
+from iorec.live.style import CSS
 from iorec.live.tables import headline
 
 _VIEWS = ("process", "device", "file", "cgroup")
 _VIEW_NAMES = ("processes", "devices", "files", "cgroups")
-_TALL = 40  # lines of a terminal, from which on there is room for a finer picture
+_KEYS = "? help  1-4 view  < > sort  / filter  enter into  p pause  r record  q quit"
+_SHORT = 15  # lines of a terminal, on fewer of which there is no room for the picture
+_TALL = 40  # from which on there is room for a finer one
 
 
 class Help(ModalScreen[None]):
@@ -52,26 +56,7 @@ class Top(App[None]):
     """Shows slices as they come, until they end or somebody quits."""
 
     ENABLE_COMMAND_PALETTE = False
-    CSS = """
-    Screen, DataTable, Input, Static, Help { background: ansi_default; color: ansi_default; }
-    Screen { layout: vertical; overflow: hidden; }
-    Static { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
-    #head, #foot { text-style: reverse; }
-    #heat { height: auto; }
-    DataTable { height: 1fr; scrollbar-size: 0 0; }
-    DataTable > .datatable--header {
-        background: ansi_default; color: ansi_default; text-style: bold;
-    }
-    DataTable > .datatable--fixed {
-        background: ansi_default; color: ansi_default; text-style: none;
-    }
-    DataTable > .datatable--cursor, DataTable > .datatable--fixed-cursor {
-        background: ansi_default; color: ansi_default; text-style: reverse;
-    }
-    Input { border: none; height: 1; padding: 0; display: none; }
-    Help { align: center middle; }
-    #help { width: 52; height: auto; border: ascii ansi_default; }
-    """
+    CSS = CSS
     BINDINGS: ClassVar = [
         *(Binding(str(place + 1), f"view({place})") for place in range(len(_VIEWS))),
         Binding("tab", "next_view", priority=True),
@@ -80,13 +65,16 @@ class Top(App[None]):
         Binding("slash", "filter"),
         Binding("escape", "out"),
         Binding("p,space", "pause"),
+        Binding("r", "record"),
         Binding("question_mark,h", "help"),
         Binding("q", "quit"),
         Binding("ctrl+c", "quit", priority=True),
     ]
 
-    def __init__(self, summer: Summer, form: TopForm, slices: Iterable[Slice]) -> None:
-        """Of the slices there is one at least."""
+    def __init__(
+        self, summer: Summer, form: TopForm, slices: Iterable[Slice], requests: Outgoing | None
+    ) -> None:
+        """Of the slices there is one at least; without `requests` all goes to a capture."""
         super().__init__()
         self.failure: Exception | None = None  # why it has ended, if not in order
         self.theme = "ansi-dark"  # the terminal's own colours
@@ -95,6 +83,8 @@ class Top(App[None]):
         self._top = form.top
         self._slices: Iterator[Slice] = iter(slices)
         self._slice = next(self._slices)
+        self._requests = requests
+        self._answer = Answer("", is_recording=False)
         self._look = Look(form.by, form.sort)
         self._heat = Heat()
         self._keys: list[Key] = []
@@ -107,25 +97,37 @@ class Top(App[None]):
         yield DataTable[Content](cursor_type="row", fixed_rows=1)
         yield Input(placeholder="text, then enter", select_on_focus=False)
         yield Static(id="heat")
-        yield Static(Content(" ? help  1-4 view  < > sort  / filter  enter into  p pause  q quit"),
-                     id="foot")  # fmt: skip
+        yield Static(Content(f" {_KEYS}"), id="foot")
 
     def on_mount(self) -> None:
         self._take(self._slice)
         # Nobody waits for it, unlike for a worker: it may wait itself, for what comes.
         Thread(target=self._follow, daemon=True).start()
+        if self._requests is not None:
+            Thread(target=self._listen, args=(self._requests,), daemon=True).start()
 
     def on_resize(self) -> None:
-        self._draw()
+        self.call_later(self._draw)  # its size is still the old one
 
     def _follow(self) -> None:
-        with suppress(RuntimeError):  # the screen is no longer there
-            try:
-                for part in self._slices:
-                    self.call_from_thread(self._take, part)
-            except (IorecError, Error) as error:
+        try:
+            for part in self._slices:
+                self.call_from_thread(self._take, part)
+        except Exception as error:
+            # Without this thread the screen would stand still, and nobody would know.
+            if self.is_running:
                 self.failure = error
         self.exit()
+
+    def _listen(self, requests: Outgoing) -> None:
+        with suppress(RuntimeError):  # the screen is no longer there
+            while answer := requests.wait():
+                self.call_from_thread(self._hear, answer)
+
+    def _hear(self, answer: Answer) -> None:
+        self._answer = answer
+        end = "r ends it" if answer.is_recording else "r records again"
+        self._show("foot", f" {escape_for_terminal(answer.text)}: {end}, ? help, q quit")
 
     def _take(self, part: Slice) -> None:
         self._heat.add(self._summer.rows(part) if len(part.table) else None)
@@ -149,7 +151,9 @@ class Top(App[None]):
         if filled != self._filled:  # on an idle machine one is as the other
             self._fill(activity, is_too_low=is_too_low)
         self._filled = filled
-        heat = self._heat.lines(self.size.width, is_fine=self.size.height >= _TALL)
+        heat: list[str] = []
+        if self.size.height >= _SHORT:
+            heat = self._heat.lines(self.size.width, is_fine=self.size.height >= _TALL)
         self._show("heat", "\n".join(heat))
 
     def _show(self, name: str, text: str) -> None:
@@ -228,6 +232,14 @@ class Top(App[None]):
         self._is_paused = not self._is_paused
         self._draw()
 
+    def action_record(self) -> None:
+        if self._requests is None:
+            self._show("foot", " all of this is recorded into the capture of -o: ? help, q quit")
+            return
+        self._requests.ask()
+        verb = "end" if self._answer.is_recording else "begin"
+        self._show("foot", f" the recording is about to {verb}")
+
     def action_out(self) -> None:
         is_typing = self._field.display
         self._end_typing()
@@ -266,7 +278,8 @@ def main(fd: int, form: TopForm) -> None:
         first = next(slices, None)
         if first is not None:
             summer = Summer(open_database((), resources))
-            screen = Top(summer, form, chain([first], slices))
+            requests = form.requests_fd and Outgoing(socket(fileno=form.requests_fd))
+            screen = Top(summer, form, chain([first], slices), requests or None)
             screen.run(mouse=False)
             if screen.failure is not None:
                 raise screen.failure

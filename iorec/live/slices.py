@@ -86,9 +86,11 @@ def follow_slices(fd: int, length_ns: int) -> Iterator[Slice]:
 
 
 def _read(fd: int, frames: Queue[_Frame | None]) -> None:
-    for frame in follow(fd):
-        frames.put(frame)
-    frames.put(None)
+    try:
+        for frame in follow(fd):
+            frames.put(frame)
+    finally:  # whatever went wrong: nobody is to wait for ever
+        frames.put(None)
 
 
 class Cutter:

@@ -12,23 +12,20 @@ from analyze.typed_json import parse_object
 from analyze.units import format_counted, format_duration, format_rfc3339
 from iorec.live.form import TopForm
 from iorec.live.slices import Slice, Summer, follow_slices
-from iorec.live.viewer import end_quietly
+from iorec.live.viewer import printing
 
 _MILLISECONDS = len("2026-11-26T15:16:10.123")
 
 
 def main(fd: int, form: TopForm) -> None:
     """Prints what comes until enough tables are printed, or nobody reads them any more."""
-    with ExitStack() as resources:
+    with ExitStack() as resources, printing():
         summer = Summer(open_database((), resources))
-        try:
-            for part in islice(follow_slices(fd, form.interval_ns), form.count or None):
-                activity = summer.load(part, form.by, form.sort, form.top)
-                is_too_low = part.lost + part.left_out > 0
-                lines = activity_lines(activity, form.width, is_too_low=is_too_low)
-                print(headline(part, activity.summary.total.ios), *lines, "", sep="\n", flush=True)
-        except BrokenPipeError:
-            end_quietly()
+        for part in islice(follow_slices(fd, form.interval_ns), form.count or None):
+            activity = summer.load(part, form.by, form.sort, form.top)
+            is_too_low = part.lost + part.left_out > 0
+            lines = activity_lines(activity, form.width, is_too_low=is_too_low)
+            print(headline(part, activity.summary.total.ios), *lines, "", sep="\n", flush=True)
 
 
 def headline(part: Slice, ios: int) -> str:

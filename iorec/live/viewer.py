@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 
 from analyze.metadata import Metadata, parse_metadata
 from analyze.typed_json import dump_object
+from iorec.host.advice import advice
 from iorec.host.processes import await_end
 from iorec.host.signals import STOP_SIGNALS
 from iorec.store.read_spool import FrameReader
@@ -101,7 +104,16 @@ class Followed:
         return bool(select.select([self._channel], [], [], 0.0)[0])
 
 
-def end_quietly() -> None:
-    """Ends the viewer when nobody reads what it writes any more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+@contextmanager
+def printing() -> Iterator[None]:
+    """Ends the viewer when nobody reads what it prints any more, or there is no room for it."""
+    try:
+        yield
+    except OSError as error:
+        # Python flushes again when it exits, which must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(0)
+        print(f"error: cannot write to stdout: {error.strerror}", file=sys.stderr)
+        print(f"hint: {advice(str(error))}", file=sys.stderr)
+        sys.exit(1)

@@ -2,8 +2,10 @@
 """Opens what a recording writes to, before anything is traced."""
 
 import contextlib
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +24,12 @@ class Output:
     capture: CaptureName
     folder: Folder
     part: BinaryIO
+
+
+def default_output(folder: Path, *, has_time: bool = True) -> CaptureName:
+    """The name of a capture that begins now, for which none was given; of several without time."""
+    time = f"-{datetime.now(UTC):%Y%m%dT%H%M%SZ}" if has_time else ""
+    return CaptureName(folder / f"iorec-{platform.node()}{time}.parquet")
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ from iorec.host.processes import Processes
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.layouts import RECORD
 from iorec.kernel.probes import Probes
+from iorec.record.beside import Beside
 from iorec.record.files import Files
-from iorec.record.flight import Flight
 from iorec.record.identities import Identities
 from iorec.record.in_flight import busy_slots, split_in_flight
 from iorec.record.ledger import Snapshot, take_snapshot
@@ -53,10 +53,10 @@ class Recorder:
         clock: ClockReading,
         sink: Sink,
         next_sink: Callable[[Metadata], Sink],
-        flight: Flight | None = None,
+        beside: Beside | None = None,
     ) -> None:
         """`next_sink` takes the metadata of the sink that was filled, and gives an empty one."""
-        self._flight = flight
+        self._beside = beside
         self._probes = probes
         self._devices = prepared.devices
         self._notes = prepared.paths.notes
@@ -78,7 +78,7 @@ class Recorder:
         start = start_at(clock, take_snapshot(probes), self._notes)
         self._segment = Segment(prepared, probes, sink, start)
         self._pending: list[NDArray[np.void]] = []
-        self._drained = self._shown = 0
+        self._drained = self._shown = self._marked = 0
         self._last_write_s = time.monotonic()
 
     @property
@@ -90,8 +90,7 @@ class Recorder:
         """Switches the programs on; from here on, a spool that is cut off can be recovered."""
         self._segment.stats_at_start = self._switch(is_recording=True)
         self._write_pending()
-        if self._flight is not None:
-            self._mark(self._flight)
+        self._mark()
 
     def run(self, signals: SignalWaiter) -> Batch:
         """Records until a limit, a stop signal, the workload's end or a failure to write.
@@ -101,7 +100,7 @@ class Recorder:
         if self._workload is not None:
             self._workload.start()
         self._record(signals)
-        idle_at_ns, idle = time.monotonic_ns(), self._read_idle_disks()
+        idle_at_ns, idle = self._read_idle_disks()
         if idle & set(busy_slots(self._probes)["dev"].tolist()):
             time.sleep(_SETTLE_S)
         stats = self._switch(is_recording=False)
@@ -110,14 +109,14 @@ class Recorder:
         self._drain()
         self._files.read_answers(are_last=True)
         self._write_pending()
-        hung, over = self._split_in_flight(idle, idle_at_ns)
+        hung, over = self._split_in_flight(idle_at_ns, idle)
         self._segment.ledger.add("missed_completion", over)
-        if self._flight is not None:
-            self._flight.finish(stats, self._name_hung(hung), over)
+        if self._beside is not None:
+            self._beside.finish(stats, self._name_hung(hung), over)
         return self._segment.end(self._name_hung(hung), stats, self._exit_status)
 
     def _split_in_flight(
-        self, idle: set[int], idle_at_ns: int
+        self, idle_at_ns: int, idle: set[int]
     ) -> tuple[NDArray[np.void], NDArray[np.void]]:
         hung, over = split_in_flight(self._probes, idle, idle_at_ns)
         ages = time.monotonic_ns() - hung["start_ns"].view(np.int64)
@@ -132,10 +131,12 @@ class Recorder:
         self._probes.control["is_recording"] = is_recording
         return before, self._read_diskstats()
 
-    def _read_idle_disks(self) -> set[int]:
+    def _read_idle_disks(self) -> tuple[int, set[int]]:
+        """A moment, and the disks that had nothing in flight after it."""
+        now_ns = time.monotonic_ns()
         with self._notes.guard("devices"):
-            return read_idle_disks()
-        return set()
+            return now_ns, read_idle_disks()
+        return now_ns, set()
 
     def _read_diskstats(self) -> DiskStats:
         """Empty if they cannot be read: then nothing is compared."""
@@ -163,8 +164,8 @@ class Recorder:
             self._sleep(signals, min(next_write, next_checkpoint), has_new_identities)
             if signals.asks_to_stop:
                 return
-            if self._flight is not None and signals.take_request():
-                self._flight.ask()
+            if self._beside is not None and signals.take_request():
+                self._beside.ask()
 
     def _drain(self) -> bool:
         """Takes what is in the ring; returns whether there were new identities."""
@@ -210,8 +211,8 @@ class Recorder:
         self._pending.clear()
         for batch, identity_lost in self._namer.name(records):
             self._segment.write(batch, identity_lost)
-            if self._flight is not None:
-                self._flight.take(batch, identity_lost)
+            if self._beside is not None:
+                self._beside.take(batch, identity_lost)
 
     def _checkpoint(self) -> None:
         self._segment.read_clock()
@@ -220,8 +221,7 @@ class Recorder:
         if is_due or self._has_pending:
             self._write_pending()
         self._segment.sync()
-        if self._flight is not None:
-            self._mark(self._flight)
+        self._mark()
         if self._progress.is_wanted:
             with self._notes.guard("status line"):
                 self._progress.show(self._state())
@@ -261,13 +261,20 @@ class Recorder:
     def _rotate(self) -> None:
         self._segment = self._segment.next(*self._cut(), self._next_sink)
 
-    def _mark(self, flight: Flight) -> None:
+    def _mark(self) -> None:
+        beside = self._beside
+        if beside is None:
+            return
+        is_idle = self._drained == self._marked and not len(busy_slots(self._probes))
+        if not beside.wants_mark(is_idle=is_idle):
+            return
+        self._marked = self._drained
         counters, stats = self._cut()
         start = self._segment.start_now(counters, stats)
         hung = over = _NO_RECORDS
-        if flight.wants_in_flight:
-            hung, over = self._split_in_flight(self._read_idle_disks(), time.monotonic_ns())
-        flight.mark(start, hung, over, self._name_hung, self._drain)
+        if beside.wants_in_flight and len(busy_slots(self._probes)):
+            hung, over = self._split_in_flight(*self._read_idle_disks())
+        beside.mark(start, hung, over, self._name_hung, self._drain)
 
     def _cut(self) -> tuple[Snapshot, StatPair]:
         """The counters and diskstats of a moment; what was in the ring before is written then."""

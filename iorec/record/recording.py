@@ -24,17 +24,17 @@ from iorec.host.clock import read_clocks
 from iorec.host.memory import keep_freed_memory
 from iorec.host.signals import SignalWaiter
 from iorec.kernel.probes import Probes, open_probes
-from iorec.record.flight import Flight
+from iorec.record.beside import Beside
 from iorec.record.output import Output
 from iorec.record.prepared import Prepared
 from iorec.record.progress import Progress
 from iorec.record.recorder import Recorder
 from iorec.record.rotation import Rotation, copy_spool, earlier_captures
-from iorec.record.segment import Both, Nowhere, Sink
-from iorec.record.settings import FlightPlan, Settings
+from iorec.record.segment import Both, Sink
+from iorec.record.settings import Settings
 from iorec.store.folder import Folder
 from iorec.store.origin import Origin
-from iorec.store.result import FlightResult, Result
+from iorec.store.result import Result
 from iorec.store.rows import RowBuilder
 from iorec.store.spool import Batch, Spool
 
@@ -115,9 +115,12 @@ def run_recorder(
     prepared: Prepared,
     first_sink: Callable[[Origin], Sink],
     next_sink: Callable[[Metadata, Origin], Sink] = _no_next,
-    make_flight: Callable[[Probes, Origin], Flight] | None = None,
+    make_beside: Callable[[Probes, Origin], Beside] | None = None,
 ) -> Recorded:
-    """Records into sinks until the end; `next_sink` is that of Recorder, if one can be full."""
+    """Records into sinks until the end; `next_sink` is that of Recorder, if one can be full.
+
+    `make_beside` makes what is told of everything, too.
+    """
     # Arrow's own allocator keeps what it once had: 330 MiB at the end, against 250.
     pa.set_memory_pool(pa.system_memory_pool())
     keep_freed_memory()
@@ -131,40 +134,12 @@ def run_recorder(
             clock,
             first_sink(origin),
             lambda filled: next_sink(filled, origin),
-            make_flight and make_flight(probes, origin),
+            make_beside and make_beside(probes, origin),
         )
         prepared.signals.check()
         recorder.begin()
         prepared.announce(probes.has_trace)
         return Recorded(origin, *_run(recorder, prepared.signals))
-
-
-def record_flight(
-    prepared: Prepared, plan: FlightPlan, folder: Folder, output: CaptureName
-) -> FlightResult:
-    """Records in memory, and into the folder whenever a trigger fires."""
-    flights = []
-
-    def make_flight(probes: Probes, origin: Origin) -> Flight:
-        flights.append(Flight(plan, prepared, probes, origin, folder, output))
-        return flights[0]
-
-    with prepared.progress:
-        recorded = run_recorder(prepared, lambda _: Nowhere(), make_flight=make_flight)
-        failures = [recorded.failure] if recorded.failure is not None else []
-        [flight] = flights
-        left = flight.wait()
-    if left:
-        failures.append(_left(left, is_forced=False))
-    exit_status = None
-    if prepared.workload is not None:
-        exit_status = prepared.workload.end(prepared.signals)
-    return FlightResult(
-        tuple(folder.path / name for name in flight.captures if folder.exists(name)),
-        recorded.last and recorded.last[1],
-        exit_status,
-        _joined(failures) if failures else None,
-    )
 
 
 def _replaced(settings: Settings, output: Output) -> list[str]:
@@ -212,10 +187,10 @@ def _finish(
         failures += _troubles(result, rotation)
     left = rotation.finish()
     if left:
-        failures.append(_left(left, is_forced=settings.is_forced))
+        failures.append(left_spools_error(left, is_forced=settings.is_forced))
     if result is None:
-        raise _joined(failures)
-    return replace(result, failure=_joined(failures) if failures else None)
+        raise joined_error(failures)
+    return replace(result, failure=joined_error(failures) if failures else None)
 
 
 def _save(
@@ -326,7 +301,8 @@ def _troubles(result: Result, rotation: Rotation) -> list[IorecError]:
     return troubles
 
 
-def _left(spools: dict[Path, str], *, is_forced: bool) -> IorecError:
+def left_spools_error(spools: dict[Path, str], *, is_forced: bool) -> IorecError:
+    """Names the spools that are no captures, why, and how to make them some."""
     causes = "; ".join(dict.fromkeys(spools.values()))
     commands = "; ".join(
         _recovery(spool, CaptureName.of_spool(spool), is_forced=is_forced) for spool in spools
@@ -337,7 +313,7 @@ def _left(spools: dict[Path, str], *, is_forced: bool) -> IorecError:
     )
 
 
-def _joined(failures: list[IorecError]) -> IorecError:
+def joined_error(failures: list[IorecError]) -> IorecError:
     """All in one; they have the first one's cause."""
     joined = IorecError(
         "; ".join(failure.message for failure in failures),

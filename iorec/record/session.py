@@ -69,7 +69,7 @@ def flight_session(
         signals = stack.enter_context(SignalWaiter())
         folder = stack.enter_context(Folder.open(output.path.parent, invoking_user()))
         prepared = stack.enter_context(prepare(settings, signals, progress, announce))
-        from iorec.record.recording import record_flight  # only now, as above
+        from iorec.record.flight_recording import record_flight  # only now, as above
 
         return record_flight(prepared, plan, folder, output)
 

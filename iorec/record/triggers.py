@@ -11,6 +11,8 @@ from analyze.units import parse_duration_ns
 
 PRESSURE = Path("/proc/pressure/io")
 TRIGGER_FORMS = "latency > 100ms, errno, stalled 5s, in_flight > 64, psi io some > 40%"
+_MOST_IOS = 1 << 32
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _TOKEN = re.compile(r"\s*([a-z_]+|>=?|[0-9][0-9.a-zµ]*|%|\S)", re.IGNORECASE)
 
 
@@ -44,7 +46,7 @@ def parse_trigger(text: str) -> Trigger:
         reader.take("io")
         kind = f"psi {reader.take('some', 'full')}"
         reader.take(">")
-        limit = reader.number("a percentage") / 100
+        limit = reader.number("a percentage", below=100) / 100
         reader.take("%")
     reader.end()
     return Trigger(" ".join(text.split()), kind, limit)
@@ -96,12 +98,12 @@ class _Reader:
         except IorecError as error:
             raise self._error("expected a time such as 100ms") from error
 
-    def number(self, what: str) -> float:
-        """A number that is not negative."""
-        try:
-            return float(self._next())
-        except ValueError as error:
-            raise self._error(f"expected {what}") from error
+    def number(self, what: str, below: float = _MOST_IOS) -> float:
+        """A number from 0 to one that something can be more than."""
+        word = self._next()
+        if not _NUMBER.fullmatch(word) or float(word) >= below:
+            raise self._error(f"expected {what}, below {below:,.0f}")
+        return float(word)
 
     def end(self) -> None:
         """Nothing else may follow."""

@@ -2,6 +2,7 @@
 """The flight recorder: what it keeps, when it writes, and what it costs to be killed."""
 
 import os
+import platform
 import re
 import shlex
 import signal
@@ -279,6 +280,52 @@ def test_the_service_runs_with_the_capabilities_that_its_unit_leaves(
     assert len([row for row in capture.rows(device=loop.name) if row["comm"] == "dd"]) > 0
 
 
+def test_without_a_name_captures_are_named_after_the_machine(
+    ram_folder: Path, loop: LoopDevice
+) -> None:
+    """And are the same for the next run, which leaves the newest ones of all."""
+    older = f"iorec-{platform.node()}-20200101T000000Z"
+    for name in (f"{older}-errno.parquet", f"{older}.parquet"):
+        (ram_folder / name).write_bytes(b"of an earlier run, and of an ordinary recording")
+    process = subprocess.Popen(
+        [IOREC, "record", "-d", loop.name, "--flight", "5s", "--after", "0s", "--captures", "1"],
+        cwd=ram_folder, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("recording ")
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    end(process)
+    ordinary, capture = sorted(path.name for path in ram_folder.glob("*.parquet"))
+    assert ordinary == f"{older}.parquet"
+    assert re.fullmatch(rf"iorec-{platform.node()}-\d{{8}}T\d{{6}}Z-sigusr1\.parquet", capture)
+
+
+def test_a_capture_that_cannot_be_written_is_an_error(ram_folder: Path, loop: LoopDevice) -> None:
+    folder = ram_folder / "gone"
+    folder.mkdir()
+    options = ("--flight", "5s", "--after", "0s", "--pause", "0s")
+    with flying(folder, loop, *options) as process:
+        folder.rmdir()
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(2.5)
+    said = end(process, 1)
+    assert "warning: no capture of SIGUSR1: cannot create" in said
+    assert "no trigger fired" not in said
+    assert "error: no capture of SIGUSR1" in said
+
+
+def test_who_asks_in_the_pause_is_told(ram_folder: Path, loop: LoopDevice) -> None:
+    options = ("--flight", "5s", "--after", "0s", "--pause", "1h")
+    with flying(ram_folder, loop, *options) as process:
+        process.send_signal(signal.SIGUSR1)
+        await_capture(ram_folder)
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(2.5)
+    assert "SIGUSR1: no capture, as the pause after the last one lasts " in end(process)
+    assert len(written(ram_folder)) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "lines"),
     [
@@ -289,6 +336,8 @@ def test_the_service_runs_with_the_capabilities_that_its_unit_leaves(
         (["--after", "5s"], ["error: --after needs --flight"]),
         (["--flight", "5s", "--max-size", "1M", "--rotate", "3"],
          ["error: --flight and --rotate exclude each other"]),
+        (["--flight", "5s", "-f"], ["error: --flight and -f exclude each other"]),
+        (["--flight", "0s"], ["error: --flight keeps nothing"]),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_an_error(options: list[str], lines: list[str]) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from iorec.host.diskstats import read_diskstats
+from tests.kernel.captures import assert_accounts_close, read_capture
 from tests.kernel.conftest import IOREC, LoopDevice, run
 from tests.kernel.load import running_load
 from tests.kernel.viewers import read, start_viewer, stop
@@ -267,6 +268,68 @@ def test_the_screen_on_a_terminal(loop: LoopDevice, terminal: Terminal) -> None:
     terminal.type("q")
     terminal.wait_for("I/Os, .* in .* lost")
     terminal.assert_plain()
+
+
+@pytest.mark.parametrize("terminal", [(80, 24)], indirect=True)
+@pytest.mark.parametrize("number", [0, signal.SIGTERM])
+def test_r_writes_captures_that_agree_with_diskstats(
+    loop: LoopDevice, terminal: Terminal, ram_folder: Path, number: int
+) -> None:
+    terminal.type(f"cd {ram_folder}; {IOREC} top -d {loop.name}", "Enter")
+    terminal.wait_for(r"\[processes\]")
+    with running_load(loop, "--rw=randread", "--rate_iops=2000"):
+        terminal.type("r")
+        terminal.wait_for(r"recording to iorec-\S+\.parquet: r ends it")
+        time.sleep(2)
+        terminal.type("r")
+        terminal.wait_for(r"recorded iorec-\S+\.parquet: r records again")
+        terminal.type("r")
+        terminal.wait_for(r"recording to iorec-\S+\.parquet: r ends it")
+        time.sleep(1.5)
+        if number:
+            os.kill(processes_of(loop)[0], number)
+        else:
+            terminal.type("q")
+        terminal.wait_for("I/Os, .* in .* lost")
+    terminal.assert_plain()
+    captures = [read_capture(path) for path in sorted(ram_folder.glob("iorec-*.parquet"))]
+    assert len(captures) == 2
+    for capture in captures:
+        assert_accounts_close(capture, loop.name)
+        assert len(capture.rows(device=loop.name)) > 1000
+    assert list(ram_folder.glob("*.part")) == []
+    ends = [[row["time"].value + row["latency_ns"] for row in capture.rows() if row["latency_ns"]]
+            for capture in captures]  # fmt: skip
+    assert max(ends[0]) < min(ends[1])
+
+
+def test_with_an_output_all_of_it_is_recorded(loop: LoopDevice, ram_folder: Path) -> None:
+    output = ram_folder / "run.parquet"
+    process = top("-d", loop.name, "-o", str(output))
+    read(loop, 500)
+    time.sleep(1)
+    text, said = stop(process)
+    assert process.returncode == 0, said
+    capture = read_capture(output)
+    assert_accounts_close(capture, loop.name)
+    finished = [row for row in capture.rows() if row["latency_ns"] is not None]
+    assert sum(table.ios for table in tables(text)) == len(finished) > 450
+
+
+@pytest.mark.parametrize("terminal", [(80, 24)], indirect=True)
+def test_nothing_but_the_screen_is_on_the_screen(
+    loop: LoopDevice, make_loop: Callable[..., LoopDevice], terminal: Terminal
+) -> None:
+    """A filter that lets nothing through is warned of, but not there."""
+    with running_load(make_loop(), "--rw=randread", "--rate_iops=100"):
+        terminal.type(f"{IOREC} top -d {loop.name}", "Enter")
+        terminal.wait_for(r"\[processes\]")
+        deadline = time.monotonic() + 8
+        while time.monotonic() < deadline:
+            assert "warning" not in terminal.screen
+            time.sleep(0.2)
+        terminal.type("q")
+        terminal.wait_for("warning: nothing matched")
 
 
 @pytest.mark.parametrize("terminal", [(80, 24)], indirect=True)

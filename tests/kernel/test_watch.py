@@ -104,6 +104,31 @@ def test_it_ends_with_its_reader(loop: LoopDevice) -> None:
     assert "Traceback" not in process.stderr.read()
 
 
+@pytest.mark.parametrize("command", [["watch"], ["top", "--batch", "-i", "100ms"]])
+def test_no_room_for_what_it_prints_is_an_error(loop: LoopDevice, command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = start_viewer(*command, "-d", loop.name, stdout=full)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert "error: cannot write to stdout: No space left on device\nhint: free some space\n" in said
+    assert "Traceback" not in said
+    assert said.count("error:") == 1
+
+
+def test_who_kills_what_shows_is_named(loop: LoopDevice) -> None:
+    process = watch("-d", loop.name)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    [viewer] = [
+        int(child)
+        for child in children
+        if b"iorec.live.lines" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    os.kill(viewer, signal.SIGKILL)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert "error: the process that shows the I/Os was ended by SIGKILL" in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_signal_ends_both_processes(loop: LoopDevice, number: int) -> None:
     process = watch("--json", "-d", loop.name)

@@ -43,3 +43,10 @@ def test_a_port_in_use_and_an_address_of_another_machine_are_errors() -> None:
         listen_at("192.0.2.1:9435")
     with listen_at(f"127.0.0.1:{port}"):
         pass  # it is free again
+
+
+def test_every_network_of_ipv6_is_every_one_of_ipv4_too() -> None:
+    with listen_at("[::]:0") as listener:
+        port = listener.getsockname()[1]
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, port), timeout=5).close()

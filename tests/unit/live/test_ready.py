@@ -47,3 +47,10 @@ def test_what_draws_no_screen_gets_the_advice_to_print_tables(
     with pytest.raises(IorecError, match="needs a terminal") as caught:
         check_screen()
     assert "--batch" in caught.value.hint
+
+
+def test_a_stream_that_is_closed_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_terminal(monkeypatch)
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it then
+    with pytest.raises(IorecError, match="needs a terminal"):
+        check_screen()

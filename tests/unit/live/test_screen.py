@@ -2,7 +2,7 @@
 """The screen of top: keys, order, filter, drilling, help and pause, small and large."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from queue import SimpleQueue
@@ -16,6 +16,7 @@ from analyze.database import open_database
 from analyze.selection import Window
 from analyze.typed_json import EpochNs
 from iorec.live.form import TopForm
+from iorec.live.requests import Incoming, Outgoing, request_pair
 from iorec.live.screen import Help, Top
 from iorec.live.slices import Slice, Summer
 from tests.builders import SECOND_NS, START_NS, described, table
@@ -41,13 +42,19 @@ def some_rows() -> pa.Table:
     )
 
 
-def show(act: Act, *, size: tuple[int, int] = SMALL, first: Slice | None = None) -> None:
+def show(
+    act: Act,
+    *,
+    size: tuple[int, int] = SMALL,
+    first: Slice | None = None,
+    requests: Outgoing | None = None,
+) -> None:
     """Runs the screen with a slice, does something with it, and ends it."""
 
     async def run(summer: Summer) -> None:
         queue = SimpleQueue[Slice | None]()
         queue.put(first or part(some_rows()))
-        top = Top(summer, FORM, iter(queue.get, None))
+        top = Top(summer, FORM, iter(queue.get, None), requests)
         async with top.run_test(size=size) as pilot:
             await pilot.pause()
             await act(top, pilot, queue)
@@ -205,3 +212,68 @@ def test_nothing_is_a_screen_too() -> None:
         assert text(top, "heat").strip()
 
     show(act, first=part(table(0)))
+
+
+def test_whatever_goes_wrong_where_it_is_summed_up_ends_the_screen() -> None:
+    def failing() -> Iterator[Slice]:
+        yield part(some_rows())
+        raise ValueError("a defect")
+
+    async def run(summer: Summer) -> None:
+        top = Top(summer, FORM, failing(), None)
+        await top.run_async(headless=True)
+        assert isinstance(top.failure, ValueError)
+
+    with ExitStack() as resources:
+        asyncio.run(asyncio.wait_for(run(Summer(open_database((), resources))), 60))
+
+
+def test_r_asks_for_a_capture_and_says_what_becomes_of_it() -> None:
+    with ExitStack() as stack:
+        ours, theirs = map(stack.enter_context, request_pair())
+        recorder = Incoming(ours)
+
+        async def act(top: Top, pilot: Pilot[None], _: object) -> None:
+            assert not recorder.take()
+            await press(pilot, "r")
+            assert recorder.take()
+            assert not recorder.take()
+            assert "is about to begin" in text(top, "foot")
+            recorder.answer("recording to [b]\x1b[2J.parquet", is_recording=True)
+            await until(pilot, lambda: "r ends it" in text(top, "foot"))
+            assert "recording to [b]\\x1b[2J.parquet" in text(top, "foot")
+            await press(pilot, "r")
+            assert recorder.take()
+            assert "is about to end" in text(top, "foot")
+            recorder.answer("recorded x" * 500, is_recording=False)
+            await until(pilot, lambda: "r records again" in text(top, "foot"))
+            ours.close()
+
+        show(act, requests=Outgoing(theirs))
+
+
+def test_r_where_all_is_recorded_says_so() -> None:
+    async def act(top: Top, pilot: Pilot[None], _: object) -> None:
+        await press(pilot, "r")
+        assert "capture of -o" in text(top, "foot")
+
+    show(act)
+
+
+async def until(pilot: Pilot[None], is_so: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if is_so():
+            return
+        await pilot.pause(0.05)
+    raise AssertionError("it never was")
+
+
+def test_on_a_low_terminal_the_table_has_the_room() -> None:
+    async def act(top: Top, pilot: Pilot[None], _: object) -> None:
+        grid = top._main.query_one(DataTable)
+        assert grid.size.height >= 3  # titles, total and a process
+        assert text(top, "heat") == ""
+        await pilot.resize_terminal(*SMALL)
+        await until(pilot, lambda: "│" in text(top, "heat"))
+
+    show(act, size=(60, 7))
