@@ -18,14 +18,33 @@
 /* What opcodes read and write at an offset, with how much in `len`; several buffers: their number. */
 #define MOVES_ONE (1ULL << 4 | 1ULL << 5 | 1ULL << 22 | 1ULL << 23)
 #define MOVES_SEVERAL (1ULL << 1 | 1ULL << 2 | 1ULL << 60 | 1ULL << 61)
+/*
+ * Those for a file that is open (needs_file of io_issue_defs). Of others the kernel does not set the
+ * number: it is what the request returned when it was used last.
+ */
+#define TAKES_FILE                                                                                 \
+	(MOVES_ONE | MOVES_SEVERAL | 1ULL << 3 /* fsync */ | 1ULL << 6 /* poll_add */ |            \
+	 1ULL << 8 /* sync_file_range */ | 1ULL << 9 /* sendmsg */ | 1ULL << 10 /* recvmsg */ |    \
+	 1ULL << 13 /* accept */ | 1ULL << 16 /* connect */ | 1ULL << 17 /* fallocate */ |         \
+	 1ULL << 24 /* fadvise */ | 1ULL << 26 /* send */ | 1ULL << 27 /* recv */ |                \
+	 1ULL << 30 /* splice */ | 1ULL << 33 /* tee */ | 1ULL << 34 /* shutdown */ |              \
+	 1ULL << 40 /* msg_ring */ | 1ULL << 41 /* fsetxattr */ | 1ULL << 43 /* fgetxattr */ |     \
+	 1ULL << 46 /* uring_cmd */ | 1ULL << 47 /* send_zc */ | 1ULL << 48 /* sendmsg_zc */ |     \
+	 1ULL << 49 /* read_multishot */ | 1ULL << 54 /* fixed_fd_install */ |                     \
+	 0x1fULL << 55 /* ftruncate, bind, listen, recv_zc, epoll_wait */)
 
-/* The file of an entry, by its number among those of the thread, or of the ring. */
+/*
+ * The file of an entry, by its number among those of the thread, or of the ring. Which file of the
+ * ring one after a link is for is known only when its turn has come: the one before may open it.
+ */
 static inline u64 file_of_entry(struct lane *mine, struct io_kiocb *req, u32 fd)
 {
 	u64 context = plain(req->ctx, &mine->scratch), node;
 
 	if (!(req->flags & IOSQE_FIXED_FILE))
 		return address_of_fd(fd);
+	if (read_member(u64, context, io_ring_ctx, head))
+		return 0;
 #ifdef HAVE_RSRC_NODES
 	if (fd >= read_member(u32, context, io_ring_ctx, nr))
 		return 0;
@@ -79,16 +98,17 @@ int uring_submit(u64 *ctx)
 	slot->has_ended = false;
 	slot->sector = NO_OFFSET;
 	slot->bytes = 0;
-	fd = req->fd;
-	slot->bio_count = fd;
 	moves = 1ULL << opcode;
+	fd = moves & TAKES_FILE ? req->fd : -1;
+	slot->bio_count = fd;
 	if (moves & (MOVES_ONE | MOVES_SEVERAL))
 		slot->sector = read_member(u64, key, io_rw, ki_pos);
 	if (moves & MOVES_ONE)
 		slot->bytes = read_member(u32, key, io_rw, len);
 	slot->is_filtered = !is_wanted_submitter(&who);
 	if (!slot->is_filtered) {
-		set_open_file(&who, read_open_file(file_of_entry(mine, req, fd)).inode);
+		if (moves & TAKES_FILE)
+			set_open_file(&who, read_open_file(file_of_entry(mine, req, fd)).inode);
 		slot->identity = identity_number(mine, slot->source, 0, &who);
 	}
 	slot->start_ns = bpf_ktime_get_ns();

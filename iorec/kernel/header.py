@@ -37,6 +37,7 @@ _STRUCTS = {
         "file_table.data.nodes",
         "file_table.files",
         "nr_user_files",
+        "submit_state.link.head",
     ),
     "io_rsrc_node": ("file_ptr",),
     "io_fixed_file": (),
