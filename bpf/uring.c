@@ -4,12 +4,15 @@
  * completion is posted, by the address of the request (io_kiocb).
  *
  * An operation that may post several completions has one row, which ends with the last one; those in
- * between are continuations. One that posts none if it succeeds (CQE_SKIP_SUCCESS) is not recorded:
- * nothing shows its end. A completion that found no room in its queue is shown without its request.
+ * between, which the kernel shows without a request, are continuations. So is the word that the memory
+ * of a zero-copy send is free again: it is of a request of its own, which nobody submitted.
+ *
+ * One that posts none if it succeeds (CQE_SKIP_SUCCESS) is not recorded: nothing shows its end. A
+ * completion that found no room in its queue is shown without its request.
  */
 
 #define IORING_SETUP_SQPOLL 2
-#define IORING_CQE_F_MORE 2
+#define IORING_CQE_F_NOTIF 8
 #define IOSQE_FIXED_FILE 1
 #define IOSQE_FLAGS 0x7f
 #define IOSQE_CQE_SKIP_SUCCESS 0x40
@@ -160,14 +163,14 @@ int uring_complete(u64 *ctx)
 	if (!mine)
 		return 0;
 	key = plain((void *)ctx[1], &mine->scratch);
-	entry = find(key);
-	if (!key || flags & IORING_CQE_F_MORE) {
+	if (!key || flags & IORING_CQE_F_NOTIF) {
 		if (!copy_number()) {
 			mine->runs++;
 			mine->continuations++;
 		}
 		return 0;
 	}
+	entry = find(key);
 	if (!entry.bucket) {
 		if (copy_number())
 			return 0;

@@ -148,3 +148,10 @@ def test_a_file_that_a_linked_operation_opens_is_not_taken_for_the_one_before(
     reads = [row for row in rows if row["op"] == "read"]
     assert [row["file"] for row in reads] == [str(tmp_path / "data"), None]
     assert [row["result"] for row in reads] == [11, 0]
+
+
+def test_a_send_that_completes_twice_is_one_row_with_what_it_sent(
+    record: Record, tmp_path: Path
+) -> None:
+    rows = run_ring(record, tmp_path, "zero_copy")
+    assert [row["result"] for row in rows] == list(range(100, 107))

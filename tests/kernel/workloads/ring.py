@@ -4,12 +4,13 @@
 import ctypes
 import mmap
 import os
+import socket
 import struct
 import sys
 from typing import NamedTuple
 
-NOP, FSYNC, OPENAT, READ, WRITE, SEND_ZC = 0, 3, 18, 22, 23, 47
-FIXED_FILE, LINK, SKIP = 1, 4, 64  # IOSQE_
+NOP, OPENAT, READ, WRITE, SEND_ZC = 0, 18, 22, 23, 47
+FIXED_FILE, LINK, SKIP_SUCCESS = 1, 4, 64  # IOSQE_
 AT_FDCWD = -100
 _SETUP, _ENTER, _REGISTER = 425, 426, 427
 _SQES, _CQ_RING = 0x10000000, 0x8000000
@@ -94,6 +95,15 @@ def file_opened_by_the_one_before(ring: Ring, data: int) -> None:
     read = Entry(READ, 1, BUFFER, 11, flags=FIXED_FILE)
     results = [result for result, _ in ring.submit(read, opened, read)]
     assert sorted(results) == [0, 0, 11]
+
+
+def zero_copy(ring: Ring, data: int) -> None:
+    """Sends which complete twice: when they are done, and when their memory is free."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    sending = socket.create_connection(listening.getsockname())
+    for length in range(100, 107):
+        completions = ring.submit(Entry(SEND_ZC, sending.fileno(), BUFFER, length), completions=2)
+        assert [result for result, _ in completions] == [length, 0]
 
 
 def main() -> None:
