@@ -21,6 +21,12 @@
 /* What opcodes read and write at an offset, with how much in `len`; several buffers: their number. */
 #define MOVES_ONE (1ULL << 4 | 1ULL << 5 | 1ULL << 22 | 1ULL << 23)
 #define MOVES_SEVERAL (1ULL << 1 | 1ULL << 2 | 1ULL << 60 | 1ULL << 61)
+#define WRITES (1ULL << 2 | 1ULL << 5 | 1ULL << 23 | 1ULL << 61)
+
+/* What is read at once of an operation that moves data. */
+#define RW_FIRST __builtin_offsetof(struct io_rw, ki_pos)
+#define RW_BYTES (__builtin_offsetof(struct io_rw, flags) + 4 - RW_FIRST)
+
 /*
  * Those for a file that is open (needs_file of io_issue_defs). Of others the kernel does not set the
  * number: it is what the request returned when it was used last.
@@ -61,6 +67,20 @@ static inline u64 file_of_entry(struct lane *mine, struct io_kiocb *req, u32 fd)
 #endif
 }
 
+/* Where an operation moves data, and how much. */
+static inline void set_place(struct slot *slot, u64 key, u64 moves, struct open_file file)
+{
+	char block[RW_BYTES];
+
+	if (!(moves & (MOVES_ONE | MOVES_SEVERAL)) ||
+	    bpf_probe_read_kernel(block, RW_BYTES, (void *)(key + RW_FIRST)))
+		return;
+	if (!(moves & WRITES) || !is_appending(file, in_block(u32, block, RW_FIRST, io_rw, flags)))
+		slot->sector = in_block(u64, block, RW_FIRST, io_rw, ki_pos);
+	if (moves & MOVES_ONE)
+		slot->bytes = in_block(u32, block, RW_FIRST, io_rw, len);
+}
+
 int uring_submit(u64 *ctx)
 {
 	struct io_kiocb *req = (struct io_kiocb *)ctx[0];
@@ -68,6 +88,7 @@ int uring_submit(u64 *ctx)
 	u32 opcode, flags, fd;
 	u64 key, moves;
 	struct identity who;
+	struct open_file file = {};
 	struct slot *slot;
 
 	if (!mine)
@@ -104,16 +125,14 @@ int uring_submit(u64 *ctx)
 	moves = 1ULL << opcode;
 	fd = moves & TAKES_FILE ? req->fd : -1;
 	slot->bio_count = fd;
-	if (moves & (MOVES_ONE | MOVES_SEVERAL))
-		slot->sector = read_member(u64, key, io_rw, ki_pos);
-	if (moves & MOVES_ONE)
-		slot->bytes = read_member(u32, key, io_rw, len);
 	slot->is_filtered = !is_wanted_submitter(&who);
 	if (!slot->is_filtered) {
 		if (moves & TAKES_FILE)
-			set_open_file(&who, read_open_file(file_of_entry(mine, req, fd)).inode);
+			file = read_open_file(file_of_entry(mine, req, fd));
+		set_open_file(&who, file.inode);
 		slot->identity = identity_number(mine, slot->source, 0, &who);
 	}
+	set_place(slot, key, moves, file);
 	slot->start_ns = bpf_ktime_get_ns();
 	return 0;
 }

@@ -155,3 +155,8 @@ def test_a_send_that_completes_twice_is_one_row_with_what_it_sent(
 ) -> None:
     rows = run_ring(record, tmp_path, "zero_copy")
     assert [row["result"] for row in rows] == list(range(100, 107))
+
+
+def test_a_write_to_the_end_of_a_file_has_no_offset(record: Record, tmp_path: Path) -> None:
+    rows = run_ring(record, tmp_path, "append")
+    assert [(row["result"], row["offset"]) for row in rows] == [(13, None), (14, 5)]

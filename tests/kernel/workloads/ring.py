@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 NOP, OPENAT, READ, WRITE, SEND_ZC = 0, 18, 22, 23, 47
@@ -104,6 +105,14 @@ def zero_copy(ring: Ring, data: int) -> None:
     for length in range(100, 107):
         completions = ring.submit(Entry(SEND_ZC, sending.fileno(), BUFFER, length), completions=2)
         assert [result for result, _ in completions] == [length, 0]
+
+
+def append(ring: Ring, data: int) -> None:
+    """A write whose place the file system chooses."""
+    path = Path(f"/proc/self/fd/{data}").readlink()
+    appending = os.open(path, os.O_WRONLY | os.O_APPEND)
+    assert ring.submit(Entry(WRITE, appending, BUFFER, 13, offset=5)) == [(13, 0)]
+    assert ring.submit(Entry(WRITE, data, BUFFER, 14, offset=5)) == [(14, 0)]
 
 
 def main() -> None:
