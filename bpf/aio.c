@@ -11,6 +11,7 @@
 #define IOCBS_PER_CALL 4
 #define MOST_IOCBS (33 * IOCBS_PER_CALL)
 
+#define IOCB_CMD_PWRITE 1
 #define IOCB_CMD_PREADV 7
 #define IOCB_CMD_PWRITEV 8
 
@@ -47,6 +48,7 @@ static inline u64 iocb_key(u64 address)
 static inline void begin_iocb(struct lane *mine, struct identity *who, u64 address)
 {
 	u64 key = iocb_key(address);
+	struct open_file file;
 	struct aio_iocb iocb;
 	struct slot *slot;
 
@@ -77,7 +79,11 @@ static inline void begin_iocb(struct lane *mine, struct identity *who, u64 addre
 		who->inode = 0;
 		who->inode_dev = 0;
 		who->generation = 0;
-		set_open_file(who, read_open_file(address_of_fd(iocb.fildes)).inode);
+		file = read_open_file(address_of_fd(iocb.fildes));
+		set_open_file(who, file.inode);
+		if ((iocb.opcode == IOCB_CMD_PWRITE || iocb.opcode == IOCB_CMD_PWRITEV) &&
+		    is_appending(file, iocb.rw_flags))
+			slot->sector = NO_OFFSET;
 		slot->identity = identity_number(mine, slot->source, 0, who);
 	}
 	slot->start_ns = bpf_ktime_get_ns();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Which file an open one is, and what else the layers above the block layer have in common. */
 
-#define RWF_NOWAIT 8
 #define TS_COMPAT 2
 #define LARGEST_ERRNO 4095
 
@@ -28,14 +27,20 @@ static inline bool is_compat(void)
 #define lesser(a, b) ((a) < (b) ? (a) : (b))
 #define greater(a, b) ((a) > (b) ? (a) : (b))
 
+#define O_APPEND 02000
+#define RWF_NOWAIT 8
+#define RWF_APPEND 16
+
 /* What is read of an open file at once: a call of the helper takes longer than some more bytes. */
 #define FILE_FIRST                                                                                 \
-	lesser(__builtin_offsetof(struct file, f_inode), __builtin_offsetof(struct file, f_pos))
-#define FILE_BYTES                                                                                 \
-	(8 +                                                                                       \
-	 greater(__builtin_offsetof(struct file, f_inode),                                         \
-		 __builtin_offsetof(struct file, f_pos)) -                                         \
-	 FILE_FIRST)
+	lesser(lesser(__builtin_offsetof(struct file, f_inode),                                    \
+		      __builtin_offsetof(struct file, f_pos)),                                     \
+	       __builtin_offsetof(struct file, f_flags))
+#define FILE_ENDS                                                                                  \
+	greater(greater(__builtin_offsetof(struct file, f_inode) + 8,                              \
+			__builtin_offsetof(struct file, f_pos) + 8),                               \
+		__builtin_offsetof(struct file, f_flags) + 4)
+#define FILE_BYTES (FILE_ENDS - FILE_FIRST)
 /* The same of an inode; on some kernels its generation is far away from the rest. */
 #define INODE_FIRST __builtin_offsetof(struct inode, i_mode)
 #define INODE_ENDS                                                                                 \
@@ -52,7 +57,14 @@ static inline bool is_compat(void)
 struct open_file {
 	u64 inode; /* its address; 0: there is none */
 	u64 position;
+	u32 flags; /* O_APPEND and so on */
 };
+
+/* Whether a write goes to the end of the file, wherever it is said to go. */
+static inline bool is_appending(struct open_file file, u32 rw_flags)
+{
+	return file.flags & O_APPEND || rw_flags & RWF_APPEND;
+}
 
 /* The open file that a number stands for in this thread. */
 static inline u64 address_of_fd(u32 fd)
@@ -83,6 +95,7 @@ static inline struct open_file read_open_file(u64 address)
 		return found;
 	found.inode = in_block(u64, block, FILE_FIRST, file, f_inode);
 	found.position = in_block(u64, block, FILE_FIRST, file, f_pos);
+	found.flags = in_block(u32, block, FILE_FIRST, file, f_flags);
 	return found;
 }
 

@@ -3,8 +3,8 @@
  * Records system calls, from entry to exit.
  *
  * A thread is in one call at a time, so its number is the key; neither an interrupt nor the kernel
- * calls any. The arguments are in the thread's registers until the call has ended, so that the entry
- * keeps only what may have changed by then: the file and the position in it.
+ * calls any. The entry keeps the arguments, as a call that never ends is the one that is looked for,
+ * and the file and the position in it, which may be others when the call ends.
  */
 
 /* Values of a place of struct call besides 0 to 5, the number of an argument. */
@@ -12,6 +12,13 @@
 #define IN_FILE 6   /* the offset: the position of the file */
 #define IN_RESULT 6 /* the file: what the call opened */
 
+/* Values of `kind` of struct call. */
+#define IS_VECTOR 1 /* it reads into several buffers: how much is known from the result only */
+#define IS_WRITE 2
+#define IS_WRITE_OF_VECTOR 3
+#define IS_MAPPING 4
+
+#define MAP_ANONYMOUS 0x20
 #define ERESTARTSYS 512
 #define ERESTART_RESTARTBLOCK 516
 
@@ -21,8 +28,8 @@ struct call {
 	u8 file;
 	u8 offset;
 	u8 size;
-	u8 rw_flags;
-	u8 is_vectored; /* how much was asked for is known from the result only */
+	u8 flags; /* RWF_, or of a mapping MAP_ */
+	u8 kind;
 	u8 padding[2];
 };
 
@@ -75,6 +82,35 @@ static inline u64 argument(struct pt_regs *regs, u32 number)
 	return value;
 }
 
+/* What the arguments of a call say, and the file that it is for. */
+static inline void set_arguments(struct slot *slot, const struct call *call, struct pt_regs *regs,
+				 struct identity *who)
+{
+	struct open_file file = {};
+	u64 size = 0, flags = 0;
+
+	if (call->size < NOWHERE)
+		size = argument(regs, call->size);
+	slot->bytes = size > ~0U ? ~0U : size;
+	if (call->flags < NOWHERE)
+		flags = argument(regs, call->flags);
+	if (call->kind == IS_MAPPING && flags & MAP_ANONYMOUS)
+		return;
+	if (call->file < IN_RESULT) {
+		slot->bio_count = argument(regs, call->file);
+		file = read_open_file(address_of_fd(slot->bio_count));
+		set_open_file(who, file.inode);
+	}
+	if (call->offset < IN_FILE)
+		slot->sector = argument(regs, call->offset);
+	else if (call->offset == IN_FILE && who->inode_dev)
+		slot->sector = file.position;
+	if (call->kind & IS_WRITE && is_appending(file, flags))
+		slot->sector = NO_OFFSET;
+	if (call->kind <= IS_WRITE_OF_VECTOR && flags & RWF_NOWAIT)
+		slot->cmd_flags |= CALL_NOWAIT;
+}
+
 int call_enter(u64 *ctx)
 {
 	struct pt_regs *regs = (struct pt_regs *)ctx[0];
@@ -82,7 +118,6 @@ int call_enter(u64 *ctx)
 	struct identity who;
 	struct lane *mine;
 	struct slot *slot;
-	struct open_file file = {};
 	u64 key;
 
 	if (!call)
@@ -115,34 +150,11 @@ int call_enter(u64 *ctx)
 	slot->bio_count = -1;
 	slot->is_filtered = !is_wanted_submitter(&who);
 	if (!slot->is_filtered) {
-		if (call->file < IN_RESULT) {
-			slot->bio_count = argument(regs, call->file);
-			file = read_open_file(address_of_fd(slot->bio_count));
-			set_open_file(&who, file.inode);
-		}
-		if (call->offset == IN_FILE && who.inode)
-			slot->sector = file.position;
+		set_arguments(slot, call, regs, &who);
 		slot->identity = identity_number(mine, slot->source, 0, &who);
 	}
 	slot->start_ns = bpf_ktime_get_ns();
 	return 0;
-}
-
-/* What the arguments say of a call that has ended, besides its file. */
-static inline void set_arguments(struct slot *slot, const struct call *call, struct pt_regs *regs,
-				 s64 result)
-{
-	u64 size = 0;
-
-	if (call->is_vectored)
-		size = result > 0 ? result : 0;
-	else if (call->size < NOWHERE)
-		size = argument(regs, call->size);
-	slot->bytes = size > ~0U ? ~0U : size;
-	if (call->offset < IN_FILE)
-		slot->sector = argument(regs, call->offset);
-	if (call->rw_flags < NOWHERE && argument(regs, call->rw_flags) & RWF_NOWAIT)
-		slot->cmd_flags |= CALL_NOWAIT;
 }
 
 int call_exit(u64 *ctx)
@@ -177,7 +189,8 @@ int call_exit(u64 *ctx)
 	mine->runs++;
 	slot = slot_of(entry);
 	if (!slot->is_filtered) {
-		set_arguments(slot, call, regs, result);
+		if (call->kind & IS_VECTOR && result > 0)
+			slot->bytes = result;
 		if (call->file == IN_RESULT && result >= 0) {
 			who = current_thread();
 			set_open_file(&who, read_open_file(address_of_fd(result)).inode);

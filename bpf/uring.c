@@ -4,12 +4,15 @@
  * completion is posted, by the address of the request (io_kiocb).
  *
  * An operation that may post several completions has one row, which ends with the last one; those in
- * between are continuations. One that posts none if it succeeds (CQE_SKIP_SUCCESS) is not recorded:
- * nothing shows its end. A completion that found no room in its queue is shown without its request.
+ * between, which the kernel shows without a request, are continuations. So is the word that the memory
+ * of a zero-copy send is free again: it is of a request of its own, which nobody submitted.
+ *
+ * One that posts none if it succeeds (CQE_SKIP_SUCCESS) is not recorded: nothing shows its end. A
+ * completion that found no room in its queue is shown without its request.
  */
 
 #define IORING_SETUP_SQPOLL 2
-#define IORING_CQE_F_MORE 2
+#define IORING_CQE_F_NOTIF 8
 #define IOSQE_FIXED_FILE 1
 #define IOSQE_FLAGS 0x7f
 #define IOSQE_CQE_SKIP_SUCCESS 0x40
@@ -18,14 +21,39 @@
 /* What opcodes read and write at an offset, with how much in `len`; several buffers: their number. */
 #define MOVES_ONE (1ULL << 4 | 1ULL << 5 | 1ULL << 22 | 1ULL << 23)
 #define MOVES_SEVERAL (1ULL << 1 | 1ULL << 2 | 1ULL << 60 | 1ULL << 61)
+#define WRITES (1ULL << 2 | 1ULL << 5 | 1ULL << 23 | 1ULL << 61)
 
-/* The file of an entry, by its number among those of the thread, or of the ring. */
+/* What is read at once of an operation that moves data. */
+#define RW_FIRST __builtin_offsetof(struct io_rw, ki_pos)
+#define RW_BYTES (__builtin_offsetof(struct io_rw, flags) + 4 - RW_FIRST)
+
+/*
+ * Those for a file that is open (needs_file of io_issue_defs). Of others the kernel does not set the
+ * number: it is what the request returned when it was used last.
+ */
+#define TAKES_FILE                                                                                 \
+	(MOVES_ONE | MOVES_SEVERAL | 1ULL << 3 /* fsync */ | 1ULL << 6 /* poll_add */ |            \
+	 1ULL << 8 /* sync_file_range */ | 1ULL << 9 /* sendmsg */ | 1ULL << 10 /* recvmsg */ |    \
+	 1ULL << 13 /* accept */ | 1ULL << 16 /* connect */ | 1ULL << 17 /* fallocate */ |         \
+	 1ULL << 24 /* fadvise */ | 1ULL << 26 /* send */ | 1ULL << 27 /* recv */ |                \
+	 1ULL << 30 /* splice */ | 1ULL << 33 /* tee */ | 1ULL << 34 /* shutdown */ |              \
+	 1ULL << 40 /* msg_ring */ | 1ULL << 41 /* fsetxattr */ | 1ULL << 43 /* fgetxattr */ |     \
+	 1ULL << 46 /* uring_cmd */ | 1ULL << 47 /* send_zc */ | 1ULL << 48 /* sendmsg_zc */ |     \
+	 1ULL << 49 /* read_multishot */ | 1ULL << 54 /* fixed_fd_install */ |                     \
+	 0x1fULL << 55 /* ftruncate, bind, listen, recv_zc, epoll_wait */)
+
+/*
+ * The file of an entry, by its number among those of the thread, or of the ring. Which file of the
+ * ring one after a link is for is known only when its turn has come: the one before may open it.
+ */
 static inline u64 file_of_entry(struct lane *mine, struct io_kiocb *req, u32 fd)
 {
 	u64 context = plain(req->ctx, &mine->scratch), node;
 
 	if (!(req->flags & IOSQE_FIXED_FILE))
 		return address_of_fd(fd);
+	if (read_member(u64, context, io_ring_ctx, head))
+		return 0;
 #ifdef HAVE_RSRC_NODES
 	if (fd >= read_member(u32, context, io_ring_ctx, nr))
 		return 0;
@@ -39,6 +67,20 @@ static inline u64 file_of_entry(struct lane *mine, struct io_kiocb *req, u32 fd)
 #endif
 }
 
+/* Where an operation moves data, and how much. */
+static inline void set_place(struct slot *slot, u64 key, u64 moves, struct open_file file)
+{
+	char block[RW_BYTES];
+
+	if (!(moves & (MOVES_ONE | MOVES_SEVERAL)) ||
+	    bpf_probe_read_kernel(block, RW_BYTES, (void *)(key + RW_FIRST)))
+		return;
+	if (!(moves & WRITES) || !is_appending(file, in_block(u32, block, RW_FIRST, io_rw, flags)))
+		slot->sector = in_block(u64, block, RW_FIRST, io_rw, ki_pos);
+	if (moves & MOVES_ONE)
+		slot->bytes = in_block(u32, block, RW_FIRST, io_rw, len);
+}
+
 int uring_submit(u64 *ctx)
 {
 	struct io_kiocb *req = (struct io_kiocb *)ctx[0];
@@ -46,6 +88,7 @@ int uring_submit(u64 *ctx)
 	u32 opcode, flags, fd;
 	u64 key, moves;
 	struct identity who;
+	struct open_file file = {};
 	struct slot *slot;
 
 	if (!mine)
@@ -79,18 +122,17 @@ int uring_submit(u64 *ctx)
 	slot->has_ended = false;
 	slot->sector = NO_OFFSET;
 	slot->bytes = 0;
-	fd = req->fd;
-	slot->bio_count = fd;
 	moves = 1ULL << opcode;
-	if (moves & (MOVES_ONE | MOVES_SEVERAL))
-		slot->sector = read_member(u64, key, io_rw, ki_pos);
-	if (moves & MOVES_ONE)
-		slot->bytes = read_member(u32, key, io_rw, len);
+	fd = moves & TAKES_FILE ? req->fd : -1;
+	slot->bio_count = fd;
 	slot->is_filtered = !is_wanted_submitter(&who);
 	if (!slot->is_filtered) {
-		set_open_file(&who, read_open_file(file_of_entry(mine, req, fd)).inode);
+		if (moves & TAKES_FILE)
+			file = read_open_file(file_of_entry(mine, req, fd));
+		set_open_file(&who, file.inode);
 		slot->identity = identity_number(mine, slot->source, 0, &who);
 	}
+	set_place(slot, key, moves, file);
 	slot->start_ns = bpf_ktime_get_ns();
 	return 0;
 }
@@ -140,14 +182,14 @@ int uring_complete(u64 *ctx)
 	if (!mine)
 		return 0;
 	key = plain((void *)ctx[1], &mine->scratch);
-	entry = find(key);
-	if (!key || flags & IORING_CQE_F_MORE) {
+	if (!key || flags & IORING_CQE_F_NOTIF) {
 		if (!copy_number()) {
 			mine->runs++;
 			mine->continuations++;
 		}
 		return 0;
 	}
+	entry = find(key);
 	if (!entry.bucket) {
 		if (copy_number())
 			return 0;

@@ -27,9 +27,10 @@ CALL_FLAGS = {
     18: "sqpoll",
 }
 
-_NOWHERE = 7  # of bpf/syscall.c, as the next two
+_NOWHERE = 7  # of bpf/syscall.c, as those that follow
 _POSITION = 6  # the offset is the position of the file
 _RESULT = 6  # the file is what the call opened
+_VECTOR, _WRITE, _MAPPING = 1, 2, 4
 _MOST_CALLS = 512
 _CALL = struct.Struct("=6B2x")  # struct call
 
@@ -38,7 +39,7 @@ _CALL = struct.Struct("=6B2x")  # struct call
 class Call:
     """A system call: its number on x86-64, and which argument (from 0) says what.
 
-    `is_vectored` calls have their size in memory that may not be read then: how much they were
+    Calls with a _VECTOR have their size in memory that may not be read then: how much they were
     asked for is taken to be what they moved.
     """
 
@@ -47,23 +48,23 @@ class Call:
     file: int = _NOWHERE
     offset: int = _NOWHERE
     size: int = _NOWHERE
-    rw_flags: int = _NOWHERE
-    is_vectored: bool = False
+    flags: int = _NOWHERE
+    kind: int = 0
     is_default: bool = True
 
 
 # Source: arch/x86/entry/syscalls/syscall_64.tbl, and the SYSCALL_DEFINEs.
 CALLS = (
     Call("read", 0, file=0, offset=_POSITION, size=2),
-    Call("write", 1, file=0, offset=_POSITION, size=2),
+    Call("write", 1, file=0, offset=_POSITION, size=2, kind=_WRITE),
     Call("pread64", 17, file=0, offset=3, size=2),
-    Call("pwrite64", 18, file=0, offset=3, size=2),
-    Call("readv", 19, file=0, offset=_POSITION, is_vectored=True),
-    Call("writev", 20, file=0, offset=_POSITION, is_vectored=True),
-    Call("preadv", 295, file=0, offset=3, is_vectored=True),
-    Call("pwritev", 296, file=0, offset=3, is_vectored=True),
-    Call("preadv2", 327, file=0, offset=3, rw_flags=5, is_vectored=True),
-    Call("pwritev2", 328, file=0, offset=3, rw_flags=5, is_vectored=True),
+    Call("pwrite64", 18, file=0, offset=3, size=2, kind=_WRITE),
+    Call("readv", 19, file=0, offset=_POSITION, kind=_VECTOR),
+    Call("writev", 20, file=0, offset=_POSITION, kind=_VECTOR | _WRITE),
+    Call("preadv", 295, file=0, offset=3, kind=_VECTOR),
+    Call("pwritev", 296, file=0, offset=3, kind=_VECTOR | _WRITE),
+    Call("preadv2", 327, file=0, offset=3, flags=5, kind=_VECTOR),
+    Call("pwritev2", 328, file=0, offset=3, flags=5, kind=_VECTOR | _WRITE),
     Call("fsync", 74, file=0),
     Call("fdatasync", 75, file=0),
     Call("sync_file_range", 277, file=0, offset=1, size=2),
@@ -101,7 +102,7 @@ CALLS = (
     Call("statfs", 137, is_default=False),
     Call("fstatfs", 138, file=0, is_default=False),
     Call("lseek", 8, file=0, is_default=False),
-    Call("mmap", 9, file=4, offset=5, size=1, is_default=False),
+    Call("mmap", 9, file=4, offset=5, size=1, flags=3, kind=_MAPPING, is_default=False),
     Call("munmap", 11, size=1, is_default=False),
     Call("ioctl", 16, file=0, is_default=False),
     Call("access", 21, is_default=False),
@@ -116,7 +117,7 @@ CALLS = (
     Call("symlink", 88, is_default=False),
     Call("symlinkat", 266, is_default=False),
     Call("tee", 276, file=0, size=2, is_default=False),
-    Call("vmsplice", 278, file=0, is_vectored=True, is_default=False),
+    Call("vmsplice", 278, file=0, kind=_VECTOR, is_default=False),
 )
 CALL_OPS = {FIRST_CALL_OP + place: call.name for place, call in enumerate(CALLS)}
 DEFAULT_CALLS = tuple(call.name for call in CALLS if call.is_default)
@@ -141,6 +142,6 @@ def calls_table(names: Sequence[str]) -> bytes:
     table = bytearray(_MOST_CALLS * _CALL.size)
     for place, call in enumerate(CALLS):
         if call.name in names:
-            places = call.file, call.offset, call.size, call.rw_flags, call.is_vectored
+            places = call.file, call.offset, call.size, call.flags, call.kind
             _CALL.pack_into(table, call.number * _CALL.size, FIRST_CALL_OP + place, *places)
     return bytes(table)

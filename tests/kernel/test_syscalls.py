@@ -103,6 +103,61 @@ def test_every_call_is_a_row_with_its_file_place_size_and_result(
     assert (failed["errno"], failed["result"], failed["file"]) == (9, -9, None)
 
 
+def test_a_write_to_the_end_of_a_file_has_no_offset(record: Record, files: Path) -> None:
+    capture = record(
+        *("-l", "syscall", "--"),
+        *python(
+            """
+            import os, sys
+            fd = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+            os.pwrite(fd, bytes(1009), 0)
+            appending = os.open(sys.argv[1], os.O_RDWR | os.O_APPEND)
+            os.write(appending, b"x" * 11)
+            os.pwrite(appending, b"x" * 12, 5)
+            os.pwritev(fd, [b"x" * 13], 5, os.RWF_APPEND)
+            os.pwritev(fd, [b"x" * 14], 5)
+            os.lseek(appending, 7, os.SEEK_SET)
+            os.read(appending, 15)
+            """,
+            files / "data",
+        ),
+    )
+    assert (files / "data").stat().st_size == 1009 + 11 + 12 + 13
+    placed = [row for row in rows_of(capture, file=str(files / "data")) if row["bytes"]]
+    placed.sort(key=lambda row: row["time"])
+    assert [(row["bytes"], row["offset"]) for row in placed] == [
+        *((1009, 0), (11, None), (12, None), (13, None), (14, 5), (15, 7))
+    ]
+
+
+def test_a_read_of_a_device_is_where_the_device_stood(record: Record, loop: LoopDevice) -> None:
+    capture = record(
+        *("-l", "syscall", "--", "dd", f"if={loop.path}", "of=/dev/null", "bs=512"),
+        *("skip=3", "count=5"),
+    )
+    reads = rows_of(capture, op="read", file=loop.path)
+    assert sorted(row["offset"] for row in reads) == [512 * place for place in range(3, 8)]
+
+
+def test_memory_without_a_file_names_none(record: Record) -> None:
+    capture = record(
+        *("-l", "syscall", "--syscall", "mmap", "--"),
+        *python(
+            """
+            import mmap, os, sys
+            fd = os.open("/etc/passwd", os.O_RDONLY)
+            libc = __import__("ctypes").CDLL(None)
+            libc.mmap(None, 12345, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, fd, 0)
+            libc.mmap(None, 12346, mmap.PROT_READ, mmap.MAP_PRIVATE, fd, 0)
+            """
+        ),
+    )
+    (anonymous,) = rows_of(capture, bytes=12345)
+    assert (anonymous["file"], anonymous["fd"], anonymous["inode"]) == (None, None, None)
+    (mapped,) = rows_of(capture, bytes=12346)
+    assert mapped["file"] == "/etc/passwd"
+
+
 def test_as_many_calls_are_seen_as_fio_counts(record: Record, files: Path) -> None:
     out = files / "fio.json"
     capture = record(
@@ -230,6 +285,7 @@ def test_a_call_that_waits_when_recording_stops_is_a_row_without_latency(ram_fol
     table = _table(output)
     (row,) = (row for row in table if row["pid"] == waiting.pid and row["latency_ns"] is None)
     assert (row["op"], row["result"], row["errno"]) == ("read", None, None)
+    assert (row["bytes"], row["fd"] is None) == (23, False)
 
 
 def _wait_until_it_sleeps(pid: int) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Operations of io_uring: as many rows as fio counts, however they are submitted and completed."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from analyze.capture import open_captures
 from iorec.kernel.btf import KernelTypes
 from tests.kernel.captures import Capture, accounted, assert_layers_close
-from tests.kernel.conftest import LoopDevice
+from tests.kernel.conftest import WORKLOADS, LoopDevice
 from tests.kernel.load import json_of
 from tests.kernel.mounts import mounted_ext4
 
@@ -123,3 +124,45 @@ def test_a_report_of_operations_is_by_their_names(
         )
     assert reads.ios == reads.reads == jobs[0]["read"]["total_ios"]
     assert reads.read_bytes == 4096 * reads.ios
+
+
+def run_ring(record: Record, folder: Path, scenario: str) -> list[dict[str, Any]]:
+    """The operations of a scenario of workloads/ring.py, in their order; none may be lost."""
+    capture = record(
+        *("-l", "uring", "--", sys.executable, WORKLOADS / "ring.py", scenario, folder)
+    )
+    assert capture.status == 0, capture.stderr
+    assert_layers_close(capture)
+    assert not any(capture.counts["lost"].values()), capture.counts["lost"]
+    assert capture.counts["in_flight_at_stop"] == 0
+    return sorted(capture.rows(comm="python3"), key=lambda row: row["time"])
+
+
+def test_an_operation_without_a_file_names_none(record: Record, tmp_path: Path) -> None:
+    rows = run_ring(record, tmp_path, "operations_without_a_file")
+    assert Counter(row["op"] for row in rows) == {"read": 5, "nop": 5, "openat": 5}
+    for row in rows:
+        expected = str(tmp_path / "data") if row["op"] == "read" else None
+        assert row["file"] == expected
+        assert (row["fd"] is None) == (row["op"] != "read")
+
+
+def test_a_file_that_a_linked_operation_opens_is_not_taken_for_the_one_before(
+    record: Record, tmp_path: Path
+) -> None:
+    rows = run_ring(record, tmp_path, "file_opened_by_the_one_before")
+    reads = [row for row in rows if row["op"] == "read"]
+    assert [row["file"] for row in reads] == [str(tmp_path / "data"), None]
+    assert [row["result"] for row in reads] == [11, 0]
+
+
+def test_a_send_that_completes_twice_is_one_row_with_what_it_sent(
+    record: Record, tmp_path: Path
+) -> None:
+    rows = run_ring(record, tmp_path, "zero_copy")
+    assert [row["result"] for row in rows] == list(range(100, 107))
+
+
+def test_a_write_to_the_end_of_a_file_has_no_offset(record: Record, tmp_path: Path) -> None:
+    rows = run_ring(record, tmp_path, "append")
+    assert [(row["result"], row["offset"]) for row in rows] == [(13, None), (14, 5)]
