@@ -23,8 +23,10 @@ MEMORY_LIMIT = "640MB"
 _MAX_THREADS = 8  # more of them would not fit into the memory
 
 
-# Only system calls have a result.
-_MOVED = "CASE WHEN result IS NULL THEN bytes ELSE least(bytes, greatest(result, 0)) END"
+# Only system calls have a result. One beyond what was asked for is no size: a file's number, or an
+# address.
+_MOVED = """CASE WHEN result IS NULL THEN bytes
+    WHEN result BETWEEN 0 AND bytes THEN result ELSE 0 END"""
 
 
 def open_database(

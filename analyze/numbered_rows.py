@@ -48,7 +48,7 @@ def rows_by_time(capture: OpenedRows, devices: Numbers) -> Iterator[Rows]:
                 "op": _numbered(batch["op"], ops),
                 "offset": _ints(batch["offset"]),
                 "bytes": _ints(batch["bytes"]),
-                "is_placed": _is_valid(batch["offset"]) & (_ints(batch["bytes"]) > 0),
+                "is_placed": _is_placed(batch),
                 "is_good": _is_valid(batch["errno"]) & (_ints(batch["errno"]) == 0),
             }
             yield only(rows, rows["op"] != ops[_CACHE_FLUSH])
@@ -58,13 +58,19 @@ def reads_by_offset(capture: OpenedRows, devices: Numbers) -> Iterator[tuple[int
     """Reads of a device that succeeded, some at a time, by ascending offset."""
     query = """
         SELECT device, host, "offset", bytes FROM io
-        WHERE op = 'read' AND errno = 0 AND bytes > 0 AND "offset" IS NOT NULL ORDER BY ALL
+        WHERE op = 'read' AND errno = 0 AND bytes > 0 AND "offset" IS NOT NULL
+            AND device IS NOT NULL ORDER BY ALL
     """
     with capture.connection.cursor() as own:
         for batch in own.sql(query).to_arrow_reader(ROWS):
             rows = {name: _ints(batch[name]) for name in ("offset", "bytes")}
             rows["device"] = _numbered(_device_names(capture, batch), devices)
             yield from parts(rows, "device")
+
+
+def _is_placed(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Whether it has a place on a device: the offsets of a system call are those in a file."""
+    return _is_valid(batch["offset"]) & _is_valid(batch["device"]) & (_ints(batch["bytes"]) > 0)
 
 
 def _device_names(capture: OpenedRows, batch: pa.RecordBatch) -> pa.Array:

@@ -49,10 +49,14 @@ def results_of(records: NDArray[np.void], is_uring: NDArray[np.bool_]) -> NDArra
 def moved_bytes(
     records: NDArray[np.void], is_call: NDArray[np.bool_], is_uring: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """How much each record has moved; of a block layer all that it is for."""
+    """How much each record has moved; of a block layer all that it is for.
+
+    What was returned beyond what was asked for is no size: a file's number, an address.
+    """
     sizes = records["bytes"].astype(np.int64)
-    results = np.maximum(results_of(records, is_uring), 0)
-    return np.where(is_call, np.minimum(sizes, results), sizes)
+    results = results_of(records, is_uring)
+    is_size = (results >= 0) & (results <= sizes)
+    return np.where(is_call, np.where(is_size, results, 0), sizes)
 
 
 SLOT = np.dtype(

@@ -46,7 +46,7 @@ class KernelNames:
 
     ops: dict[int, str]
     flags: dict[int, str]  # by bit
-    errnos: dict[str, tuple[int, ...]]  # of each layer, by what a record holds as its error
+    errnos: dict[str, tuple[int, ...]]  # of each block layer, by what a record holds as its error
     is_preemptible: bool  # a tracepoint's programs
     call_flags: dict[int, str] = field(default_factory=dict)  # of system calls
 
@@ -83,14 +83,7 @@ def _read_kernel_names() -> KernelNames:
     table = [*_STATUS_ERRNO, *zone_resource, *_LATE_STATUS_ERRNO]
     statuses = (*table, *[errno.EIO] * (256 - len(table)))
     of_requests = statuses if has_status else tuple(range(256))
-    calls = tuple(range(256))
-    errnos = {
-        "request": of_requests,
-        "bio": statuses,
-        "syscall": calls,
-        "uring": calls,
-        "aio": calls,
-    }
+    errnos = {"request": of_requests, "bio": statuses}
     entries = {
         FIRST_URING_OP + value: name.removeprefix("IORING_OP_").lower()
         for name, value in opcodes.items()

@@ -102,7 +102,7 @@ class Group:
         """Adds finished I/Os."""
         layers = self.layers.numbers(batch["layer"])
         names, ops = self.names.numbers(batch[self.column]), self._ops.numbers(batch["op"])
-        errnos, sizes = _values(batch["errno"]), _values(batch["bytes"])
+        errnos, sizes = _values(batch["errno"].fill_null(0)), _moved(batch)
 
         def places(chosen: NDArray[np.bool_]) -> tuple[Ints, ...]:
             return layers[chosen], names[chosen], ops[chosen]
@@ -146,6 +146,14 @@ class Totals:
             for cause, lost in counts.lost.items():
                 # Some are estimates, which may shrink; a counter may not.
                 self.lost[layer, cause] = max(lost, self.lost.get((layer, cause), 0))
+
+
+def _moved(batch: pa.RecordBatch) -> Ints:
+    """The bytes of each I/O; of a system call those that it returned."""
+    sizes, results = _values(batch["bytes"]), _values(batch["result"].fill_null(0))
+    is_size = (results >= 0) & (results <= sizes)
+    has_result = pc.is_valid(batch["result"]).to_numpy(zero_copy_only=False)
+    return np.where(has_result, np.where(is_size, results, 0), sizes)
 
 
 def _values(column: pa.Array) -> Ints:

@@ -19,6 +19,7 @@ _SECTOR_BYTES = 512
 NO_OFFSET = 2**64 - 1  # of bpf/records.h; also of an empty flush (bio_init leaves -1)
 _RESTARTED = np.uint32(1 << 16)  # CALL_RESTARTED of bpf/records.h
 _NO_FILE = 2**32 - 1
+_LARGEST_ERRNO = 4095  # MAX_ERRNO of include/linux/err.h
 _NO_ERRNOS = (0,) * 256  # of a layer that the spool does not know
 _PLACELESS = ("flush", "cache_flush", "driver")
 
@@ -59,6 +60,7 @@ class RowBuilder:
         is_unissued = queue_ns == np.where(is_uring, np.uint64(NEVER_QUEUED), np.uint64(NO_ISSUE))
         is_unissued |= is_call & ~is_uring
         is_unfinished = np.full(len(records), batch.is_in_flight)
+        results = results_of(records, is_uring)
         is_restarted = is_call & (records["cmd_flags"] & _RESTARTED != 0)
         time = records["start_ns"].view(np.int64) + self._offset_ns
         columns = {
@@ -72,12 +74,15 @@ class RowBuilder:
             "bytes": to_arrow(records["bytes"].astype(np.int64)),
             "latency_ns": to_arrow(records["latency_ns"].view(np.int64), is_unfinished),
             "queue_ns": to_arrow(queue_ns.view(np.int64), is_unissued),
-            "errno": to_arrow(self._errnos[layers, records["error"]], is_unfinished | is_restarted),
+            "errno": to_arrow(
+                np.where(is_call, _errnos_of(results), self._errnos[layers, records["error"]]),
+                is_unfinished | is_restarted,
+            ),
             **_submitters(submitters, places),
             "cpu": to_arrow(cpus.astype(np.int16)),
             "bios": to_arrow(records["bio_count"].view(np.int32), is_bio | is_call | is_unissued),
             "above": _above(*above, submitters, np.where(is_bio, places, -1)),
-            "result": to_arrow(results_of(records, is_uring), ~is_call | is_unfinished),
+            "result": to_arrow(results, ~is_call | is_unfinished),
             "fd": to_arrow(
                 records["bio_count"].view(np.int32), ~is_call | (records["bio_count"] == _NO_FILE)
             ),
@@ -92,6 +97,12 @@ class RowBuilder:
         has_none = is_placeless.take(places) | (records["sector"] == NO_OFFSET)
         offsets = records["sector"] * unit.astype(np.uint64).take(places)
         return to_arrow(offsets.view(np.int64), has_none)
+
+
+def _errnos_of(results: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Of what calls returned; beyond _LARGEST_ERRNO it is an address, or the like."""
+    is_error = (results < 0) & (results >= -_LARGEST_ERRNO)
+    return np.where(is_error, -results, 0).astype(np.int16)
 
 
 def _disks(

@@ -77,6 +77,13 @@ def test_an_io_in_flight_counts_when_it_has_finished() -> None:
     assert values(counted(rows).devices.latency) == {("request", "loop0", "read"): 2}
 
 
+def test_the_bytes_of_a_system_call_are_those_that_it_returned() -> None:
+    rows = table(4, layer="syscall", op="read", bytes=4096, result=[4096, 100, 2**47, None])
+    assert values(counted(rows).devices.bytes, sums=True) == {
+        ("syscall", "loop0", "read"): 4096 + 100 + 0 + 4096
+    }
+
+
 def test_an_io_that_did_not_wait_for_a_device_is_in_no_queue() -> None:
     rows = table(3, queue_ns=[0, None, 20])
     group = counted(rows).devices

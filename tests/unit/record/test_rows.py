@@ -110,6 +110,14 @@ def test_a_bio_has_an_errno_of_its_layer_and_the_device_above_instead_of_bios() 
     assert on_file["above"] == "loop9"
 
 
+@pytest.mark.parametrize(
+    ("result", "errno"), [(0, 0), (-2, 2), (-524, 524), (-4096, 0), (2**47, 0)]
+)
+def test_the_errno_of_a_call_is_what_it_returned(result: int, errno: int) -> None:
+    (row,), _ = rows_of({"source": 2 * CPUS, "queue_ns": result % 2**64, "error": 255})
+    assert (row["layer"], row["result"], row["errno"]) == ("syscall", result, errno)
+
+
 def test_an_io_in_flight_has_neither_latency_nor_errno() -> None:
     (row,), _ = rows_of({"queue_ns": 20, "latency_ns": 500, "error": 6}, is_in_flight=True)
     assert (row["latency_ns"], row["errno"], row["queue_ns"]) == (None, None, 20)
