@@ -80,7 +80,7 @@ def defines_of(plan: Plan, cpus: int | None = None) -> dict[str, str]:
         "CPUS": str(cpus),
         "GAPS": str(gap_rows(cpus)),
         "GAP_NS": f"{gap_ns(cpus)}ULL",
-        "CACHED_IDENTITIES": str(cached_identities(cpus)),
+        "CACHED_IDENTITIES": str(cached_identities(cpus, plan.layer_count)),
         "LAYERS": str(plan.layer_count),
         "LANES": str(max(lanes.stop for lanes in plan.lanes.values())),
         **{f"{name.upper()}_LANE": str(lanes.start) for name, lanes in plan.lanes.items()},

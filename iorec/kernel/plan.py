@@ -28,9 +28,10 @@ def gap_ns(cpus: int) -> int:
     return 1_280_000_000 // gap_rows(cpus)
 
 
-def cached_identities(cpus: int) -> int:
-    """How many identities each CPU remembers: a power of two, 4 MiB in all for a layer."""
-    return 1 << (max(1, min(1024, 32768 // cpus)).bit_length() - 1)
+def cached_identities(cpus: int, layer_count: int = 2) -> int:
+    """How many identities of a layer each CPU remembers: a power of two, 12 MiB in all or less."""
+    most = 65536 // max(layer_count, 2) // cpus
+    return 1 << (max(1, min(1024, most)).bit_length() - 1)
 
 
 @dataclass(frozen=True)

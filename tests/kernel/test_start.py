@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from iorec.kernel.kept import FOLDER
+from iorec.kernel.layers import LAYER_NAMES
 from iorec.kernel.load import compile_plan, defines_of
 from iorec.kernel.plan import KernelFilter, Plan
 from iorec.record.session import MOST_SLOTS
@@ -71,8 +72,9 @@ def test_without_a_kept_entry_the_compiler_is_asked_for(
     assert record(tmp_path / "run.parquet", loop, without_bcc).returncode == 0
 
 
-def test_all_maps_of_a_machine_of_many_cpus_take_64_mib_at_most() -> None:
-    plan = Plan(KernelFilter(), ("request", "bio"), 16 << 20, MOST_SLOTS // 8, is_preemptible=True)
+@pytest.mark.parametrize("layers", [("request", "bio"), LAYER_NAMES])
+def test_all_maps_of_a_machine_of_many_cpus_take_64_mib_at_most(layers: tuple[str, ...]) -> None:
+    plan = Plan(KernelFilter(), layers, 16 << 20, MOST_SLOTS // 8, is_preemptible=True)
     defines = defines_of(plan, cpus=256)
     compiled = compile_plan(plan, defines)
     assert 16 << 20 < sum(made.memory_bytes for made in compiled.maps) <= 64 << 20
