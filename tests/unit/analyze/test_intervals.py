@@ -15,6 +15,7 @@ from analyze.intervals import Interval
 from analyze.render.csv import render_csv
 from analyze.render.report import render_text
 from analyze.report import make_report
+from analyze.schema import BLOCK_LAYERS
 from tests.builders import SECOND_NS, START_NS, rfc3339, table, write_capture
 
 SAMPLES = sorted((Path(__file__).parents[3] / "samples").glob("*.parquet"))
@@ -22,7 +23,7 @@ INTERVAL_NS = 250_000_000
 
 
 def check_against_numpy(intervals: tuple[Interval, ...], path: Path, begin_ns: int) -> None:
-    rows = pq.read_table(path)
+    rows = pq.read_table(path, filters=[("layer", "in", BLOCK_LAYERS)])
     time_ns = rows["time"].cast("int64").to_numpy()
     op, comm = (np.array(rows[name].to_pylist(), dtype=object) for name in ("op", "comm"))
     size = rows["bytes"].to_numpy()

@@ -20,6 +20,7 @@ from analyze.render.csv import render_csv
 from analyze.render.json import render_json
 from analyze.render.report import render_text
 from analyze.report import make_report
+from analyze.schema import BLOCK_LAYERS
 from tests.builders import (
     SECOND_NS,
     START_NS,
@@ -79,7 +80,8 @@ def check_places(found: Load, rows: list[dict[str, Any]]) -> None:
 
 
 def check_capture(path: Path) -> None:
-    rows = sorted(pq.read_table(path).to_pylist(), key=lambda row: row["time"].value)
+    shown = pq.read_table(path, filters=[("layer", "in", BLOCK_LAYERS)])
+    rows = sorted(shown.to_pylist(), key=lambda row: row["time"].value)
     rows = [row for row in rows if row["op"] != "cache_flush"]
     with analyze.open(path) as capture:
         loads, end_ns = load_loads(capture), capture.window.end_ns
