@@ -20,7 +20,7 @@ def test_a_bad_address_is_a_wrong_option() -> None:
     assert done.stdout == ""
     assert done.stderr == (
         "error: cannot listen on 'localhost': it is not HOST:PORT\n"
-        "hint: write --listen 127.0.0.1:9435, [::1]:9435, or 0.0.0.0:9435 for every network\n"
+        "hint: write --listen 127.0.0.1:9435, [::1]:9435, or [::]:9435 for every network\n"
     )
 
 
