@@ -63,7 +63,7 @@ def check(found: Load, rows: list[dict[str, Any]], end_ns: int, duration_ns: int
 
 def check_places(found: Load, rows: list[dict[str, Any]]) -> None:
     follows, nexts = [], dict[str, int]()
-    has_been_read = np.zeros(1 << 23, bool)  # by sector
+    have_been_read = set[int]()  # sectors
     read = again = 0
     for row in rows:
         if row["offset"] is None or not row["bytes"]:
@@ -72,9 +72,9 @@ def check_places(found: Load, rows: list[dict[str, Any]]) -> None:
         nexts[row["op"]] = row["offset"] + row["bytes"]
         if row["op"] == "read" and row["errno"] == 0:
             first = row["offset"] // 512
-            sectors = has_been_read[first : first + row["bytes"] // 512]
-            read, again = read + len(sectors), again + int(sectors.sum())
-            sectors[:] = True
+            sectors = set(range(first, first + row["bytes"] // 512))
+            read, again = read + len(sectors), again + len(sectors & have_been_read)
+            have_been_read |= sectors
     assert found.sequential_share == pytest.approx(np.mean(follows))
     assert found.reread_share == (pytest.approx(again / read) if read else None)
 
