@@ -10,7 +10,7 @@ from analyze.errors import IorecError
 
 # Of bpf/records.h.
 FIRST_CALL_OP = 64
-FIRST_URING_OP = 192
+FIRST_URING_OP = 160
 # By bit; the first ones are IOSQE_ of include/uapi/linux/io_uring.h.
 CALL_FLAGS = {
     8: "fixed_file",
