@@ -18,8 +18,8 @@
  * (iorec/kernel/calls.py), those of an entry of io_uring (IOSQE_) the lowest ones.
  */
 #define FIRST_CALL_OP 64
-#define FIRST_AIO_OP 176
-#define FIRST_URING_OP 192
+#define FIRST_AIO_OP 144
+#define FIRST_URING_OP 160
 #define CALL_FLAGS_SHIFT 8
 #define CALL_RESTARTED (1U << 16) /* it was interrupted, and the kernel begins it again */
 #define CALL_NOWAIT (1U << 17)

@@ -30,7 +30,8 @@ struct call {
 	u8 size;
 	u8 flags; /* RWF_, or of a mapping MAP_ */
 	u8 kind;
-	u8 padding[2];
+	u8 is_compat; /* as the number of a call of 32-bit programs it would be recorded */
+	u8 padding;
 };
 
 #define MOST_CALLS 512
@@ -40,17 +41,20 @@ struct calls {
 };
 BPF_ARRAY(calls, struct calls, 1);
 
-static inline const struct call *wanted_call(u64 number)
+/* NULL if the number means no call that is recorded, also for 32-bit programs. */
+static inline const struct call *known_call(u64 number)
 {
 	u32 zero = 0;
+	const struct call *call;
 	struct calls *all;
 
 	if (number >= MOST_CALLS)
 		return NULL;
 	all = calls.lookup(&zero);
-	if (!all || !all->by_number[number].op)
+	if (!all)
 		return NULL;
-	return &all->by_number[number];
+	call = &all->by_number[number];
+	return call->op || call->is_compat ? call : NULL;
 }
 
 static inline u64 thread_key(void)
@@ -114,7 +118,7 @@ static inline void set_arguments(struct slot *slot, const struct call *call, str
 int call_enter(u64 *ctx)
 {
 	struct pt_regs *regs = (struct pt_regs *)ctx[0];
-	const struct call *call = wanted_call(ctx[1]);
+	const struct call *call = known_call(ctx[1]);
 	struct identity who;
 	struct lane *mine;
 	struct slot *slot;
@@ -123,14 +127,16 @@ int call_enter(u64 *ctx)
 	if (!call)
 		return 0;
 	mine = enter(CALL_ENTER_LANE);
-	key = thread_key();
-	if (!mine || (copy_number() && has_begun(key)))
+	if (!mine)
 		return 0;
 	if (is_compat()) {
-		if (!copy_number())
+		if (call->is_compat && !copy_number())
 			mine->left_out++;
 		return 0;
 	}
+	key = thread_key();
+	if (!call->op || (copy_number() && has_begun(key)))
+		return 0;
 	take_turn(mine);
 	mine->runs++;
 	slot = claim(key, mine, CALL_ENTER_LANE);
@@ -160,14 +166,14 @@ int call_enter(u64 *ctx)
 int call_exit(u64 *ctx)
 {
 	struct pt_regs *regs = (struct pt_regs *)ctx[0];
-	const struct call *call = wanted_call(regs->orig_ax);
+	const struct call *call = known_call(regs->orig_ax);
 	s64 result = ctx[1];
 	struct identity who;
 	struct entry entry;
 	struct lane *mine;
 	struct slot *slot;
 
-	if (!call)
+	if (!call || !call->op)
 		return 0;
 	mine = enter(CALL_EXIT_LANE);
 	if (!mine)

@@ -16,7 +16,8 @@
 #define IOSQE_FIXED_FILE 1
 #define IOSQE_FLAGS 0x7f
 #define IOSQE_CQE_SKIP_SUCCESS 0x40
-#define FIXED_FILE_MASK (~7ULL) /* FFS_MASK: the kernel keeps flags below */
+#define LAST_OPCODE (REQ_OP_MASK - FIRST_URING_OP) /* stands for those beyond, too */
+#define FIXED_FILE_MASK (~7ULL)			   /* FFS_MASK: the kernel keeps flags below */
 
 /* What opcodes read and write at an offset, with how much in `len`; several buffers: their number. */
 #define MOVES_ONE (1ULL << 4 | 1ULL << 5 | 1ULL << 22 | 1ULL << 23)
@@ -26,6 +27,11 @@
 /* What is read at once of an operation that moves data. */
 #define RW_FIRST __builtin_offsetof(struct io_rw, ki_pos)
 #define RW_BYTES (__builtin_offsetof(struct io_rw, flags) + 4 - RW_FIRST)
+
+static inline u64 bit_of_opcode(u32 opcode)
+{
+	return opcode < 64 ? 1ULL << opcode : 0;
+}
 
 /*
  * Those for a file that is open (needs_file of io_issue_defs). Of others the kernel does not set the
@@ -81,6 +87,18 @@ static inline void set_place(struct slot *slot, u64 key, u64 moves, struct open_
 		slot->bytes = in_block(u32, block, RW_FIRST, io_rw, len);
 }
 
+/* Its request may be that of an operation that was not seen to end: what comes is not for that one. */
+static inline void leave_out(u64 key, struct lane *mine)
+{
+	struct entry entry = find(key);
+
+	if (entry.bucket) {
+		note_stale(slot_of(entry), mine, URING_SUBMIT_LANE);
+		set_key(entry, 0);
+	}
+	mine->left_out++;
+}
+
 int uring_submit(u64 *ctx)
 {
 	struct io_kiocb *req = (struct io_kiocb *)ctx[0];
@@ -96,11 +114,11 @@ int uring_submit(u64 *ctx)
 	key = plain(req, &mine->scratch);
 	if (copy_number() && has_begun(key))
 		return 0;
-	opcode = req->opcode & 63;
+	opcode = lesser((u32)req->opcode, LAST_OPCODE);
 	flags = req->flags & IOSQE_FLAGS;
 	if (flags & IOSQE_CQE_SKIP_SUCCESS) {
 		if (!copy_number())
-			mine->left_out++;
+			leave_out(key, mine);
 		return 0;
 	}
 	take_turn(mine);
@@ -122,7 +140,7 @@ int uring_submit(u64 *ctx)
 	slot->has_ended = false;
 	slot->sector = NO_OFFSET;
 	slot->bytes = 0;
-	moves = 1ULL << opcode;
+	moves = bit_of_opcode(opcode);
 	fd = moves & TAKES_FILE ? req->fd : -1;
 	slot->bio_count = fd;
 	slot->is_filtered = !is_wanted_submitter(&who);
@@ -200,7 +218,7 @@ int uring_complete(u64 *ctx)
 	take_turn(mine);
 	mine->runs++;
 	slot = slot_of(entry);
-	if (1ULL << (slot->cmd_flags & 63) & MOVES_SEVERAL)
+	if (bit_of_opcode((slot->cmd_flags & REQ_OP_MASK) - FIRST_URING_OP) & MOVES_SEVERAL)
 		slot->bytes = result > 0 ? result : 0;
 	if (result < 0)
 		slot->error = result < -255 ? 255 : -result;

@@ -10,7 +10,7 @@ from analyze.errors import IorecError
 
 # Of bpf/records.h.
 FIRST_CALL_OP = 64
-FIRST_AIO_OP, FIRST_URING_OP = 176, 192
+FIRST_AIO_OP, FIRST_URING_OP = 144, 160
 # IOCB_CMD_ of include/uapi/linux/aio_abi.h.
 _AIO_OPS = {0: "pread", 1: "pwrite", 2: "fsync", 3: "fdsync", 5: "poll", 7: "preadv", 8: "pwritev"}
 AIO_OPS = {FIRST_AIO_OP + number: name for number, name in _AIO_OPS.items()}
@@ -33,6 +33,7 @@ _RESULT = 6  # the file is what the call opened
 _VECTOR, _WRITE, _MAPPING = 1, 2, 4
 _MOST_CALLS = 512
 _CALL = struct.Struct("=6B2x")  # struct call
+_IS_COMPAT = 6  # where that is in one
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,72 @@ CALLS = (
     Call("tee", 276, file=0, size=2, is_default=False),
     Call("vmsplice", 278, file=0, kind=_VECTOR, is_default=False),
 )
+# The same calls of 32-bit programs, some of which have two; source: syscall_32.tbl.
+_NUMBERS_OF_32_BIT = {
+    "read": (3,),
+    "write": (4,),
+    "pread64": (180,),
+    "pwrite64": (181,),
+    "readv": (145,),
+    "writev": (146,),
+    "preadv": (333,),
+    "pwritev": (334,),
+    "preadv2": (378,),
+    "pwritev2": (379,),
+    "fsync": (118,),
+    "fdatasync": (148,),
+    "sync_file_range": (314,),
+    "sync": (36,),
+    "syncfs": (344,),
+    "msync": (144,),
+    "open": (5,),
+    "creat": (8,),
+    "openat": (295,),
+    "openat2": (437,),
+    "close": (6,),
+    "truncate": (92, 193),
+    "ftruncate": (93, 194),
+    "fallocate": (324,),
+    "copy_file_range": (377,),
+    "sendfile": (187, 239),
+    "splice": (313,),
+    "fadvise64": (250, 272),
+    "readahead": (225,),
+    "getdents64": (220,),
+    "unlink": (10,),
+    "unlinkat": (301,),
+    "rename": (38,),
+    "renameat": (302,),
+    "renameat2": (353,),
+    "io_submit": (248,),
+    "io_getevents": (247,),
+    "io_pgetevents": (385, 416),
+    "io_uring_enter": (426,),
+    "stat": (106, 195),
+    "fstat": (108, 197),
+    "lstat": (107, 196),
+    "newfstatat": (300,),
+    "statx": (383,),
+    "statfs": (99, 268),
+    "fstatfs": (100, 269),
+    "lseek": (19, 140),
+    "mmap": (90, 192),
+    "munmap": (91,),
+    "ioctl": (54,),
+    "access": (33,),
+    "fcntl": (55, 221),
+    "flock": (143,),
+    "getdents": (141,),
+    "mkdir": (39,),
+    "mkdirat": (296,),
+    "rmdir": (40,),
+    "link": (9,),
+    "linkat": (303,),
+    "symlink": (83,),
+    "symlinkat": (304,),
+    "tee": (315,),
+    "vmsplice": (316,),
+}
 CALL_OPS = {FIRST_CALL_OP + place: call.name for place, call in enumerate(CALLS)}
 DEFAULT_CALLS = tuple(call.name for call in CALLS if call.is_default)
 
@@ -144,4 +211,7 @@ def calls_table(names: Sequence[str]) -> bytes:
         if call.name in names:
             places = call.file, call.offset, call.size, call.flags, call.kind
             _CALL.pack_into(table, call.number * _CALL.size, FIRST_CALL_OP + place, *places)
+    for name in names:
+        for number in _NUMBERS_OF_32_BIT[name]:
+            table[number * _CALL.size + _IS_COMPAT] = True
     return bytes(table)

@@ -126,13 +126,19 @@ def test_a_report_of_operations_is_by_their_names(
     assert reads.read_bytes == 4096 * reads.ios
 
 
-def run_ring(record: Record, folder: Path, scenario: str) -> list[dict[str, Any]]:
-    """The operations of a scenario of workloads/ring.py, in their order; none may be lost."""
+def record_ring(record: Record, folder: Path, scenario: str) -> Capture:
+    """A capture of a scenario of workloads/ring.py."""
     capture = record(
         *("-l", "uring", "--", sys.executable, WORKLOADS / "ring.py", scenario, folder)
     )
     assert capture.status == 0, capture.stderr
     assert_layers_close(capture)
+    return capture
+
+
+def run_ring(record: Record, folder: Path, scenario: str) -> list[dict[str, Any]]:
+    """The operations of a scenario, in their order; none may be lost."""
+    capture = record_ring(record, folder, scenario)
     assert not any(capture.counts["lost"].values()), capture.counts["lost"]
     rows = [row for row in capture.rows() if f"ring.py {scenario}" in (row["cmdline"] or "")]
     assert all(row["latency_ns"] is not None for row in rows)
@@ -167,3 +173,16 @@ def test_a_send_that_completes_twice_is_one_row_with_what_it_sent(
 def test_a_write_to_the_end_of_a_file_has_no_offset(record: Record, tmp_path: Path) -> None:
     rows = run_ring(record, tmp_path, "append")
     assert [(row["result"], row["offset"]) for row in rows] == [(13, None), (14, 5)]
+
+
+def test_what_found_no_room_in_its_queue_has_no_end_of_another_operation(
+    record: Record, tmp_path: Path
+) -> None:
+    capture = record_ring(record, tmp_path, "overflow")
+    assert capture.counts["left_out"]["overflowed"] == 64
+    assert capture.counts["left_out"]["skipped"] == 64
+    rows = capture.rows(op="nop")
+    assert {row["result"] for row in rows} <= {0, None}
+    ended = sum(row["result"] == 0 for row in rows)
+    unseen = capture.counts["lost"]["missed_completion"] + capture.counts["in_flight_at_stop"]
+    assert (ended, unseen) == (128, 64)

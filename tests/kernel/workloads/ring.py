@@ -61,7 +61,11 @@ class Ring:
         struct.pack_into("I", self._rings, self._sq[1], tail)
         wanted = len(entries) if completions is None else completions
         assert LIBC.syscall(_ENTER, self._fd, len(entries), wanted, 1, None, 0) == len(entries)
-        return [self._completion() for _ in range(wanted)]
+        return self.await_completions(wanted)
+
+    def await_completions(self, count: int) -> list[tuple[int, int]]:
+        """The next ones, which have been posted."""
+        return [self._completion() for _ in range(count)]
 
     def register_files(self, *fds: int) -> None:
         numbers = (ctypes.c_int * len(fds))(*fds)
@@ -113,6 +117,16 @@ def append(ring: Ring, data: int) -> None:
     appending = os.open(path, os.O_WRONLY | os.O_APPEND)
     assert ring.submit(Entry(WRITE, appending, BUFFER, 13, offset=5)) == [(13, 0)]
     assert ring.submit(Entry(WRITE, data, BUFFER, 14, offset=5)) == [(14, 0)]
+
+
+def overflow(ring: Ring, data: int) -> None:
+    """More completions than there is room for, and then failures of which else nothing is told."""
+    for _ in range(3):
+        ring.submit(*[Entry(NOP)] * _ENTRIES, completions=0)
+    ring.await_completions(2 * _ENTRIES)
+    ring.submit(completions=_ENTRIES)
+    for _ in range(_ENTRIES):
+        assert ring.submit(Entry(READ, 99, BUFFER, 1, flags=SKIP_SUCCESS)) == [(-9, 0)]
 
 
 def main() -> None:

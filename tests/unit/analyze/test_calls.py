@@ -34,3 +34,27 @@ def test_offsets_in_files_are_no_places_on_a_device(tmp_path: Path) -> None:
     with open_captures([write_calls(tmp_path, calls(9))]) as capture:
         (load,) = load_loads(capture).devices
     assert (load.ios, load.sequential_share, load.reread_share) == (9, None, None)
+
+
+def parts(begin: int, end: int, **columns: Any) -> pa.Table:
+    """One call, which a signal interrupted four times: some of its five parts."""
+    flags = ["restarted"] * 4 + [""]
+    results, errnos = [-512] * 4 + [7], [None] * 4 + [0]
+    whole = calls(5, flags=flags, result=results, errno=errnos, latency_ns=900_000, **columns)
+    return whole.slice(begin, end - begin)
+
+
+def test_a_call_that_began_in_one_capture_and_ended_in_the_next_is_one(tmp_path: Path) -> None:
+    for name, rows in (("a", parts(0, 2)), ("b", parts(2, 5))):
+        write_capture(tmp_path / f"{name}.parquet", rows, layers=["syscall"])
+    with open_captures([tmp_path]) as capture:
+        ((count, latency_ns, result, errno),) = capture.sql(
+            "SELECT count(*), sum(latency_ns), max(result), max(errno) FROM io"
+        ).fetchall()
+    assert (count, latency_ns, result, errno) == (1, 4_900_000, 7, 0)
+
+
+def test_a_call_whose_size_is_known_from_its_result_is_one(tmp_path: Path) -> None:
+    rows = parts(0, 5, op="readv", bytes=[0, 0, 0, 0, 7])
+    with open_captures([write_calls(tmp_path, rows)]) as capture:
+        assert capture.sql("SELECT bytes, errno FROM io").fetchall() == [(7, 0)]

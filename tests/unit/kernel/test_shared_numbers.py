@@ -126,6 +126,11 @@ def test_a_macro_has_the_value_that_python_takes_for_it(file: str, name: str, nu
     assert defined(file, name) == number
 
 
+def test_there_are_numbers_for_more_calls_and_opcodes_than_there_are() -> None:
+    assert max(calls.CALL_OPS) + 32 < calls.FIRST_URING_OP
+    assert calls.FIRST_URING_OP + 64 + 31 <= 0xFF  # of 65 in Linux 6.19
+
+
 def test_every_macro_of_the_shared_header_is_compared() -> None:
     macros = set(re.findall(r"^#define (\w+)", source("records.h"), re.M))
     assert macros - {name for _, name, _ in TWINS} == {"TALLIES_PER_BUCKET"}  # with TALLY_BUCKETS
