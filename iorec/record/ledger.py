@@ -145,10 +145,14 @@ class Ledger:
     def add(self, kind: str, records: NDArray[np.void], sign: int = 1) -> None:
         """Books drained records as `recorded`, `filtered` (beyond --count) or lost.
 
-        What is lost is `spool_failed`, or `missed_completion`: known to be over, but not how. A
-        `sign` of -1 takes a booking back.
+        What is lost is `spool_failed`, or `missed_completion`: known to be over, but not how, as
+        `filtered_unseen` is. A `sign` of -1 takes a booking back.
         """
-        columns = {"spool_failed": ("lost",), "missed_completion": ("lost", "missed")}
+        columns = {
+            "spool_failed": ("lost",),
+            "missed_completion": ("lost", "missed"),
+            "filtered_unseen": ("filtered",),
+        }
         layers = records["source"] // self._start.cpu_count
         keys = layers.astype(np.uint64) << np.uint64(40) | records["cmd_flags"] & np.uint64(0xFF)
         keys |= records["dev"].astype(np.uint64) << np.uint64(8)

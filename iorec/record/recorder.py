@@ -19,7 +19,7 @@ from iorec.kernel.probes import Probes
 from iorec.record.beside import Beside
 from iorec.record.files import Files
 from iorec.record.identities import Identities
-from iorec.record.in_flight import busy_slots, split_in_flight
+from iorec.record.in_flight import busy_slots, filtered_and_over, split_in_flight
 from iorec.record.ledger import Snapshot, take_snapshot
 from iorec.record.namer import Namer
 from iorec.record.prepared import Prepared
@@ -111,6 +111,8 @@ class Recorder:
         self._write_pending()
         hung, over = self._split_in_flight(idle_at_ns, idle)
         self._segment.ledger.add("missed_completion", over)
+        unseen = filtered_and_over(self._probes, idle, idle_at_ns)
+        self._segment.ledger.add("filtered_unseen", unseen)
         if self._beside is not None:
             self._beside.finish(stats, self._name_hung(hung), over)
         return self._segment.end(self._name_hung(hung), stats, self._exit_status)

@@ -8,7 +8,7 @@ import numpy as np
 
 from iorec.kernel.layouts import BUCKET, NO_ISSUE
 from iorec.kernel.names import OP_CACHE_FLUSH
-from iorec.record.in_flight import busy_slots, split_in_flight
+from iorec.record.in_flight import busy_slots, filtered_and_over, split_in_flight
 
 CPUS = 4
 BUSY_DISK, IDLE_DISK = 7 << 20, 8 << 20
@@ -27,6 +27,18 @@ def table(**columns: Any) -> Any:
 def test_parts_and_what_is_filtered_out_are_not_in_flight() -> None:
     probes = table(sector=range(4), is_filtered=[0, 1, 0, 0], is_part=[0, 0, 1, 0])
     assert busy_slots(probes)["sector"].tolist() == [0, 3]
+
+
+def test_what_is_filtered_out_and_over_is_told_apart() -> None:
+    probes = table(
+        sector=range(4),
+        is_filtered=[0, 1, 1, 1],
+        start_ns=[1000] * 4,
+        issue_ns=[1300, 1300, 0, 2000],
+        dev=[IDLE_DISK] * 4,
+    )
+    assert filtered_and_over(probes, {IDLE_DISK}, 2000)["sector"].tolist() == [1]
+    assert len(filtered_and_over(probes, set(), 2000)) == 0
 
 
 def test_an_io_in_flight_has_waited_until_its_issue_if_there_was_one() -> None:
