@@ -2,6 +2,7 @@
 """The README and docs/: what they show is what happens."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,26 @@ def test_the_report_is_what_the_command_prints() -> None:
     )
     shown = README.partition("<!-- report -->\n```\n")[2].partition("```\n<!-- /report -->")[0]
     assert shown == done.stdout
+
+
+def test_what_a_page_shows_is_what_its_commands_print() -> None:
+    page = (ROOT / "docs" / "why.md").read_text()
+    examples = re.findall(
+        r"```\n(iorec .*)\n```\n\n<!-- printed -->\n```\n(.*?)```\n<!-- /printed -->",
+        page,
+        re.DOTALL,
+    )
+    assert len(examples) == 2
+    for command, shown in examples:
+        done = subprocess.run(
+            [IOREC, *shlex.split(command)[1:]],
+            cwd=ROOT,
+            env={"COLUMNS": "80", "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown == done.stdout
 
 
 @pytest.mark.parametrize("program", blocks("python"))
