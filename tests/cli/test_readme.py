@@ -39,11 +39,8 @@ def test_the_report_is_what_the_command_prints() -> None:
 
 def test_what_a_page_shows_is_what_its_commands_print() -> None:
     page = (ROOT / "docs" / "why.md").read_text()
-    examples = re.findall(
-        r"```\n(iorec .*)\n```\n\n<!-- printed -->\n```\n(.*?)```\n<!-- /printed -->",
-        page,
-        re.DOTALL,
-    )
+    printed = r"<!-- printed -->\n```\n(.*?)```\n<!-- /printed -->"
+    examples = re.findall(rf"```\n(iorec [^\n]*)\n```\n\n{printed}", page, re.DOTALL)
     assert len(examples) == 2
     for command, shown in examples:
         done = subprocess.run(
