@@ -151,7 +151,7 @@ class Flight:
         if self._writing is not None:
             self._writing.segment.write(batch, identity_lost)
         for trigger in self._plan.triggers if self._may_fire else ():
-            place = _first_that_meets(trigger, batch.records)
+            place = _first_that_meets(trigger, batch.records, self._watched(batch.records))
             if place is not None:
                 record = batch.records[place]
                 ended_ns = int(record["start_ns"] + record["latency_ns"])
@@ -178,8 +178,9 @@ class Flight:
             self._writing.segment.sync()
             if now_ns >= self._writing.end_ns or self._writing.is_over:
                 self._end(start.stats, start.counters, name(hung), over)
+        watched = hung[self._watched(hung)]
         for trigger in self._plan.triggers:
-            cause = self._cause_of_moment(trigger, hung, now_ns)
+            cause = self._cause_of_moment(trigger, watched, now_ns)
             if cause:
                 self._fire(trigger.text, now_ns, cause)
         if self._fired is not None and self._writing is None:
@@ -217,12 +218,12 @@ class Flight:
             if new:
                 oldest = stalled[np.argmin(stalled["start_ns"])]
                 age = format_duration(now_ns - int(oldest["start_ns"]))
-                return f"an I/O on {self._disk(int(oldest['dev']))} has been in flight for {age}"
+                return f"an I/O{self._on(oldest['dev'])} has been in flight for {age}"
         if trigger.kind == "in_flight" and len(hung):
             devs, counts = np.unique(hung["dev"], return_counts=True)
             most = int(np.argmax(counts))
             if counts[most] > trigger.limit:
-                return f"{counts[most]} I/Os in flight on {self._disk(int(devs[most]))}"
+                return f"{counts[most]} I/Os in flight{self._on(devs[most])}"
         if trigger.kind.startswith("psi"):
             with self._notes.guard(_PART):
                 part = read_pressure(trigger.kind.removeprefix("psi "))
@@ -321,18 +322,27 @@ class Flight:
         op = self._origin.names.op(int(record["cmd_flags"][0]))
         took = format_duration(int(record["latency_ns"][0]))
         verb = "failed after" if record["error"][0] else "took"
-        return f"{op} on {self._disk(int(record['dev'][0]))}{by} {verb} {took}"
+        return f"{op}{self._on(record['dev'][0])}{by} {verb} {took}"
 
-    def _disk(self, dev: int) -> str:
-        return self._prepared.devices.account_name(dev) or numbers_of_dev(dev)
+    def _watched(self, records: NDArray[np.void]) -> NDArray[np.bool_]:
+        """Whether triggers look at each: at calls, which often wait or fail, if all are."""
+        is_call: NDArray[np.bool_] = records["dev"] == 0
+        return ~is_call if self._prepared.settings.has_block_layer else is_call
+
+    def _on(self, dev: int) -> str:
+        """` on sda`; nothing for a call."""
+        name = self._prepared.devices.account_name(int(dev)) or numbers_of_dev(int(dev))
+        return f" on {name}" if dev else ""
 
     def _say(self, text: str) -> None:
         with self._notes.guard("status line"):
             self._prepared.progress.say(text)
 
 
-def _first_that_meets(trigger: Trigger, records: NDArray[np.void]) -> int | None:
-    """The place of the first record that meets a condition on finished I/Os; None if none does."""
+def _first_that_meets(
+    trigger: Trigger, records: NDArray[np.void], is_watched: NDArray[np.bool_]
+) -> int | None:
+    """The place of the first watched record that meets a condition on finished I/Os, or None."""
     if trigger.kind == "latency":
         meets = records["latency_ns"] > trigger.limit
     elif trigger.kind == "errno":
@@ -341,6 +351,7 @@ def _first_that_meets(trigger: Trigger, records: NDArray[np.void]) -> int | None
         meets = in_flight_at_start(records) > trigger.limit
     else:
         return None
+    meets &= is_watched
     return int(np.argmax(meets)) if meets.any() else None
 
 
