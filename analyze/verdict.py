@@ -28,6 +28,11 @@ _LEFT_OUT = {
     "overflowed": "completions overflowed",
     "beyond": "of more than 132 in one io_submit left out",
 }
+_CALL_NAMES = {
+    "syscall": "system call",
+    "uring": "io_uring operation",
+    "aio": "asynchronous I/O",
+}
 _MOST_NAMES = 3
 _LARGEST_BUFFER = 1 << 30  # of iorec record
 TOO_LOW = "counts, IOPS and throughput are too low"
@@ -101,9 +106,9 @@ def format_recorded(completeness: Completeness) -> str:
     kinds = dict(completeness.recorded_by_layer)
     if "request" in kinds:
         kinds["request"] -= flushes
-    names = {"syscall": "system call", "uring": "io_uring operation", "aio": "asynchronous I/O"}
+    names = _CALL_NAMES
     if kinds.keys() <= {"request", *names}:
-        names["request"] = "I/O"
+        names = names | {"request": "I/O"}
     parts = [
         format_counted(count, escape_for_terminal(names.get(name, name)))
         for name, count in kinds.items()
@@ -141,7 +146,8 @@ def _shortcomings(completeness: Completeness) -> list[str]:
 
 def _counted_of_layers(completeness: Completeness, count: int) -> str:
     """`1,234 I/Os`, or `2,468 requests and bios`: several layers see the same I/O."""
-    names = [escape_for_terminal(name) for name in completeness.recorded_by_layer]
+    layers = completeness.recorded_by_layer
+    names = [escape_for_terminal(_CALL_NAMES.get(layer, layer)) for layer in layers]
     if len(names) < 2:
         return format_counted(count, "I/O")
     return f"{format_count(count)} {_listed([f'{name}s' for name in names])}"

@@ -11,6 +11,7 @@ from analyze.escape import escape_for_terminal
 from analyze.units import format_count, format_duration
 from iorec.host.devices import numbers_of_dev
 from iorec.host.notes import Notes
+from iorec.kernel.layers import SYSCALL
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.triggers import Trigger, read_pressure
 from iorec.store.named import Named, identity_keys
@@ -27,12 +28,22 @@ class Fired:
 
 
 class Conditions:
-    """Some conditions, and the stalled I/Os that have met them."""
+    """Some conditions, and the stalled I/Os that have met them.
+
+    Where I/Os of disks are recorded, they are on these alone: calls often wait and fail.
+    """
 
     def __init__(
-        self, triggers: Sequence[Trigger], origin: Origin, devices: DeviceWatch, notes: Notes
+        self,
+        triggers: Sequence[Trigger],
+        origin: Origin,
+        devices: DeviceWatch,
+        notes: Notes,
+        *,
+        has_block_layer: bool,
     ) -> None:
         self._triggers = triggers
+        self._has_block_layer = has_block_layer
         self._origin = origin
         self._devices = devices
         self._notes = notes
@@ -52,7 +63,7 @@ class Conditions:
     def met_by(self, batch: Named, since_ns: int) -> Fired | None:
         """What an I/O that has ended since then has met, of the first condition that any has."""
         ended_ns = batch.records["start_ns"] + batch.records["latency_ns"]
-        is_new = ended_ns >= np.uint64(since_ns)
+        is_new = (ended_ns >= np.uint64(since_ns)) & self._are_watched(batch.records)
         for trigger in self._triggers:
             meets, count = self._meets(trigger, batch.records)
             meets &= is_new
@@ -66,8 +77,9 @@ class Conditions:
 
     def met_now(self, hung: NDArray[np.void], now_ns: int) -> Fired | None:
         """What is met by the I/Os in flight, or by the machine."""
+        watched = hung[self._are_watched(hung)]
         for trigger in self._triggers:
-            if cause := self._cause_of_moment(trigger, hung, now_ns):
+            if cause := self._cause_of_moment(trigger, watched, now_ns):
                 return Fired(trigger.text, now_ns, cause)
         return None
 
@@ -99,7 +111,7 @@ class Conditions:
             if new:
                 oldest = min(new, key=lambda record: int(record["start_ns"]))
                 age = format_duration(now_ns - int(oldest["start_ns"]))
-                return f"an I/O on {self._disk(int(oldest['dev']))} has been in flight for {age}"
+                return f"an I/O{self._on(int(oldest['dev']))} has been in flight for {age}"
         if trigger.kind == "in_flight" and len(hung):
             _, first, counts = np.unique(
                 _queues(hung, self._origin.cpu_count), return_index=True, return_counts=True
@@ -107,7 +119,7 @@ class Conditions:
             most = int(np.argmax(counts))
             if counts[most] > trigger.limit:
                 dev = int(hung["dev"][first[most]])
-                return f"{_in_flight(int(counts[most]))} on {self._disk(dev)}"
+                return f"{_in_flight(int(counts[most]))}{self._on(dev)}"
         if trigger.kind.startswith("psi"):
             with self._notes.guard("flight recorder"):
                 part = read_pressure(trigger.kind.removeprefix("psi "))
@@ -125,10 +137,16 @@ class Conditions:
         op = self._origin.names.op(int(record["cmd_flags"][0]))
         took = format_duration(int(record["latency_ns"][0]))
         verb = "failed after" if record["error"][0] else "took"
-        return f"{op} on {self._disk(int(record['dev'][0]))}{by} {verb} {took}"
+        return f"{op}{self._on(int(record['dev'][0]))}{by} {verb} {took}"
 
-    def _disk(self, dev: int) -> str:
-        return self._devices.account_name(dev) or numbers_of_dev(dev)
+    def _are_watched(self, records: NDArray[np.void]) -> NDArray[np.bool_]:
+        """Whether conditions are on each."""
+        is_call: NDArray[np.bool_] = records["source"] // self._origin.cpu_count >= SYSCALL.number
+        return ~is_call if self._has_block_layer else is_call
+
+    def _on(self, dev: int) -> str:
+        """` on sda`; nothing for a call."""
+        return f" on {self._devices.account_name(dev) or numbers_of_dev(dev)}" if dev else ""
 
 
 def in_flight_at_start(records: NDArray[np.void], cpu_count: int) -> NDArray[np.int64]:

@@ -107,7 +107,10 @@ class Flight:
         self._origin = origin
         self._files = files
         self._notes = prepared.paths.notes
-        self._conditions = Conditions(plan.triggers, origin, prepared.devices, self._notes)
+        self._conditions = Conditions(
+            *(plan.triggers, origin, prepared.devices, self._notes),
+            has_block_layer=prepared.settings.has_block_layer,
+        )
         self._seconds: deque[_Second] = deque()
         most_bytes = prepared.settings.limits.max_size_bytes
         # Half of a capture, as what follows is to have room there, too.

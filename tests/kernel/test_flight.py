@@ -344,3 +344,18 @@ def test_a_wrong_option_is_an_error(options: list[str], lines: list[str]) -> Non
     done = subprocess.run([IOREC, "record", *options], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[: len(lines)] == lines
+
+
+def test_a_call_that_fails_fires_only_where_calls_alone_are_recorded(ram_folder: Path) -> None:
+    """Programs look for files that are not there all the time."""
+    for layers, count in (("syscall,request", 0), ("syscall", 1)):
+        options = ("--flight", "2s", "--after", "1s", "--trigger", "errno", "--pause", "1h")
+        recording = start_recording(
+            *(ram_folder / "run.parquet", "-l", layers, "-c", "cat", *options)
+        )
+        subprocess.run(["cat", ram_folder / "missing"], stderr=subprocess.DEVNULL, check=False)
+        time.sleep(2.5)
+        recording.send_signal(signal.SIGINT)
+        assert recording.wait(60) == 0
+        assert len(written(ram_folder)) == count
+    assert " on " not in read_capture(written(ram_folder)[0]).metadata["trigger"]["cause"]

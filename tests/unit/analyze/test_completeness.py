@@ -59,6 +59,8 @@ def test_what_several_layers_lost_is_not_called_a_number_of_ios(path: Path) -> N
         recorded_by_layer={"request": 500, "bio": 509},
     )
     assert "1 of 1,010 requests and bios lost" in format_completeness(completeness)
+    completeness = replace(completeness, recorded_by_layer={"syscall": 500, "uring": 509})
+    assert "1,010 system calls and io_uring operations lost" in format_completeness(completeness)
 
 
 def test_a_loss_of_an_unknown_cause_counts(path: Path) -> None:

@@ -85,7 +85,8 @@ def test_what_is_in_flight_is_counted_on_each_device() -> None:
 def conditions(*texts: str) -> Conditions:
     origin: Any = SimpleNamespace(cpu_count=CPUS, names=SimpleNamespace(op=lambda _: "read"))
     devices: Any = SimpleNamespace(account_name=lambda dev: f"disk{dev}")
-    return Conditions([parse_trigger(text) for text in texts], origin, devices, Notes())
+    triggers = [parse_trigger(text) for text in texts]
+    return Conditions(triggers, origin, devices, Notes(), has_block_layer=True)
 
 
 def ios(*starts_ns: int, latency_ns: int = 0, **fields: int) -> Any:
