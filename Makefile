@@ -101,7 +101,7 @@ check: environment
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	shellcheck $(SCRIPTS)
-	.venv/bin/clang-format --dry-run --Werror $$(find bpf -name '*.[ch]')
+	.venv/bin/clang-format --dry-run --Werror $$(find bpf iorec -name '*.[ch]')
 
 docs: environment
 	.venv/bin/python -m iorec.documentation

@@ -21,7 +21,11 @@ _MAX_THREADS = 8  # more of them would not fit into the memory
 
 
 def open_database(
-    paths: Sequence[Path], resources: ExitStack, *, counts_progress: bool = False
+    paths: Sequence[Path],
+    resources: ExitStack,
+    *,
+    counts_progress: bool = False,
+    memory_limit: str = MEMORY_LIMIT,
 ) -> DuckDBPyConnection:
     """A database in memory that can read these files and reach nothing else.
 
@@ -30,7 +34,7 @@ def open_database(
     spill = resources.enter_context(tempfile.TemporaryDirectory(prefix="iorec-"))
     connection = connect(
         config={
-            "memory_limit": MEMORY_LIMIT,
+            "memory_limit": memory_limit,
             "threads": min(os.cpu_count() or 1, _MAX_THREADS),
             "temp_directory": spill,
             "preserve_insertion_order": False,

@@ -14,7 +14,19 @@ import typer
 from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal
 from iorec import __version__
-from iorec.commands import doctor, exporter, info, plot, record, recover, report, top, watch
+from iorec.commands import (
+    doctor,
+    exporter,
+    fidelity,
+    info,
+    plot,
+    record,
+    recover,
+    replay,
+    report,
+    top,
+    watch,
+)
 from iorec.host.advice import advice
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -33,6 +45,8 @@ app.command(epilog=exporter.EPILOG)(exporter.exporter)
 app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=plot.EPILOG)(plot.plot)
 app.command(epilog=info.EPILOG)(info.info)
+app.command(epilog=replay.EPILOG)(replay.replay)
+app.command(epilog=fidelity.EPILOG)(fidelity.fidelity)
 app.command(epilog=recover.EPILOG)(recover.recover)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 

@@ -4,6 +4,7 @@
 import sys
 from pathlib import Path
 
+from analyze.fidelity import Fidelity
 from analyze.info import Info
 from analyze.report import Report
 from iorec import __version__
@@ -32,6 +33,7 @@ def schemas() -> dict[str, str]:
     return {
         "docs/schema/report.json": format_schema(Report, "iorec report"),
         "docs/schema/info.json": format_schema(Info, "iorec info"),
+        "docs/schema/fidelity.json": format_schema(Fidelity, "iorec fidelity"),
     }
 
 
