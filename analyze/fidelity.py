@@ -45,6 +45,7 @@ class Measured:
     """
 
     asked: int
+    asked_ns: int  # from the first to the last I/O that was matched
     replayed: int
     matched: int
     lateness: Percentiles | None
@@ -136,7 +137,7 @@ def _time_rules(
         late = measured.lateness
         yield _lateness(late.p99_ns if late else None, measured.latency_asked)
         yield _late_share(measured.late_share)
-        yield _most("drift", _absolute(measured.drift_ppm), 100, 1000, "ppm", is_share=False)
+        yield _drift(measured)
         yield _ratio(measured.duration_ratio)
         yield _most("arrivals", measured.arrival_distance, 0.05, 0.15, "apart")
     where = "in order within a thread" if is_closed else "in order"
@@ -151,6 +152,13 @@ def _lateness(
     good, usable = max(LATE_NS, median_ns / 20), max(10 * LATE_NS, median_ns / 2)
     text = f"{what} is {format_duration(p99_ns)} ({format_duration(good)})"
     return Rule(what, p99_ns, text, good, usable, _upto(p99_ns, good, usable))
+
+
+def _drift(measured: Measured) -> Rule:
+    """Of a short replay one late I/O makes a slope: what adds up to less than 1 ms is none."""
+    span_s = max(measured.asked_ns / 1e9, 1e-9)
+    good, usable = max(100, 1000 / span_s), max(1000, 10_000 / span_s)
+    return _most("drift", _absolute(measured.drift_ppm), good, usable, "ppm", is_share=False)
 
 
 def _late_share(share: float | None) -> Rule:

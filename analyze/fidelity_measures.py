@@ -30,6 +30,13 @@ _GAP_TOLERANCE_NS, _GAP_TOLERANCE = 10_000, 0.05
 _DEPTH_MOMENTS = 4000
 _ANCHORS = 1000  # I/Os, of which the earliest one is the anchor where the start is not known
 
+# What makes two I/Os the same, but for when they are.
+_KEY = "target, kind, place, size"
+_PAIR = (
+    "a.want_ns, a.tid, a.latency_ns AS was_ns, a.asked_latency_ns, d.got_ns, d.latency_ns AS is_ns,"
+    " d.errno"
+)
+
 Ints = NDArray[np.int64]
 
 
@@ -176,30 +183,62 @@ def _create_done(
 
 
 def _create_matched(connection: DuckDBPyConnection, replay: Replay | None) -> None:
-    """The nth I/O of a kind, place and size with the nth; those of one moment in any order."""
-    numbered = "row_number() OVER (PARTITION BY target, kind, place, size ORDER BY {time}) AS nth"
+    """Pairs the nth I/O of a kind, place and size with the nth.
+
+    Where one side has more of them, as when a completion was not seen, that would pair all that
+    follow wrongly: there an I/O is paired with the last one that was asked for before it. Of a
+    closed loop, in which times are a result, it stays the nth.
+    """
+    has_times = replay is None or (replay.waiting_threads == 0 and replay.speed is not None)
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TABLE uneven AS
+        SELECT {_KEY} FROM (
+            SELECT {_KEY}, 1 AS side FROM asked UNION ALL SELECT {_KEY}, -1 FROM done
+        ) GROUP BY {_KEY} HAVING sum(side) <> 0 AND {has_times}
+        """
+    )
+    even = f"SELECT * FROM {{side}} ANTI JOIN uneven USING ({_KEY})"
+    numbered = f"row_number() OVER (PARTITION BY {_KEY} ORDER BY {{time}}) AS nth"
     connection.execute(
         f"""
         CREATE OR REPLACE TABLE paired AS
-        SELECT a.want_ns, a.tid, a.latency_ns AS was_ns, a.asked_latency_ns, d.got_ns,
-            d.latency_ns AS is_ns, d.errno
-        FROM (SELECT *, {numbered.format(time="want_ns")} FROM asked) a
-        JOIN (SELECT *, {numbered.format(time="got_ns")} FROM done) d
-        USING (target, kind, place, size, nth)
+        SELECT {_PAIR}
+        FROM (SELECT *, {numbered.format(time="want_ns")} FROM ({even.format(side="asked")})) a
+        JOIN (SELECT *, {numbered.format(time="got_ns")} FROM ({even.format(side="done")})) d
+        USING ({_KEY}, nth)
         """
     )
-    anchor = "0"
-    if replay is None:
-        anchor = (
-            "(SELECT min(got_ns - want_ns) FROM"
-            f" (SELECT * FROM paired ORDER BY want_ns LIMIT {_ANCHORS}))"
-        )
+    anchor_ns = 0 if replay is not None else _earliest(connection)
     connection.execute(
         f"""
-        CREATE OR REPLACE TABLE matched AS
-        SELECT *, got_ns - want_ns - {anchor} AS late_ns FROM paired
+        INSERT INTO paired
+        SELECT {_PAIR} FROM (
+            SELECT *, got_ns - {anchor_ns} + {_CLOSE_NS} AS until_ns FROM done
+            SEMI JOIN uneven USING ({_KEY})
+        ) d
+        ASOF JOIN (SELECT * FROM asked SEMI JOIN uneven USING ({_KEY})) a
+        ON {" AND ".join(f"a.{name} = d.{name}" for name in _KEY.split(", "))}
+            AND d.until_ns >= a.want_ns
+        QUALIFY row_number() OVER (
+            PARTITION BY {", ".join(f"a.{name}" for name in _KEY.split(", "))}, a.want_ns
+            ORDER BY d.got_ns
+        ) = 1
         """
     )
+    connection.execute(
+        "CREATE OR REPLACE TABLE matched AS"
+        f" SELECT *, got_ns - want_ns - {anchor_ns} AS late_ns FROM paired"
+    )
+
+
+def _earliest(connection: DuckDBPyConnection) -> int:
+    """What is taken for the start of a replay that does not tell it."""
+    found = connection.execute(
+        "SELECT min(got_ns - want_ns) FROM"
+        f" (SELECT * FROM paired ORDER BY want_ns LIMIT {_ANCHORS})"
+    ).fetchall()
+    return int(found[0][0] or 0)
 
 
 def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
@@ -219,6 +258,7 @@ def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
     depths = _depths(connection) if matched > 1 else (None, None, None)
     return Measured(
         asked=asked,
+        asked_ns=wanted or 0,
         replayed=replayed,
         matched=matched,
         lateness=_percentiles(connection, "late_ns") if is_timed else None,

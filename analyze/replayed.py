@@ -76,7 +76,8 @@ class Replay:
     planned_bytes: int
     left_out: dict[str, int]  # by reason
     moved: int  # I/Os whose place or size was changed to fit
-    issued: int
+    issued: int  # of `planned`, and `added`
+    added: int  # flushes before the data of writes
     completed: int
     failed: int
     errors: dict[str, int]  # by the name of the errno

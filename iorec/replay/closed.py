@@ -127,6 +127,7 @@ class ClosedLoop(OpenLoop):
             return True
         heapq.heappop(self._heap)
         pace.late_ns = now - ready
+        pace.added += count - 1
         self._lateness[bucket_of(now - ready)] += 1
         for entry in range(count):
             source = ((row + entry) & pace.mask) * SLOT_BYTES

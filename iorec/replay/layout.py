@@ -72,6 +72,7 @@ class Pace(ctypes.Structure):
         ("admitted", _int64),
         ("issued", _int64),
         ("ended", _int64),
+        ("added", _int64),
         ("is_ending", _int64),
         ("ending", _int64),
         ("drain_until_ns", _int64),

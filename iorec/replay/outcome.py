@@ -52,7 +52,7 @@ def make_outcome(played: Played) -> Outcome:
             timed = replay
             if recorded.clock is not None:
                 # By the clock of the rows, which is that of the start of their recording.
-                moment = recorded.clock.start.time_at(played.started_monotonic_ns)
+                moment = recorded.clock.start.time_at(played.heard.started_monotonic_ns)
                 timed = replace(replay, started_at=moment)
             found = compare(
                 played.prepared.settings.capture, path, replay=timed, memory_limit=_MEMORY_LIMIT
@@ -73,6 +73,7 @@ def make_outcome(played: Played) -> Outcome:
 def _replay(played: Played) -> Replay:
     """What is known without a capture of it."""
     prepared, pacing = played.prepared, played.pacing
+    heard = played.heard
     settings, plan, pace = prepared.settings, prepared.plan, pacing.pace
     loop = settings.loop if settings.speed is not None else "open"
     return Replay(
@@ -82,7 +83,7 @@ def _replay(played: Played) -> Replay:
             _target(target, planned)
             for target, planned in zip(prepared.targets, plan.targets, strict=True)
         ),
-        started_at=EpochNs(played.started_monotonic_ns + played.wall_offset_ns),
+        started_at=EpochNs(heard.started_monotonic_ns + heard.wall_offset_ns),
         first_at=EpochNs(plan.first_ns),
         loop=loop,
         waiting_threads=plan.waiting_threads,
@@ -101,14 +102,15 @@ def _replay(played: Played) -> Replay:
         left_out=plan.left_out,
         moved=plan.moved,
         issued=pace.issued,
+        added=pace.added,
         completed=pace.ended,
         failed=pace.failed,
         errors=pacing.counted_errors(),
         short=pace.short_count,
-        ending=ENDINGS[played.ending],
+        ending=ENDINGS[heard.ending],
         engine=prepared.engine,
         pacer=prepared.pacer,
-        ring_flags=played.ring_flags,
+        ring_flags=prepared.ring_flags,
         policy="fifo" if settings.is_realtime else "other",
         depth=pace.depth,
         most_in_flight=pace.most_in_flight,

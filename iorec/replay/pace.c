@@ -75,7 +75,7 @@ struct pace {
 	uint8_t *has_ended;
 	int64_t heap_count, admitted;
 	/* results */
-	int64_t issued, ended, is_ending, ending, drain_until_ns;
+	int64_t issued, ended, added, is_ending, ending, drain_until_ns;
 	int64_t failed, short_count, in_a_row, most_in_flight, submit_errno, starved_ns, late_ns;
 	int64_t *lateness, *errors;
 };
@@ -255,8 +255,12 @@ static int64_t due_now(struct pace *p, int64_t filled, int64_t room, int64_t now
 {
 	int64_t most = p->batch < room ? p->batch : room, count = 0;
 
-	if (is_linked(p, p->issued))
-		return room >= 2 && filled - p->issued >= 2 ? 2 : 0;
+	if (is_linked(p, p->issued)) {
+		if (room < 2 || filled - p->issued < 2)
+			return 0;
+		p->added++;
+		return 2;
+	}
 	if (most > filled - p->issued)
 		most = filled - p->issued;
 	while (count < most && !is_linked(p, p->issued + count) &&
@@ -278,7 +282,8 @@ static int issue_open(struct pace *p, int64_t filled, int64_t now)
 		int64_t slot = (p->issued + i) & p->mask;
 
 		iocbs[i] = p->slots + slot * SLOT_BYTES;
-		count_late(p, p->is_fast ? 0 : now - p->start_ns - p->due[slot]);
+		if (!is_linked(p, p->issued + i))
+			count_late(p, p->is_fast ? 0 : now - p->start_ns - p->due[slot]);
 	}
 	i = submit(p, count, iocbs);
 	p->board[FREED] = p->issued;
@@ -299,6 +304,7 @@ static int issue_closed(struct pace *p, int64_t now)
 	}
 	count_late(p, now - p->heap_ns[0]);
 	pop(p);
+	p->added += count - 1;
 	tail = p->is_aio ? 0 : *p->sq_tail;
 	for (i = 0; i < count; i++) {
 		iocbs[i] = p->slots + ((slot + i) & p->mask) * SLOT_BYTES;

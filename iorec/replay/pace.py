@@ -207,8 +207,9 @@ class OpenLoop:
         at = issued & pace.mask
         for slot in range(at, at + count):
             late = 0 if pace.is_fast else now - pace.start_ns - self._due[slot & pace.mask]
-            self._lateness[bucket_of(late)] += 1
             pace.late_ns = late
+            if not self._is_linked(slot & pace.mask):
+                self._lateness[bucket_of(late)] += 1
         if not self._submit(count):
             return False
         self._board[FREED] = pace.issued
@@ -219,7 +220,10 @@ class OpenLoop:
         pace = self._pace
         at = pace.issued & pace.mask
         if self._is_linked(at):
-            return 2 if room >= 2 and filled - pace.issued >= 2 else 0
+            if room < 2 or filled - pace.issued < 2:
+                return 0
+            pace.added += 1
+            return 2
         most = int(min(pace.batch, room, filled - pace.issued, pace.mask + 1 - at))
         if most > 0 and not pace.is_fast:
             most = bisect_right(self._due, now - pace.start_ns, at, at + most) - at

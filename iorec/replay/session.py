@@ -1,29 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Replays a capture: prepares with privileges, drops them, runs the loop, and puts all back."""
+"""Replays a capture: prepares with privileges, drops them, has the loop run, and puts all back."""
 
-import contextlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analyze.errors import IorecError
 from analyze.units import format_bytes
-from iorec.host.clock import read_clocks
 from iorec.host.privileges import drop_privileges
 from iorec.host.signals import SignalWaiter
 from iorec.host.workload import User, invoking_user
 from iorec.replay.board import Board, make_board
 from iorec.replay.engine import Engine
 from iorec.replay.feeder import Feeder, Line, settings_folders
-from iorec.replay.layout import COMPLETED, ISSUED, Ending, Pace
 from iorec.replay.memory import Reserve
-from iorec.replay.native import native_run
+from iorec.replay.native import Run, native_run
 from iorec.replay.pacing import Pacing
 from iorec.replay.planned import Plan
+from iorec.replay.playing import Heard, become_realtime, end_realtime, play
 from iorec.replay.queues import QueueChanges, restore_left
 from iorec.replay.settings import Settings
 from iorec.replay.target import Target, open_targets
@@ -31,8 +29,6 @@ from iorec.replay.witness import Witness
 
 _SPARE_REQUESTS = 8  # of a queue, for what others do there
 _FILE_DEPTH = 64
-_LEAD_NS = 50_000_000
-_SLICE_NS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,7 @@ class Prepared:
     plan: Plan
     targets: tuple[Target, ...]
     engine: str
+    ring_flags: tuple[str, ...]
     pacer: str
     depth: int
     says: tuple[str, ...]
@@ -54,13 +51,21 @@ class Played:
 
     prepared: Prepared
     pacing: Pacing
-    ending: Ending
-    started_monotonic_ns: int
-    wall_offset_ns: int
-    ring_flags: tuple[str, ...]
+    heard: Heard
     recorded: Path | None
     warnings: tuple[str, ...]
     failure: IorecError | None  # of the recorder or the feeder
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What does I/Os: the ring, its memory, and the loop; `run` is None for one in Python."""
+
+    engine: Engine
+    reserve: Reserve
+    board: Board
+    pacing: Pacing
+    run: Run | None
 
 
 def replay_session(
@@ -75,64 +80,86 @@ def replay_session(
     removed after it. An error before the first I/O leaves nothing changed.
     """
     user = invoking_user()
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         signals = stack.enter_context(SignalWaiter())
         restored = restore_left()
         targets = stack.enter_context(
             open_targets(settings.mappings, settings.permission, is_dry=settings.is_dry)
         )
-        is_recorded = settings.is_recorded and all(target.is_device for target in targets)
-        if settings.output is not None and not is_recorded:
-            raise IorecError("-o records block devices, and a target is none", "leave out -o", 2)
-        engine = stack.enter_context(Engine())
-        reserve = Reserve()
-        is_closed = settings.loop != "open" and settings.speed is not None
-        has_own_slots = is_closed or engine.ring is None
-        board = make_board(None if has_own_slots or engine.ring is None else engine.ring.sqes)
-        pacing = Pacing(engine, board, is_closed=is_closed, is_fast=settings.speed is None)
-        run = native_run(pacing.pace)
-        if run is None and engine.ring is None:
-            raise IorecError(
-                "libaio needs the loop in C, and there is no C compiler", "install gcc or clang"
-            )
+        is_recorded = _is_recorded(settings, targets)
+        machine = _set_up(settings, stack)
+        has_aio = machine.engine.ring is None
         feeder = stack.enter_context(
-            Feeder(settings, targets, board, reserve, user, line, has_aio=engine.ring is None)
+            Feeder(settings, targets, machine.board, machine.reserve, user, line, has_aio=has_aio)
         )
         signals.wait_for(feeder.fd)
-        plan = feeder.read_plan()
         prepared = Prepared(
-            settings,
-            plan,
-            targets,
-            engine.name,
-            "C" if run else "Python",
-            _depth(settings, targets),
-            tuple(restored),
+            settings=settings,
+            plan=feeder.read_plan(),
+            targets=targets,
+            engine=machine.engine.name,
+            ring_flags=machine.engine.flags,
+            pacer="C" if machine.run else "Python",
+            depth=_depth(settings, targets),
+            says=tuple(restored),
         )
         announce(prepared)
         if settings.is_dry:
             return
-        _check_room(targets, plan)
-        queues = stack.enter_context(QueueChanges())
-        _set_queues(queues, targets, plan, settings)
-        memory = reserve.memory(
-            max(target.largest_read for target in plan.targets),
-            max(target.largest_write for target in plan.targets),
-        )
-        reserve.fill(memory, settings.data)
-        engine.register([target.fd for target in targets], memory)
+        _ready_targets(prepared, machine, stack)
         output = _output(settings, user, stack) if is_recorded else None
         witness = None
         if output is not None:
             witness = stack.enter_context(Witness(targets, output, is_forced=settings.is_forced))
             witness.wait_until_recording(signals)
         if settings.is_realtime:
-            _become_realtime()
+            become_realtime()
         drop_privileges(user, *settings_folders(settings))
-        played = _play(prepared, pacing, run, board, feeder, signals, engine)
+        heard = play(machine.pacing, machine.run, machine.board, feeder, signals, prepared.depth)
         if settings.is_realtime:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            end_realtime()
+        played = Played(prepared, machine.pacing, heard, None, (), heard.failure)
         finish(_with_witness(played, witness, output))
+
+
+def _is_recorded(settings: Settings, targets: Sequence[Target]) -> bool:
+    is_possible = all(target.is_device for target in targets)
+    if settings.output is not None and not is_possible:
+        raise IorecError(
+            "-o records block devices, and a target is none", "leave out -o", exit_code=2
+        )
+    return settings.is_recorded and is_possible
+
+
+def _set_up(settings: Settings, stack: ExitStack) -> _Machine:
+    """The ring and the loop, before the feeder is forked, which shares their memory."""
+    engine = stack.enter_context(Engine())
+    is_fast = settings.speed is None
+    is_closed = settings.loop != "open" and not is_fast
+    shares_ring = engine.ring is not None and not is_closed
+    board = make_board(engine.ring.sqes if engine.ring is not None and shares_ring else None)
+    pacing = Pacing(engine, board, is_closed=is_closed, is_fast=is_fast)
+    pacing.pace.give_up_ns = settings.give_up_ns
+    run = native_run(pacing.pace)
+    if run is None and engine.ring is None:
+        raise IorecError(
+            "libaio needs the loop in C, and there is no C compiler", "install gcc or clang"
+        )
+    return _Machine(engine, Reserve(), board, pacing, run)
+
+
+def _ready_targets(prepared: Prepared, machine: _Machine, stack: ExitStack) -> None:
+    """Sizes new files, sets the queues, and fills and registers memory."""
+    plan, targets = prepared.plan, prepared.targets
+    _size_files(targets, plan)
+    queues = stack.enter_context(QueueChanges())
+    _set_queues(queues, targets, plan, prepared.settings)
+    memory = machine.reserve.memory(
+        max(target.largest_read for target in plan.targets),
+        max(target.largest_write for target in plan.targets),
+    )
+    machine.reserve.fill(memory, prepared.settings.data)
+    machine.engine.register([target.fd for target in targets], memory)
 
 
 def _depth(settings: Settings, targets: Sequence[Target]) -> int:
@@ -148,7 +175,7 @@ def _depth(settings: Settings, targets: Sequence[Target]) -> int:
     return max(least - _SPARE_REQUESTS, least // 2, 1)
 
 
-def _check_room(targets: Sequence[Target], plan: Plan) -> None:
+def _size_files(targets: Sequence[Target], plan: Plan) -> None:
     """Gives new files their size."""
     for target, planned in zip(targets, plan.targets, strict=True):
         if target.size_bytes is None:
@@ -177,7 +204,7 @@ def _set_queues(
             queues.set(target.numbers, "max_sectors_kb", min(wanted_kb, target.largest_kb))
 
 
-def _output(settings: Settings, user: User | None, stack: contextlib.ExitStack) -> Path:
+def _output(settings: Settings, user: User | None, stack: ExitStack) -> Path:
     """Where is recorded to; for the verdict alone a folder that is gone at the end."""
     if settings.output is not None:
         return settings.output.path
@@ -188,85 +215,8 @@ def _output(settings: Settings, user: User | None, stack: contextlib.ExitStack) 
     return Path(folder, "replayed.parquet")
 
 
-def _become_realtime() -> None:
-    """Lets nothing but the kernel and other such processes interrupt the loop.
-
-    Without the flag the kernel's workers, and any thread, would inherit it.
-    """
-    try:
-        os.sched_setscheduler(
-            0,
-            os.SCHED_FIFO | os.SCHED_RESET_ON_FORK,
-            os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)),
-        )
-    except OSError as error:
-        raise IorecError(
-            f"--realtime is refused: {error.strerror}", "run it as root, or leave it out"
-        ) from error
-
-
-def _play(
-    prepared: Prepared,
-    pacing: Pacing,
-    run: Callable[[int], int] | None,
-    board: Board,
-    feeder: Feeder,
-    signals: SignalWaiter,
-    engine: Engine,
-) -> Played:
-    """Runs the loop until its end, a signal, or until the feeder fails."""
-    # Only now: what it imports may start threads.
-    from iorec.replay.preparing import quiet_interpreter
-    from iorec.replay.python_loops import python_run
-
-    pace = pacing.pace
-    pace.depth, pace.give_up_ns = prepared.depth, prepared.settings.give_up_ns
-    if prepared.plan.has_pairs:
-        pace.depth = max(pace.depth, 2)
-    run = run or python_run(pace)
-    failure: IorecError | None = None
-    with quiet_interpreter():
-        while not feeder.is_ready():
-            signals.check()
-            time.sleep(0.001)
-        clocks = read_clocks()
-        pace.start_ns = time.monotonic_ns() + _LEAD_NS
-        ending = Ending.GOES_ON
-        while ending is Ending.GOES_ON:
-            ending = Ending(run(time.monotonic_ns() + _SLICE_NS))
-            board.numbers[ISSUED], board.numbers[COMPLETED] = pace.issued, pace.ended
-            failure = failure or _watch(pace, feeder, signals)
-    return Played(
-        prepared,
-        pacing,
-        ending,
-        pace.start_ns,
-        clocks.offset_ns,
-        engine.flags,
-        None,
-        (),
-        failure,
-    )
-
-
-def _watch(pace: Pace, feeder: Feeder, signals: SignalWaiter) -> IorecError | None:
-    """Has the loop end in order at a signal, or if the feeder has failed."""
-    failure = None
-    try:
-        feeder.check()
-    except IorecError as error:
-        failure = error
-    signals.wait(0.0)
-    if (failure is not None or signals.asks_to_stop) and not pace.is_ending:
-        pace.is_ending, pace.ending = 1, Ending.INTERRUPTED
-        pace.drain_until_ns = time.monotonic_ns() + pace.give_up_ns
-    return failure
-
-
 def _with_witness(played: Played, witness: Witness | None, output: Path | None) -> Played:
     """The same, when the recorder has written its capture."""
-    from dataclasses import replace
-
     if witness is None:
         return played
     witness.end()

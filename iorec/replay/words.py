@@ -62,7 +62,7 @@ def end_lines(replay: Replay, capture: Path | None) -> Iterator[str]:
     """What was done, as the loop itself saw it, and the word."""
     late = replay.lateness
     yield (
-        f"{format_counted(replay.completed, 'I/O')} done of {format_count(replay.planned)},"
+        f"{format_counted(_done(replay), 'I/O')} done of {format_count(replay.planned)},"
         f" {format_count(replay.failed)} failed, {format_count(replay.short)} short; issued late by"
         f" p50 {format_duration(late.p50_ns)}, p99 {format_duration(late.p99_ns)}, at most"
         f" {format_duration(late.max_ns)}"
@@ -78,7 +78,7 @@ def end_lines(replay: Replay, capture: Path | None) -> Iterator[str]:
 
 def ending_error(replay: Replay) -> IorecError | None:
     """The error of a replay that did not do all; None if it did."""
-    done = f"after {format_count(replay.completed)} of {format_count(replay.planned)} I/Os"
+    done = f"after {format_count(_done(replay))} of {format_count(replay.planned)} I/Os"
     errors = ", ".join(f"{name}: {format_count(count)}" for name, count in replay.errors.items())
     errors = f" ({errors})" if errors else ""
     match replay.ending:
@@ -109,6 +109,11 @@ def ending_error(replay: Replay) -> IorecError | None:
                 f"the kernel refused to take an I/O: the replay ended {done}",
                 "please report this as a defect",
             )
+
+
+def _done(replay: Replay) -> int:
+    """I/Os of the capture: without the flushes that were added for them."""
+    return max(replay.completed - replay.added, 0)
 
 
 def _duration(prepared: Prepared) -> str:
