@@ -29,7 +29,8 @@ def open_database(
 ) -> DuckDBPyConnection:
     """A database in memory that can read these files and reach nothing else.
 
-    With `counts_progress` its query_progress() tells how far a query is.
+    With `counts_progress` its query_progress() tells how far a query is; what needs more than
+    `memory_limit` is done on disk.
     """
     spill = resources.enter_context(tempfile.TemporaryDirectory(prefix="iorec-"))
     connection = connect(

@@ -278,7 +278,7 @@ def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
 
 
 def _finite(value: float | None) -> float | None:
-    return value if value is not None and np.isfinite(value) else None
+    return round(value, 3) if value is not None and np.isfinite(value) else None
 
 
 def _percentiles(connection: DuckDBPyConnection, column: str) -> Percentiles | None:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _PAUSE_S = 0.001
-_SHOWN_S = 0.2
+_SHOWN_S = 0.05
+_PATIENCE_S = 0.5
 _FEWEST_PLACED = 512  # at once, unless these are the last
 
 
@@ -93,12 +94,21 @@ class Feeder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+        os.close(self._reader)
+
+    def end(self) -> None:
+        """Ends it; a second time does nothing."""
         self._board.numbers[IS_OVER] = 1
+        patience_s = time.monotonic() + _PATIENCE_S  # in which it takes its line away
+        while not self._is_waited_for and time.monotonic() < patience_s:
+            self._is_waited_for = os.waitpid(self.pid, os.WNOHANG)[0] != 0
+            time.sleep(_PAUSE_S)
         if not self._is_waited_for:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-        os.close(self._reader)
+            self._is_waited_for = True
 
     @property
     def fd(self) -> int:

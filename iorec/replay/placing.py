@@ -22,6 +22,8 @@ from iorec.replay.sqes import Entries, Ints, Rows, make_iocbs, make_sqes
 from iorec.replay.target import Target
 
 _ROWS = 8192  # of a batch
+_ROWS_PER_SLICE = 1 << 16
+_MEMORY_LIMIT = "64MB"  # of the database, which also holds what it has read of the file
 _MOST_DUE_NS = 1 << 62
 
 
@@ -83,7 +85,12 @@ class Placer:
         number = 0
         with self.capture.connection.cursor() as own:
             batches = stream_batches(
-                own, COLUMNS, _ROWS, in_slices=self.capture.can_be_sliced, table="replayed"
+                own,
+                COLUMNS,
+                _ROWS,
+                in_slices=self.capture.can_be_sliced,
+                table="replayed",
+                rows_per_slice=_ROWS_PER_SLICE,
             )
             for batch in batches:
                 if batch.num_rows:
@@ -123,12 +130,15 @@ def open_placer(
     settings: Settings, targets: Sequence[Target], reserve: Reserve, *, has_aio: bool
 ) -> Iterator[Placer]:
     """Opens the capture and makes the plan; IorecError for what cannot be replayed."""
+    # Arrow's own allocator keeps what it once had.
+    pa.set_memory_pool(pa.system_memory_pool())
     with open_captures(
         [settings.capture],
         begin=settings.begin,
         end=settings.end,
         where=settings.where,
         layer=settings.layer,
+        memory_limit=_MEMORY_LIMIT,
     ) as capture:
         sources = [target.source for target in targets]
         check_source(capture, sources, accepts_losses=settings.accepts_losses)

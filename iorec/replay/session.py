@@ -116,6 +116,7 @@ def replay_session(
             become_realtime()
         drop_privileges(user, *settings_folders(settings))
         heard = play(machine.pacing, machine.run, machine.board, feeder, signals, prepared.depth)
+        feeder.end()  # before there is more to hold in memory
         if settings.is_realtime:
             end_realtime()
         played = Played(prepared, machine.pacing, heard, None, (), heard.failure)
