@@ -94,14 +94,13 @@ def preflushes_of(source: Path) -> int:
 
 
 def done_on(capture: Capture, loop: LoopDevice) -> Counter[tuple[Any, ...]]:
-    """What a capture saw of replays on the device."""
+    """What a capture saw on the device, but for what looks at new and closed devices."""
     rows = capture.rows(device=loop.name)
+    strangers = ("blkid", "(udev", "systemd-udevd", "losetup")
     return Counter(
         (row["op"], row["offset"], row["bytes"])
         for row in rows
-        if row["op"] != "cache_flush"
-        # A flush of libaio is submitted by a kernel thread.
-        and (row["process"] or "").startswith(("iorec", "python", "kworker"))
+        if row["op"] != "cache_flush" and not (row["process"] or "").startswith(strangers)
     )
 
 
