@@ -29,7 +29,7 @@ PREFIX := /usr/local
 test test-busy: PACKAGES += kmod xfsprogs btrfs-progs dmsetup mdadm procps util-linux-extra groff fish zsh
 test test-busy: PACKAGES += prometheus tmux
 check: PACKAGES += shellcheck
-bench bench-%: PACKAGES += linux-perf bpftrace
+bench bench-%: PACKAGES += linux-perf bpftrace blktrace
 SCRIPTS := .ci/run $(wildcard samples/*.sh tests/*.sh)
 # iorec alone, and with what tests and checks need.
 RUNS := .venv/.runs
@@ -101,7 +101,7 @@ check: environment
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	shellcheck $(SCRIPTS)
-	.venv/bin/clang-format --dry-run --Werror $$(find bpf -name '*.[ch]')
+	.venv/bin/clang-format --dry-run --Werror $$(find bpf iorec -name '*.[ch]')
 
 docs: environment
 	.venv/bin/python -m iorec.documentation

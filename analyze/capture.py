@@ -189,18 +189,21 @@ def open_captures(
     where: str | None = None,
     layer: str | None = None,
     counts_progress: bool = False,
+    memory_limit: str = MEMORY_LIMIT,
 ) -> Capture:
     """Opens files, globs and folders as one capture.
 
     `begin` and `end` are seconds from the start of the first recording, negative ones from the end
     of the last, or a text such as `15:16:10`, see units.parse_moment_ns; `where` is a SQL condition
-    on the columns; `layer` is one of LAYERS, see Selection; `counts_progress` is that of
-    open_database. What cannot be read or was not recorded raises IorecError; there may be no rows
-    for which the condition holds.
+    on the columns; `layer` is one of LAYERS, see Selection; `counts_progress` and
+    `memory_limit` are those of open_database. What cannot be read or was not recorded raises
+    IorecError; there may be no rows for which the condition holds.
     """
     found, repeats = without_repeats(find_captures(paths))
     with ExitStack() as resources:
-        connection = open_database(found, resources, counts_progress=counts_progress)
+        connection = open_database(
+            found, resources, counts_progress=counts_progress, memory_limit=memory_limit
+        )
         files = _with_hosts([read_capture_file(connection, path) for path in found])
         span = recorded_span(files)
         selection = make_selection(

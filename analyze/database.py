@@ -30,16 +30,21 @@ _MOVED = """CASE WHEN result IS NULL THEN bytes
 
 
 def open_database(
-    paths: Sequence[Path], resources: ExitStack, *, counts_progress: bool = False
+    paths: Sequence[Path],
+    resources: ExitStack,
+    *,
+    counts_progress: bool = False,
+    memory_limit: str = MEMORY_LIMIT,
 ) -> DuckDBPyConnection:
     """A database in memory that can read these files and reach nothing else.
 
-    With `counts_progress` its query_progress() tells how far a query is.
+    With `counts_progress` its query_progress() tells how far a query is; what needs more than
+    `memory_limit` is done on disk.
     """
     spill = resources.enter_context(tempfile.TemporaryDirectory(prefix="iorec-"))
     connection = connect(
         config={
-            "memory_limit": MEMORY_LIMIT,
+            "memory_limit": memory_limit,
             "threads": min(os.cpu_count() or 1, _MAX_THREADS),
             "temp_directory": spill,
             "preserve_insertion_order": False,

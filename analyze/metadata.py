@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass, field
 
 from analyze.errors import IorecError
-from analyze.typed_json import EpochNs, FieldError, SignedInt, parse_object
+from analyze.replayed import Replay
+from analyze.typed_json import LEFT_OUT_IF_NONE, EpochNs, FieldError, SignedInt, parse_object
 
 # Version history
 #   1  first version: one row per finished or in-flight I/O, metadata under the key `iorec`;
@@ -283,6 +284,7 @@ class Metadata:
     cgroup_version: int | None = None  # 1: cgroups of that version are in use, and not in the rows
     notes: tuple[Note, ...] = ()
     trigger: FiredTrigger | None = None
+    replay: Replay | None = field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 def parse_metadata(data: bytes, source: str = "the capture") -> Metadata:

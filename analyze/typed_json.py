@@ -15,6 +15,9 @@ from analyze.units import format_rfc3339
 
 T = TypeVar("T")
 
+# Of a dataclass's field: the key is there only if there is something to say.
+LEFT_OUT_IF_NONE = {"left_out_if_none": True}
+
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _INT64_MAX = 2**63 - 1
 _KIND_NAMES = {
@@ -66,10 +69,19 @@ def json_value(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     written = vars(value)
+    for name in rare_fields(value.__class__):
+        if written[name] is None:
+            written = {key: field for key, field in written.items() if key != name}
     times = _time_fields(value.__class__)
     if not times:
         return written
     return written | {n: format_rfc3339(written[n]) for n in times if written[n] is not None}
+
+
+@functools.cache
+def rare_fields(cls: type) -> list[str]:
+    """Those that are left out if they are None."""
+    return [field.name for field in fields(cls) if field.metadata.get("left_out_if_none")]
 
 
 @functools.cache

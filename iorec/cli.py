@@ -18,10 +18,12 @@ from iorec.commands import (
     doctor,
     explain,
     exporter,
+    fidelity,
     info,
     plot,
     record,
     recover,
+    replay,
     report,
     top,
     watch,
@@ -45,6 +47,8 @@ app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=explain.EPILOG)(explain.explain)
 app.command(epilog=plot.EPILOG)(plot.plot)
 app.command(epilog=info.EPILOG)(info.info)
+app.command(epilog=replay.EPILOG)(replay.replay)
+app.command(epilog=fidelity.EPILOG)(fidelity.fidelity)
 app.command(epilog=recover.EPILOG)(recover.recover)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 

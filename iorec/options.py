@@ -174,6 +174,9 @@ Layer = Annotated[
         show_default=False,
     ),
 ]
+StrictFidelity = Annotated[
+    bool, typer.Option("--strict", help="Exit with 3 unless the replay is faithful.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing rounded.")]
 Verbose = Annotated[
     bool,

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from analyze.explain import Explanation
+from analyze.fidelity import Fidelity
 from analyze.info import Info
 from analyze.report import Report
 from iorec import __version__
@@ -34,6 +35,7 @@ def schemas() -> dict[str, str]:
         "docs/schema/report.json": format_schema(Report, "iorec report"),
         "docs/schema/info.json": format_schema(Info, "iorec info"),
         "docs/schema/explain.json": format_schema(Explanation, "iorec explain"),
+        "docs/schema/fidelity.json": format_schema(Fidelity, "iorec fidelity"),
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from analyze.render.json import SCHEMA_VERSION
-from analyze.typed_json import EpochNs, SignedInt, field_types
+from analyze.typed_json import EpochNs, SignedInt, field_types, rare_fields
 
 _SIMPLE = {
     bool: {"type": "boolean"},
@@ -46,7 +46,7 @@ def _object(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
         "description": " ".join(inspect.getdoc(cls).split()),  # type: ignore[union-attr]
         "type": "object",
         "properties": {name: _value(hints[name], definitions) for name in names},
-        "required": names,
+        "required": [name for name in names if name not in rare_fields(cls)],
     }
 
 

@@ -146,7 +146,8 @@ class Conditions:
 
     def _on(self, dev: int) -> str:
         """` on sda`; nothing for a call."""
-        return f" on {self._devices.account_name(dev) or numbers_of_dev(dev)}" if dev else ""
+        name = self._devices.account_name(dev) or (numbers_of_dev(dev) if dev else "")
+        return f" on {name}" if name else ""
 
 
 def in_flight_at_start(records: NDArray[np.void], cpu_count: int) -> NDArray[np.int64]:

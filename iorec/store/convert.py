@@ -76,7 +76,7 @@ def convert(
                 _write_csv(sink, rows, is_compressed=capture.is_compressed)
                 os.fsync(sink.fileno())  # so that both get their names at nearly the same time
                 with folder.writing(capture.sidecar, is_forced=is_forced) as sidecar:
-                    sidecar.write(_indented(rows.described))
+                    sidecar.write(indented(rows.described))
                 on_failure.callback(folder.remove, capture.sidecar)
             else:
                 _write_parquet(sink, rows)
@@ -84,8 +84,8 @@ def convert(
     return rows.metadata
 
 
-def _indented(described: bytes) -> bytes:
-    """For people to read, unless that would be too much for a reader."""
+def indented(described: bytes) -> bytes:
+    """JSON for people to read, unless that would be too much for a reader."""
     if len(described) > MAX_METADATA_BYTES // 8:
         return described
     indented = json.dumps(json.loads(described), indent=2).encode() + b"\n"
@@ -161,8 +161,9 @@ def _table(batches: list[pa.RecordBatch]) -> pa.Table:
     return pa.Table.from_batches(batches, SCHEMA).unify_dictionaries()
 
 
-def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
-    with pq.ParquetWriter(
+def parquet_writer(sink: BinaryIO) -> pq.ParquetWriter:
+    """Writes the rows of a capture; its metadata are to be added before it is closed."""
+    return pq.ParquetWriter(
         sink,
         SCHEMA,
         compression="zstd",
@@ -170,7 +171,11 @@ def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
         use_dictionary=_DICTIONARY_ENCODED,
         dictionary_pagesize_limit=_MOST_DICTIONARY_BYTES,
         write_statistics=_WITH_STATISTICS,
-    ) as writer:
+    )
+
+
+def _write_parquet(sink: BinaryIO, rows: _SpoolRows) -> None:
+    with parquet_writer(sink) as writer:
         for table in _one_ahead(rows):
             writer.write_table(table, row_group_size=_ROWS_PER_GROUP * 2)
         writer.add_key_value_metadata({METADATA_KEY: rows.described})

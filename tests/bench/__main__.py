@@ -15,7 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench import analysis, calls, drain, idle, kernel_time, live, overhead, size, start
+from tests.bench import (
+    analysis,
+    calls,
+    drain,
+    idle,
+    kernel_time,
+    live,
+    overhead,
+    replay,
+    size,
+    start,
+)
 from tests.bench.tracers import TRACERS, NotAvailableError, mounted_tracefs
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -27,6 +38,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "idle": idle.measure,
     "live": live.measure,
     "calls": calls.measure,
+    "replay": replay.measure,
     "analysis-1": partial(analysis.measure, millions=1, times=10),
     "analysis-10": partial(analysis.measure, millions=10, times=5),
     "analysis-100": partial(analysis.measure, millions=100, times=3),

@@ -18,7 +18,7 @@ def mark_children() -> None:
 def end_leftovers() -> None:
     """Kills them, in whatever group, session or stop they are; returns when all are gone."""
     deadline = time.monotonic() + 10
-    while left := _marked():
+    while left := running_marked():
         assert time.monotonic() < deadline, f"still running: {left}"
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
@@ -26,7 +26,7 @@ def end_leftovers() -> None:
         time.sleep(0.01)
 
 
-def _marked() -> list[int]:
+def running_marked() -> list[int]:
     """Zombies have no environment any more."""
     mark, found = "=".join(_MARK).encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
