@@ -61,18 +61,11 @@ static inline void begin_iocb(struct lane *mine, struct identity *who, u64 addre
 	slot = claim(key, mine, AIO_ENTER_LANE);
 	if (!slot)
 		return;
-	slot->source = AIO_LAYER * CPUS + bpf_get_smp_processor_id();
-	slot->cmd_flags = FIRST_AIO_OP + (iocb.opcode & 15);
+	begin_call(slot, AIO_LAYER, FIRST_AIO_OP + (iocb.opcode & 15));
 	if (iocb.rw_flags & RWF_NOWAIT)
 		slot->cmd_flags |= CALL_NOWAIT;
 	slot->bytes = iocb.nbytes > ~0U ? ~0U : iocb.nbytes;
 	slot->sector = iocb.offset;
-	slot->dev = 0;
-	slot->partno = 0;
-	slot->issue_ns = 0;
-	slot->error = 0;
-	slot->is_part = false;
-	slot->has_ended = false;
 	slot->bio_count = iocb.fildes;
 	slot->is_filtered = !is_wanted_submitter(who);
 	if (!slot->is_filtered) {

@@ -119,3 +119,19 @@ static inline void set_open_file(struct identity *who, u64 inode)
 					     super_block, s_dev);
 	}
 }
+
+/* Fills the slot of what begins now above the block layer: no file, no place and no size yet. */
+static inline void begin_call(struct slot *slot, u32 layer, u32 op)
+{
+	slot->source = layer * CPUS + bpf_get_smp_processor_id();
+	slot->cmd_flags = op;
+	slot->bytes = 0;
+	slot->sector = NO_OFFSET;
+	slot->bio_count = -1;
+	slot->dev = 0;
+	slot->partno = 0;
+	slot->issue_ns = 0;
+	slot->error = 0;
+	slot->is_part = false;
+	slot->has_ended = false;
+}

@@ -143,17 +143,7 @@ int call_enter(u64 *ctx)
 	if (!slot)
 		return 0;
 	who = current_thread();
-	slot->source = SYSCALL_LAYER * CPUS + bpf_get_smp_processor_id();
-	slot->cmd_flags = call->op;
-	slot->bytes = 0;
-	slot->dev = 0;
-	slot->partno = 0;
-	slot->issue_ns = 0;
-	slot->error = 0;
-	slot->is_part = false;
-	slot->has_ended = false;
-	slot->sector = NO_OFFSET;
-	slot->bio_count = -1;
+	begin_call(slot, SYSCALL_LAYER, call->op);
 	slot->is_filtered = !is_wanted_submitter(&who);
 	if (!slot->is_filtered) {
 		set_arguments(slot, call, regs, &who);

@@ -127,19 +127,10 @@ int uring_submit(u64 *ctx)
 	if (!slot)
 		return 0;
 	who = current_thread();
-	slot->source = URING_LAYER * CPUS + bpf_get_smp_processor_id();
-	slot->cmd_flags = FIRST_URING_OP + opcode;
+	begin_call(slot, URING_LAYER, FIRST_URING_OP + opcode);
 	slot->cmd_flags |= flags << CALL_FLAGS_SHIFT;
 	if (req->ctx->flags & IORING_SETUP_SQPOLL)
 		slot->cmd_flags |= CALL_SQPOLL;
-	slot->dev = 0;
-	slot->partno = 0;
-	slot->issue_ns = 0;
-	slot->error = 0;
-	slot->is_part = false;
-	slot->has_ended = false;
-	slot->sector = NO_OFFSET;
-	slot->bytes = 0;
 	moves = bit_of_opcode(opcode);
 	fd = moves & TAKES_FILE ? req->fd : -1;
 	slot->bio_count = fd;
