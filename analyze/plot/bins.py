@@ -11,6 +11,7 @@ from analyze.errors import IorecError
 from analyze.latency import FloatArray, Numbers
 from analyze.opened import OpenedRows
 from analyze.plot.timeline import Timeline
+from analyze.schema import BLOCK_LAYERS, FLUSH_OPS, READ_OPS, WRITE_OPS
 
 Cells = dict[str, FloatArray]
 
@@ -19,11 +20,20 @@ OPS = ("read", "write", "flush", "discard", "other", "cache flush")
 CACHE_FLUSH = OPS.index("cache flush")
 
 # `discard` stands for every op that frees or zeroes space without moving data.
-OP_INDEX = """
-    CASE op WHEN 'read' THEN 0 WHEN 'write' THEN 1 WHEN 'zone_append' THEN 1 WHEN 'flush' THEN 2
-        WHEN 'discard' THEN 3 WHEN 'secure_erase' THEN 3 WHEN 'write_zeroes' THEN 3
-        WHEN 'cache_flush' THEN 5 ELSE 4 END
-"""
+_INDEX_OF_OP = {
+    "read": 0,
+    "write": 1,
+    "zone_append": 1,
+    "flush": 2,
+    "discard": 3,
+    "secure_erase": 3,
+    "write_zeroes": 3,
+    "cache_flush": CACHE_FLUSH,
+    # Last, as DuckDB tries them in this order.
+    **(dict.fromkeys(READ_OPS, 0) | dict.fromkeys(WRITE_OPS, 1) | dict.fromkeys(FLUSH_OPS, 2)),
+}
+_CASES = " ".join(f"WHEN '{op}' THEN {index}" for op, index in _INDEX_OF_OP.items())
+OP_INDEX = f"CASE op {_CASES} ELSE {OPS.index('other')} END"
 
 # Values from a stranger are brought into range here: a time outside of the window to its first or
 # last moment, a negative latency or size to 0, an end after the window to its last moment. An I/O
@@ -40,10 +50,16 @@ _TIMED = f"""
             start_ns + busy_ns AS stop_ns,
             start_ns // $width AS start_bin,
             stop_ns // $width AS stop_bin,
-            CASE WHEN bytes > 0 THEN bytes ELSE 0 END AS size_bytes
+            CASE WHEN moved > 0 THEN moved ELSE 0 END AS size_bytes
         FROM io
     )
 """
+
+
+def device_sql(capture: OpenedRows) -> str:
+    """SQL for the device of a row, by its name in `capture.devices`; calls are all for files."""
+    is_of_disks = capture.selection.layer in (None, *BLOCK_LAYERS)
+    return capture.named("device") if is_of_disks else "'files'"
 
 
 @dataclass(frozen=True)
@@ -98,7 +114,7 @@ def with_device_rows(capture: OpenedRows, devices: Devices) -> tuple[str, dict[s
     rows = (
         f"(SELECT timed.*, coalesce(row, {len(devices.shown)}) AS device_row FROM timed LEFT JOIN"
         " (SELECT unnest($devices::VARCHAR[]) AS shown, unnest(range(len($devices))) AS row)"
-        f" ON {capture.named('device')} IS NOT DISTINCT FROM shown)"
+        f" ON {device_sql(capture)} IS NOT DISTINCT FROM shown)"
     )
     return rows, {"devices": list(devices.shown)}
 

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from analyze.opened import OpenedRows
-from analyze.plot.bins import CACHE_FLUSH, OP_INDEX, Devices, query_timed
+from analyze.plot.bins import CACHE_FLUSH, OP_INDEX, Devices, device_sql, query_timed
 from analyze.plot.timeline import Timeline
 from analyze.row_query import PROCESS_NAME
 
@@ -51,7 +51,7 @@ def load_contents(capture: OpenedRows) -> Contents:
         " GROUP BY op_index ORDER BY op_index"
     ).fetchall()
     devices = capture.sql(
-        f"SELECT {capture.named('device')} AS name, count(*) OVER () FROM io GROUP BY name"
+        f"SELECT {device_sql(capture)} AS name, count(*) OVER () FROM io GROUP BY name"
         f" ORDER BY sum(coalesce(latency_ns, {capture.covered_ns})) DESC, name"
         f" LIMIT {_MOST_DEVICES}"
     ).fetchall()
@@ -72,7 +72,7 @@ def load_only_io(capture: OpenedRows, timeline: Timeline) -> OnlyIo:
         capture,
         timeline,
         f"""
-        SELECT $begin + start_ns, op, {capture.named("device")}, "offset", bytes, latency_ns, errno,
+        SELECT $begin + start_ns, op, {device_sql(capture)}, "offset", bytes, latency_ns, errno,
             {PROCESS_NAME}, pid
         FROM timed
         """,

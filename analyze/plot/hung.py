@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from analyze.opened import OpenedRows
-from analyze.plot.bins import query_timed
+from analyze.plot.bins import device_sql, query_timed
 from analyze.plot.timeline import Timeline
 
 _MOST_HUNG = 200  # a queue's worth; of more the oldest
@@ -26,7 +26,7 @@ def load_hung(capture: OpenedRows, timeline: Timeline) -> tuple[HungIo, ...]:
         capture,
         timeline,
         f"""
-        SELECT {capture.named("device")}, start_ns, busy_ns, "offset" FROM timed
+        SELECT {device_sql(capture)}, start_ns, busy_ns, "offset" FROM timed
         WHERE latency_ns IS NULL ORDER BY start_ns, "offset" LIMIT {_MOST_HUNG}
         """,
     ).fetchall()

@@ -7,7 +7,7 @@ import numpy as np
 
 from analyze.latency import FloatArray
 from analyze.opened import OpenedRows
-from analyze.plot.bins import OPS, Devices, add_up, query_timed
+from analyze.plot.bins import OPS, Devices, add_up, device_sql, query_timed
 from analyze.plot.hung import HungIo, load_hung
 from analyze.plot.timeline import Timeline
 
@@ -46,7 +46,7 @@ def load_offsets(
     """Of each device that is shown; None if none of its I/Os has an offset."""
     found = capture.sql(
         f"""
-        SELECT {capture.named("device")} AS name, count(*) AS ios, greatest(min("offset"), 0),
+        SELECT {device_sql(capture)} AS name, count(*) AS ios, greatest(min("offset"), 0),
             greatest(max("offset"), 0)
         FROM io WHERE "offset" IS NOT NULL GROUP BY name
         """
@@ -91,7 +91,7 @@ def _count(
         FROM timed JOIN (
             SELECT unnest($devices::VARCHAR[]) AS name, unnest($lows) AS low,
                 unnest($highs) AS high, unnest($steps) AS step, unnest(range(len($lows))) AS row
-        ) ON {capture.named("device")} IS NOT DISTINCT FROM name
+        ) ON {device_sql(capture)} IS NOT DISTINCT FROM name
         WHERE "offset" IS NOT NULL GROUP BY ALL
         """,
         {
