@@ -68,9 +68,11 @@ class Capture(OpenedRows):
         window: Window,
         selection: Selection,
         resources: ExitStack,
+        memory_limit: str = MEMORY_LIMIT,
     ) -> None:
         super().__init__(connection, files, repeats, window, selection)
         self._resources = resources
+        self._memory_limit = memory_limit
 
     def __enter__(self) -> "Capture":
         return self
@@ -166,7 +168,8 @@ class Capture(OpenedRows):
         names = ", ".join(str(file.path) for file in self.files)
         if isinstance(error, OutOfMemoryException):
             return IorecError(
-                f"cannot read {names}: it takes more than the {MEMORY_LIMIT} of memory allowed",
+                f"cannot read {names}: it takes more than the {self._memory_limit} of memory"
+                " allowed",
                 "group by fewer columns or narrow the time with -b and -e",
             )
         if isinstance(error, DataError) and self.selection.where is not None:
@@ -213,7 +216,7 @@ def open_captures(
         _check_recorded(files, window, layer)
         create_views(connection, files, window, selection)
         kept = resources.pop_all()
-        return Capture(connection, files, tuple(repeats), window, selection, kept)
+        return Capture(connection, files, tuple(repeats), window, selection, kept, memory_limit)
 
 
 def _with_hosts(files: Sequence[CaptureFile]) -> tuple[CaptureFile, ...]:

@@ -9,9 +9,10 @@ wait. What a capture of a block device cannot show is waiting across threads, an
 all take the same time.
 """
 
-from collections import defaultdict
+import heapq
+from collections import defaultdict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 
 import numpy as np
@@ -140,43 +141,44 @@ class Followed:
 
 
 class Follower:
-    """Finds for batches of I/Os, in time order, the latest completion of their thread before.
+    """Finds for I/Os, in time order, which completion of their thread they waited for.
 
-    It keeps of each thread its last completion, and what is still in flight.
+    Each completion makes room for one I/O, the oldest first, as where a thread keeps so many in
+    flight. Where it had none in flight it waited for the last one, and so does what it submits
+    beyond that. Of each thread what is in flight is kept.
     """
 
     def __init__(self, waiting: Iterable[int]) -> None:
-        self._waiting = np.array(sorted(waiting), np.int64)
-        self._tid = np.empty(0, np.int64)
-        self._end = np.empty(0, np.int64)
-        self._number = np.empty(0, np.int64)
+        self._threads = {tid: _Waiting() for tid in waiting}
 
     def follow(self, tid: Ints, start_ns: Ints, end_ns: Ints, number: Ints) -> Followed:
         """`end_ns` is -1 for an I/O that never ended; `number` grows."""
-        end_ns = np.where(end_ns >= 0, np.maximum(end_ns, start_ns + 1), -1)  # not its own cause
         found = np.full(len(tid), -1, np.int64)
         gap = np.zeros(len(tid), np.int64)
-        waits = np.flatnonzero(np.isin(tid, self._waiting))
-        ended = waits[end_ns[waits] >= 0]
-        who = np.concatenate([self._tid, tid[ended], tid[waits]])
-        when = np.concatenate([self._end, end_ns[ended], start_ns[waits]])
-        is_start = np.arange(len(who)) >= len(self._tid) + len(ended)
-        which = np.concatenate([self._number, number[ended], waits])
-        order = np.lexsort((is_start, when, who))
-        latest = np.maximum.accumulate(np.where(is_start[order], -1, np.arange(len(order))))
-        at = np.flatnonzero(is_start[order])
-        before = latest[at]
-        is_found = (before >= 0) & (who[order][before] == who[order][at])
-        row = which[order][at][is_found]
-        found[row] = which[order][before[is_found]]
-        gap[row] = start_ns[row] - when[order][before[is_found]]
-        self._keep(order[~is_start[order]], who, when, which, int(start_ns.max(initial=0)))
+        rows = np.flatnonzero(np.isin(tid, list(self._threads)))
+        columns = (column[rows].tolist() for column in (tid, start_ns, end_ns, number))
+        for row, one, start, end, its_number in zip(rows.tolist(), *columns, strict=True):
+            thread = self._threads[one]
+            cause = thread.cause_of(start)
+            if cause is not None:
+                found[row], gap[row] = cause[1], start - cause[0]
+            if end >= 0:  # later than its start, so that it is not its own cause
+                heapq.heappush(thread.in_flight, (max(end, start + 1), its_number))
         return Followed(found, gap)
 
-    def _keep(self, ends: Ints, who: Ints, when: Ints, which: Ints, now_ns: int) -> None:
-        """Of completions by thread and time: those to come, and the last one before."""
-        is_later = when[ends] > now_ns
-        is_last = np.ones(len(ends), bool)
-        is_last[:-1] = (who[ends][1:] != who[ends][:-1]) | is_later[1:]
-        kept = ends[is_later | is_last]
-        self._tid, self._end, self._number = who[kept], when[kept], which[kept]
+
+@dataclass
+class _Waiting:
+    """A thread: its I/Os in flight, and those that ended and made room for no other one."""
+
+    in_flight: list[tuple[int, int]] = field(default_factory=list)
+    ended: deque[tuple[int, int]] = field(default_factory=deque)
+    latest: tuple[int, int] | None = None
+
+    def cause_of(self, start_ns: int) -> tuple[int, int] | None:
+        while self.in_flight and self.in_flight[0][0] <= start_ns:
+            self.latest = heapq.heappop(self.in_flight)
+            self.ended.append(self.latest)
+        if not self.in_flight:
+            self.ended.clear()
+        return self.ended.popleft() if self.ended else self.latest

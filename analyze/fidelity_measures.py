@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Matches the I/Os of a replay with those that were asked for, and measures how they differ.
+"""Measures how the I/Os of a replay differ from those that were asked for.
 
 In SQL, as both may have any number of rows: only histograms come back.
 """
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,16 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from analyze import replay_actions as actions
 from analyze.completeness import make_completeness
-from analyze.database import MEMORY_LIMIT, create_views, open_database
-from analyze.errors import IorecError
+from analyze.database import MEMORY_LIMIT, open_database
 from analyze.fidelity import LATE_NS, Fidelity, Measured, Percentiles, judge
-from analyze.opened import OpenedRows
-from analyze.replay_rows import Place, Rules, create_replayed
+from analyze.fidelity_pairs import CLOSE_NS, create_asked, create_done, create_matched, rules_of
 from analyze.replayed import Replay
-from analyze.selection import make_selection, recorded_span, select_window
-from analyze.sources import CaptureFile, find_captures, read_capture_file
+from analyze.sources import find_captures, read_capture_file
 
-_CLOSE_NS = 10_000  # neighbours that are closer have no order
 _GAP_BIN_NS = 100
 _GAP_TOLERANCE_NS, _GAP_TOLERANCE = 10_000, 0.05
 _DEPTH_MOMENTS = 4000
-_ANCHORS = 1000  # I/Os, of which the earliest one is the anchor where the start is not known
-
-# What makes two I/Os the same, but for when they are.
-_KEY = "target, kind, place, size"
-_PAIR = (
-    "a.want_ns, a.tid, a.latency_ns AS was_ns, a.asked_latency_ns, d.got_ns, d.latency_ns AS is_ns,"
-    " d.errno"
-)
 
 Ints = NDArray[np.int64]
 
@@ -58,187 +44,13 @@ def compare(
         first = [read_capture_file(connection, path) for path in sources]
         second = [read_capture_file(connection, path) for path in others]
         replay = replay or second[0].metadata.replay
-        rules = _rules(first, second, replay)
-        _create_asked(connection, first, replay, rules)
-        _create_done(connection, second, replay, rules)
-        _create_matched(connection, replay)
+        rules = rules_of(first, second, replay)
+        create_asked(connection, first, replay, rules)
+        create_done(connection, second, replay, rules)
+        create_matched(connection, replay)
         measured = _measure(connection, replay)
         losses = [make_completeness(first), make_completeness(second)]
         return judge((str(original), str(replayed)), measured, replay, losses)
-
-
-def _rules(
-    first: Sequence[CaptureFile], second: Sequence[CaptureFile], replay: Replay | None
-) -> Rules:
-    if replay is not None:
-        places = tuple(
-            Place(
-                target.source,
-                target.size_bytes,
-                target.source_size_bytes,
-                target.queue.logical_block_size or 512,
-                target.largest_bytes,
-                target.is_written,
-                target.can_discard,
-            )
-            for target in replay.targets
-        )
-        return Rules(places, replay.writes, replay.fit, replay.engine == "libaio")
-    source, _ = _only_devices(first, second)
-    place = Place(source, None, None, 1, None, is_written=True, can_discard=True)
-    return Rules((place,), "as-recorded", "refuse", has_aio=False)
-
-
-def _only_devices(first: Sequence[CaptureFile], second: Sequence[CaptureFile]) -> tuple[str, str]:
-    """The one device that each has I/Os of."""
-    found = []
-    for files in (first, second):
-        names = {
-            entry.device
-            for file in files
-            if file.metadata.counts
-            for entry in file.metadata.counts.devices
-            if entry.recorded and entry.device
-        }
-        if len(names) != 1:
-            raise IorecError(
-                f"{files[0].path} has I/Os of {len(names)} devices, and no replay says which"
-                " became which",
-                "compare captures of one device, or one that iorec replay has made",
-            )
-        found.append(names.pop())
-    return found[0], found[1]
-
-
-def _open(
-    connection: DuckDBPyConnection, files: Sequence[CaptureFile], **narrowed: Any
-) -> OpenedRows:
-    span = recorded_span(files)
-    selection = make_selection(
-        span,
-        narrowed.get("begin_s"),
-        narrowed.get("end_s"),
-        narrowed.get("where"),
-        narrowed.get("layer"),
-    )
-    window = select_window(span, selection)
-    create_views(connection, files, window, selection)
-    return OpenedRows(connection, tuple(files), (), window, selection)
-
-
-def _create_asked(
-    connection: DuckDBPyConnection,
-    files: Sequence[CaptureFile],
-    replay: Replay | None,
-    rules: Rules,
-) -> None:
-    narrowed = {
-        name: getattr(replay, name, None) for name in ("begin_s", "end_s", "where", "layer")
-    }
-    opened = _open(connection, files, **narrowed)
-    create_replayed(opened, rules)
-    first = int(replay.first_at) if replay else "(SELECT min(time_ns) FROM replayed)"
-    speed = (replay.speed if replay else 1.0) or 1.0
-    connection.execute(
-        f"""
-        CREATE OR REPLACE TABLE asked AS
-        SELECT ((time_ns - {first}) / {speed!r})::BIGINT AS want_ns, target,
-            action & {actions.KIND_MASK} AS kind, place, size, tid, latency_ns,
-            (latency_ns / {speed!r})::BIGINT AS asked_latency_ns
-        FROM replayed
-        """
-    )
-
-
-def _create_done(
-    connection: DuckDBPyConnection,
-    files: Sequence[CaptureFile],
-    replay: Replay | None,
-    rules: Rules,
-) -> None:
-    """What the targets did; device names become the places of the rules."""
-    _open(connection, files)
-    if replay is not None:
-        names = [target.target for target in replay.targets]
-    else:
-        devices = connection.execute("SELECT DISTINCT device FROM io").fetchall()
-        names = [name for (name,) in devices]
-    start = int(replay.started_at) if replay else "(SELECT min(epoch_ns(time)) FROM io)"
-    zeros = (
-        f"CASE WHEN contains(flags, 'nounmap') THEN {actions.ZERO_NO_UNMAP} ELSE {actions.ZERO} END"
-    )
-    connection.execute(
-        f"""
-        CREATE OR REPLACE TABLE done AS
-        SELECT epoch_ns(time) - {start} AS got_ns,
-            list_position(?::VARCHAR[], device) - 1 AS target,
-            CASE op WHEN 'read' THEN {actions.READ} WHEN 'write' THEN {actions.WRITE}
-                WHEN 'flush' THEN {actions.FLUSH} WHEN 'discard' THEN {actions.DISCARD}
-                WHEN 'write_zeroes' THEN {zeros} END AS kind,
-            coalesce("offset", 0) AS place, bytes AS size, latency_ns, errno
-        FROM io WHERE op <> 'cache_flush' AND list_contains(?::VARCHAR[], device)
-        """,
-        [names, names],
-    )
-
-
-def _create_matched(connection: DuckDBPyConnection, replay: Replay | None) -> None:
-    """Pairs the nth I/O of a kind, place and size with the nth.
-
-    Where one side has more of them, as when a completion was not seen, that would pair all that
-    follow wrongly: there an I/O is paired with the last one that was asked for before it. Of a
-    closed loop, in which times are a result, it stays the nth.
-    """
-    has_times = replay is None or (replay.waiting_threads == 0 and replay.speed is not None)
-    connection.execute(
-        f"""
-        CREATE OR REPLACE TABLE uneven AS
-        SELECT {_KEY} FROM (
-            SELECT {_KEY}, 1 AS side FROM asked UNION ALL SELECT {_KEY}, -1 FROM done
-        ) GROUP BY {_KEY} HAVING sum(side) <> 0 AND {has_times}
-        """
-    )
-    even = f"SELECT * FROM {{side}} ANTI JOIN uneven USING ({_KEY})"
-    numbered = f"row_number() OVER (PARTITION BY {_KEY} ORDER BY {{time}}) AS nth"
-    connection.execute(
-        f"""
-        CREATE OR REPLACE TABLE paired AS
-        SELECT {_PAIR}
-        FROM (SELECT *, {numbered.format(time="want_ns")} FROM ({even.format(side="asked")})) a
-        JOIN (SELECT *, {numbered.format(time="got_ns")} FROM ({even.format(side="done")})) d
-        USING ({_KEY}, nth)
-        """
-    )
-    anchor_ns = 0 if replay is not None else _earliest(connection)
-    connection.execute(
-        f"""
-        INSERT INTO paired
-        SELECT {_PAIR} FROM (
-            SELECT *, got_ns - {anchor_ns} + {_CLOSE_NS} AS until_ns FROM done
-            SEMI JOIN uneven USING ({_KEY})
-        ) d
-        ASOF JOIN (SELECT * FROM asked SEMI JOIN uneven USING ({_KEY})) a
-        ON {" AND ".join(f"a.{name} = d.{name}" for name in _KEY.split(", "))}
-            AND d.until_ns >= a.want_ns
-        QUALIFY row_number() OVER (
-            PARTITION BY {", ".join(f"a.{name}" for name in _KEY.split(", "))}, a.want_ns
-            ORDER BY d.got_ns
-        ) = 1
-        """
-    )
-    connection.execute(
-        "CREATE OR REPLACE TABLE matched AS"
-        f" SELECT *, got_ns - want_ns - {anchor_ns} AS late_ns FROM paired"
-    )
-
-
-def _earliest(connection: DuckDBPyConnection) -> int:
-    """What is taken for the start of a replay that does not tell it."""
-    found = connection.execute(
-        "SELECT min(got_ns - want_ns) FROM"
-        f" (SELECT * FROM paired ORDER BY want_ns LIMIT {_ANCHORS})"
-    ).fetchall()
-    return int(found[0][0] or 0)
 
 
 def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
@@ -308,7 +120,7 @@ def _order_kept(connection: DuckDBPyConnection, *, within_threads: bool) -> floa
             SELECT want_ns - lag(want_ns) OVER w AS gap_ns, got_ns - lag(got_ns) OVER w AS step_ns
             FROM matched WINDOW w AS ({partition} ORDER BY want_ns)
         )
-        SELECT count(*) FILTER (step_ns >= 0), count(*) FROM pairs WHERE gap_ns > {_CLOSE_NS}
+        SELECT count(*) FILTER (step_ns >= 0), count(*) FROM pairs WHERE gap_ns > {CLOSE_NS}
         """
     ).fetchall()[0]
     return kept / pairs if pairs else None

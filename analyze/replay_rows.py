@@ -11,6 +11,7 @@ from analyze.row_query import quoted
 # Of a file that is yet to be made: beyond what a file can hold.
 UNBOUNDED_BYTES = 1 << 62
 _COARSE_BLOCK = 4096
+_LONGEST_NS = 10**15  # what is longer, or negative, is no latency
 
 # What the view has for each row that is replayed; `time` is for stream_batches.
 COLUMNS = ("time_ns", "target", "action", "place", "size", "tid", "latency_ns")
@@ -71,8 +72,9 @@ def create_replayed(capture: OpenedRows, rules: Rules) -> None:
         )
         SELECT time, epoch_ns(time) AS time_ns, target, action, where_to::BIGINT AS place,
             (CASE WHEN action = {actions.FLUSH} THEN 0 ELSE whole_size END)::BIGINT AS size,
-            coalesce(tid, -1) AS tid, latency_ns, reason, first + amount AS at_end, block,
-            is_beyond, is_unaligned, is_large,
+            coalesce(tid, -1) AS tid, reason,
+            CASE WHEN latency_ns BETWEEN 0 AND {_LONGEST_NS} THEN latency_ns END AS latency_ns,
+            first + amount AS at_end, block, is_beyond, is_unaligned, is_large,
             action <> {actions.FLUSH} AND (where_to <> first OR whole_size <> amount) AS is_moved
         FROM fitted
         """

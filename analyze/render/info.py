@@ -43,6 +43,10 @@ def _fact_lines(capture: CaptureInfo, width: int) -> list[str]:
         "recorded": f"{format_time(metadata.started_at)}, {format_duration(capture.duration_ns)}",
         "layers": ", ".join(metadata.layers),
     }
+    if metadata.replay is not None:
+        made = metadata.replay
+        onto = ", ".join(f"{target.source} on {target.target}" for target in made.targets)
+        facts["replay"] = f"of {made.source}, {onto}: {made.verdict}"
     if metadata.trigger is not None:
         fired = metadata.trigger
         moment = format_time(fired.at)

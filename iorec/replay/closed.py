@@ -130,6 +130,7 @@ class ClosedLoop(OpenLoop):
         pace.added += count - 1
         self._lateness[bucket_of(now - ready)] += 1
         for entry in range(count):
+            self._discard_now((row + entry) & pace.mask)
             source = ((row + entry) & pace.mask) * SLOT_BYTES
             place = ((self._tail[0] + entry) & pace.mask) * SLOT_BYTES
             self._ring_slots[place : place + SLOT_BYTES] = self._slots[source : source + SLOT_BYTES]

@@ -85,6 +85,8 @@ class Pace(ctypes.Structure):
         ("late_ns", _int64),
         ("lateness", _pointer),
         ("errors", _pointer),
+        ("has_sync_discard", _int64),
+        ("fds", _pointer),
     )
 
 

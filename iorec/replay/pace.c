@@ -10,8 +10,10 @@
  * struct pace is that of layout.py; a test compares them.
  */
 #include <errno.h>
+#include <linux/fs.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,8 +33,12 @@ enum { GOES_ON, ENDED, TOO_LATE, VANISHED, HUNG, REFUSED };
 #define GETEVENTS 1
 #define EXT_ARG 8
 #define SQ_TASKRUN 4
+#define OP_URING_CMD 46
 #define SQE_FLAGS 1
+#define SQE_FD 4
+#define SQE_ADDR 16
 #define SQE_USER_DATA 32
+#define SQE_ADDR3 48
 #define SQE_IO_LINK 4
 
 struct cqe {
@@ -78,6 +84,9 @@ struct pace {
 	int64_t issued, ended, added, is_ending, ending, drain_until_ns;
 	int64_t failed, short_count, in_a_row, most_in_flight, submit_errno, starved_ns, late_ns;
 	int64_t *lateness, *errors;
+	/* for kernels that discard for an ioctl only */
+	int64_t has_sync_discard;
+	int32_t *fds;
 };
 
 static int64_t now_ns(void)
@@ -221,6 +230,26 @@ static int is_linked(struct pace *p, int64_t row)
 	return !p->is_aio && p->slots[(row & p->mask) * SLOT_BYTES + SQE_FLAGS] & SQE_IO_LINK;
 }
 
+/* A discard that the kernel does while one waits; the entry becomes one that does nothing. */
+static void discard_now(struct pace *p, uint8_t *sqe)
+{
+	uint64_t range[2], user_data;
+	int32_t place;
+
+	if (p->is_aio || !p->has_sync_discard || sqe[0] != OP_URING_CMD)
+		return;
+	memcpy(&place, sqe + SQE_FD, sizeof(place));
+	memcpy(&range[0], sqe + SQE_ADDR, sizeof(range[0]));
+	memcpy(&range[1], sqe + SQE_ADDR3, sizeof(range[1]));
+	memcpy(&user_data, sqe + SQE_USER_DATA, sizeof(user_data));
+	if (ioctl(p->fds[place], BLKDISCARD, range) < 0) {
+		p->failed++;
+		p->errors[errno]++;
+	}
+	memset(sqe, 0, SLOT_BYTES);
+	memcpy(sqe + SQE_USER_DATA, &user_data, sizeof(user_data));
+}
+
 /* Hands over what is beyond the ring's tail; of libaio what the pointers lead to. */
 static int submit(struct pace *p, int64_t count, uint8_t **iocbs)
 {
@@ -282,6 +311,7 @@ static int issue_open(struct pace *p, int64_t filled, int64_t now)
 		int64_t slot = (p->issued + i) & p->mask;
 
 		iocbs[i] = p->slots + slot * SLOT_BYTES;
+		discard_now(p, iocbs[i]);
 		if (!is_linked(p, p->issued + i))
 			count_late(p, p->is_fast ? 0 : now - p->start_ns - p->due[slot]);
 	}
@@ -308,6 +338,7 @@ static int issue_closed(struct pace *p, int64_t now)
 	tail = p->is_aio ? 0 : *p->sq_tail;
 	for (i = 0; i < count; i++) {
 		iocbs[i] = p->slots + ((slot + i) & p->mask) * SLOT_BYTES;
+		discard_now(p, iocbs[i]);
 		if (!p->is_aio)
 			memcpy(p->ring_slots + ((tail + i) & p->mask) * SLOT_BYTES, iocbs[i],
 			       SLOT_BYTES);

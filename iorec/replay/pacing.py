@@ -4,6 +4,7 @@
 import ctypes
 import errno
 import mmap
+from collections.abc import Sequence
 
 from analyze.replayed import LatenessCounts
 from iorec.replay.board import Board
@@ -46,6 +47,12 @@ class Pacing:
             pace.heap_ns, pace.heap_slot = self._memory(8 * SLOTS), self._memory(4 * SLOTS)
             pace.first_child, pace.next_child = self._memory(4 * SLOTS), self._memory(4 * SLOTS)
             pace.has_ended, pace.ended_ns = self._memory(SLOTS), self._memory(8 * REMEMBERED)
+
+    def discard_by_ioctl(self, fds: Sequence[int]) -> None:
+        """Has the loop discard while it waits, on one of these."""
+        numbers = (ctypes.c_int32 * len(fds))(*fds)
+        self._kept.append(numbers)
+        self.pace.has_sync_discard, self.pace.fds = 1, ctypes.addressof(numbers)
 
     def _memory(self, size: int) -> int:
         memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from analyze.batches import stream_batches
 from analyze.capture import Capture, open_captures
+from analyze.capture_name import CaptureName
+from analyze.database import MEMORY_LIMIT
 from analyze.dependencies import Follower, infer_threads
 from analyze.replay_rows import COLUMNS, Place, Rules, create_replayed
 from iorec.replay.board import Board
@@ -23,7 +25,8 @@ from iorec.replay.target import Target
 
 _ROWS = 8192  # of a batch
 _ROWS_PER_SLICE = 1 << 16
-_MEMORY_LIMIT = "64MB"  # of the database, which also holds what it has read of the file
+# Of the database, which also holds what it has read of the file. Reading CSV takes more.
+_MEMORY_LIMIT = "64MB"
 _MOST_DUE_NS = 1 << 62
 
 
@@ -138,7 +141,7 @@ def open_placer(
         end=settings.end,
         where=settings.where,
         layer=settings.layer,
-        memory_limit=_MEMORY_LIMIT,
+        memory_limit=MEMORY_LIMIT if CaptureName(settings.capture).is_csv else _MEMORY_LIMIT,
     ) as capture:
         sources = [target.source for target in targets]
         check_source(capture, sources, accepts_losses=settings.accepts_losses)

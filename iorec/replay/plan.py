@@ -87,7 +87,7 @@ _FACTS = """
         max(place + size) AS end_byte, min(time_ns) AS first_ns, max(time_ns) AS last_ns,
         count(*) FILTER (is_beyond) AS beyond, count(*) FILTER (is_unaligned) AS unaligned,
         count(*) FILTER (is_large) AS large, count(*) FILTER (is_moved) AS moved,
-        max(at_end)::BIGINT AS needed, max(block)::BIGINT AS block
+        least(max(at_end), 9223372036854775807)::BIGINT AS needed, max(block)::BIGINT AS block
     FROM judged GROUP BY ALL ORDER BY ALL
 """
 

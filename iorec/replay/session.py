@@ -25,6 +25,7 @@ from iorec.replay.playing import Heard, become_realtime, end_realtime, play
 from iorec.replay.queues import QueueChanges, restore_left
 from iorec.replay.settings import Settings
 from iorec.replay.target import Target, open_targets
+from iorec.replay.uring import has_discard_command
 from iorec.replay.witness import Witness
 
 _SPARE_REQUESTS = 8  # of a queue, for what others do there
@@ -160,7 +161,21 @@ def _ready_targets(prepared: Prepared, machine: _Machine, stack: ExitStack) -> N
         max(target.largest_write for target in plan.targets),
     )
     machine.reserve.fill(memory, prepared.settings.data)
-    machine.engine.register([target.fd for target in targets], memory)
+    fds = [target.fd for target in targets]
+    if _discards_by_ioctl(prepared, machine):
+        machine.pacing.discard_by_ioctl(fds)
+    machine.engine.register(fds, memory)
+
+
+def _discards_by_ioctl(prepared: Prepared, machine: _Machine) -> bool:
+    """Whether there are discards, and a kernel that only does them while one waits."""
+    discarding = [
+        target.fd
+        for target, planned in zip(prepared.targets, prepared.plan.targets, strict=True)
+        if "discard" in planned.ios
+    ]
+    is_uring = machine.engine.ring is not None
+    return is_uring and any(not has_discard_command(fd) for fd in discarding)
 
 
 def _depth(settings: Settings, targets: Sequence[Target]) -> int:

@@ -18,7 +18,9 @@ _CQSIZE, _CLAMP, _SUBMIT_ALL = 1 << 3, 1 << 4, 1 << 7
 _COOP_TASKRUN, _TASKRUN_FLAG, _SINGLE_ISSUER, _DEFER_TASKRUN = 1 << 8, 1 << 9, 1 << 12, 1 << 13
 _FEATURES = 1 << 0 | 1 << 1 | 1 << 8  # one mapping of both rings, no lost completion, EXT_ARG
 _OFFSET_SQES = 0x1000_0000
-_REGISTER_BUFFERS, _REGISTER_FILES = 0, 2
+_REGISTER_BUFFERS, _REGISTER_FILES, _REGISTER_PROBE = 0, 2, 8
+_OP_URING_CMD, _DISCARD = 46, 0x1200
+_PROBED, _PROBE_BYTES = 64, 16 + 64 * 8
 _PARAMS = struct.Struct("<7I3I")
 _OFFSETS = struct.Struct("<8I")
 _PARAMS_BYTES = 120
@@ -77,6 +79,25 @@ class Ring:
         if libc.syscall(SYS_REGISTER, self.fd, what, argument, count) < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
+
+
+def has_discard_command(fd: int) -> bool:
+    """Whether discards of a device that is open for writing can be handed over as any I/O.
+
+    Since Linux commit 50c52250e2d7 ("block: implement async io_uring discard cmd") (in v6.12), one
+    of nothing is refused as invalid; before it is not known.
+    """
+    with Ring() as ring:
+        probe = (ctypes.c_uint8 * _PROBE_BYTES)()
+        if libc.syscall(SYS_REGISTER, ring.fd, _REGISTER_PROBE, probe, _PROBED) < 0:
+            return False
+        if probe[0] < _OP_URING_CMD:
+            return False
+        ring.sqes[:64] = struct.pack("<BBHiQQ40x", _OP_URING_CMD, 0, 0, fd, _DISCARD, 0)
+        ring.map[ring.sq_tail : ring.sq_tail + 4] = struct.pack("<I", 1)
+        libc.syscall(SYS_ENTER, ring.fd, 1, 1, GETEVENTS, None, 0)
+        _, result, _ = struct.unpack_from("<QiI", ring.map, ring.cqes)
+        return bool(result == -errno.EINVAL)
 
 
 def address_of(memory: mmap.mmap, offset: int = 0) -> int:

@@ -171,6 +171,25 @@ def test_pairs_of_flush_and_write_stay_together_in_python(
         assert_same(asked_of(source), seen.capture, loop, added_flushes=300)
 
 
+@pytest.mark.parametrize("missing", ["", NO_COMPILER], ids=["C", "Python"])
+@pytest.mark.parametrize("kind", ["open", "closed"])
+def test_discards_are_done_on_kernels_that_do_them_for_an_ioctl_only(
+    loop: LoopDevice, ram_folder: Path, missing: str, kind: str
+) -> None:
+    rows = table(60, op=["discard", "read", "write"] * 20, offset=np.arange(60) * 65536, bytes=8192)
+    source = write_capture(ram_folder / "run.parquet", rows)
+    older = "import iorec.replay.session as s; s.has_discard_command = lambda fd: False\n"
+    options = ["--allow-writes", loop.path, "--no-record", "--json", "--loop", kind]
+    with witnessing(loop, ram_folder) as seen:
+        done = replay_without(older + missing, source, {"loop0": loop.path}, *options)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["completed"], made["failed"]) == (60, 0)
+    assert (seen.ios["discard"], seen.sizes["discard"]) == (20, 20 * 8192)
+    assert seen.capture is not None
+    assert_same(asked_of(source), seen.capture, loop)
+
+
 def test_without_either_it_says_what_to_install(loop: LoopDevice, ram_folder: Path) -> None:
     source = write_capture(ram_folder / "run.parquet", table(3))
     done = replay_without(NO_COMPILER + NO_URING, source, {"loop0": loop.path})

@@ -78,44 +78,41 @@ def test_threads_are_told_apart_and_few_ios_say_nothing() -> None:
     assert [thread.ios for thread in found] == [COUNT, COUNT, 10]
 
 
-def plain(tid: Ints, start: Ints, end: Ints, waiting: set[int]) -> list[int]:
-    """The latest completion of the same thread before each start, one by one."""
-    found = []
-    for row in range(len(tid)):
-        earlier = [
-            (max(end[other], start[other] + 1), other)
-            for other in range(len(tid))
-            if tid[other] == tid[row]
-            and end[other] >= 0
-            and max(end[other], start[other] + 1) <= start[row]
-        ]
-        is_wanted = earlier and tid[row] in waiting
-        found.append(max(earlier)[1] if is_wanted else -1)
-    return found
-
-
-@pytest.mark.parametrize("batch", [1, 7, 64, 400])
-def test_a_follower_finds_what_a_plain_loop_finds_however_batches_are_cut(batch: int) -> None:
-    rng = np.random.default_rng(4)
-    tid = rng.integers(1, 5, 400)
-    start = np.sort(rng.integers(0, 40_000, 400))
-    end = start + rng.integers(0, 900, 400)
-    end[rng.random(400) < 0.05] = -1
-    follower = Follower({1, 2, 3})
-    numbers, gaps = [], []
-    for first in range(0, 400, batch):
+@pytest.mark.parametrize("batch", [1, 7, 64, 4000])
+@pytest.mark.parametrize("depth", [1, 3, 8])
+def test_a_window_moves_on_by_one_for_each_completion(depth: int, batch: int) -> None:
+    start, latency = closed(depth, 1000, np.random.default_rng(4))
+    end = start + latency
+    follower = Follower({1})
+    numbers: list[int] = []
+    for first in range(0, COUNT, batch):
         part = slice(first, first + batch)
-        found = follower.follow(tid[part], start[part], end[part], np.arange(400)[part])
+        one = np.ones(len(start[part]), np.int64)
+        found = follower.follow(one, start[part], end[part], np.arange(COUNT)[part])
         numbers += found.number.tolist()
-        gaps += found.gap_ns.tolist()
-    expected = plain(tid, start, end, {1, 2, 3})
-    ended = np.maximum(end, start + 1)
-    for row, number in enumerate(expected):
-        assert (numbers[row] < 0) == (number < 0)
-        if number >= 0:  # several may have ended at that moment
-            assert ended[numbers[row]] == ended[number]
-            assert gaps[row] == start[row] - ended[number]
-            assert numbers[row] < row
+        is_found = found.number >= 0
+        assert (found.gap_ns[is_found] == (start[part] - end[found.number])[is_found]).all()
+    # The nth that is submitted beyond the first ones waits for the nth completion.
+    order = np.argsort(end, kind="stable").tolist()
+    assert numbers[:depth] == [-1] * depth
+    wrong = sum(one != other for one, other in zip(numbers[depth:], order, strict=False))
+    assert wrong <= COUNT * 0.02  # where all were done it waits for the last
+
+
+def test_a_thread_that_awaits_all_of_a_burst_waits_for_the_last() -> None:
+    start = np.array([0, 1, 2, 100, 101, 102])
+    end = np.array([50, 90, 70, 150, 160, 170])
+    found = Follower({7}).follow(np.full(6, 7), start, end, np.arange(6))
+    assert found.number.tolist() == [-1, -1, -1, 1, 1, 1]
+    assert found.gap_ns.tolist() == [0, 0, 0, 10, 11, 12]
+
+
+def test_other_threads_and_what_never_ended_are_nobodys_cause() -> None:
+    tid = np.array([1, 2, 1, 1, 1])
+    start = np.array([0, 5, 20, 40, 60])
+    end = np.array([10, 8, -1, 50, 70])
+    found = Follower({1}).follow(tid, start, end, np.arange(5))
+    assert found.number.tolist() == [-1, -1, 0, 0, 3]
 
 
 def test_an_io_that_took_no_time_does_not_wait_for_itself() -> None:

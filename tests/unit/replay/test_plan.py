@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from analyze.capture import open_captures
+from analyze.dependencies import infer_threads
 from analyze.errors import IorecError
 from analyze.replay_actions import FLUSH, FUA, PREFLUSH, READ, WRITE, ZERO, ZERO_NO_UNMAP
 from analyze.replay_rows import Place, Rules, create_replayed
@@ -169,6 +170,17 @@ def test_ios_are_made_whole_blocks_when_they_are_to_fit(tmp_path: Path) -> None:
     made, found = plan_of(tmp_path, rows, rules(place(logical_block_size=4096), fit="wrap"))
     assert found == [(READ, 0, 4096), (READ, 4096, 8192)]
     assert made.moved == 2
+
+
+def test_numbers_at_the_end_of_their_range_are_refused_or_fitted(tmp_path: Path) -> None:
+    rows = table(2, offset=[(1 << 63) - 4096, 0], latency_ns=[(1 << 63) - 1, -5])
+    with pytest.raises(IorecError, match="1 I/O of loop0 end beyond"):
+        plan_of(tmp_path, rows, rules())
+    _, found = plan_of(tmp_path, rows, rules(fit="wrap"))
+    assert all(0 <= at <= SIZE - size for _, at, size in found)
+    with open_captures([tmp_path / "run.parquet"]) as capture:
+        create_replayed(capture, rules(fit="wrap"))
+        assert infer_threads(capture.connection, "replayed")[0].ios == 2
 
 
 def test_a_new_file_has_room_for_everything(tmp_path: Path) -> None:
