@@ -7,7 +7,7 @@ from typing import Any
 
 from analyze.completeness import Completeness
 from analyze.replayed import QueueSettings, Replay
-from analyze.units import format_count, format_duration
+from analyze.units import format_count, format_counted, format_duration
 
 FAITHFUL, USABLE, NOT_COMPARABLE = "faithful", "usable", "not comparable"
 WORDS = (FAITHFUL, USABLE, NOT_COMPARABLE)
@@ -259,8 +259,8 @@ def _caveats(replay: Replay | None, *, is_closed: bool) -> Iterator[str]:
         return
     if is_closed:
         yield (
-            f"closed loop for {format_count(replay.waiting_threads)} threads: duration, latency and"
-            " depth are results; waits across threads, and for anything but I/O, are not known"
+            f"closed loop for {format_counted(replay.waiting_threads, 'thread')}: duration, latency"
+            " and depth are results; waits across threads, and for anything but I/O, are not known"
         )
     if replay.writes == "read" and any(not target.is_written for target in replay.targets):
         yield "writes were replayed as reads"
@@ -268,6 +268,9 @@ def _caveats(replay: Replay | None, *, is_closed: bool) -> Iterator[str]:
         yield "writes were left out"
     if any(target.is_written for target in replay.targets):
         yield f"what was written is {replay.data} data: a capture holds none"
+    for target in replay.targets:
+        if target.is_written and not target.has_cache:
+            yield f"{target.target} has no cache: no flush reaches it, and none is counted"
     if replay.fit == "scale" and replay.moved:
         yield "offsets were scaled: what was sequential is not"
     if replay.fit == "wrap" and replay.moved:

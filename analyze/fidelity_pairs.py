@@ -92,12 +92,17 @@ def create_asked(
     replay: Replay | None,
     rules: Rules,
 ) -> None:
-    """Creates the table `asked`: what was to be done, `want_ns` after the start."""
+    """Creates the table `asked`: what was to be done, `want_ns` after the start.
+
+    Flushes of a device without a cache are no I/Os: the kernel ends them itself.
+    """
     narrowed = {
         name: getattr(replay, name, None) for name in ("begin_s", "end_s", "where", "layer")
     }
     opened = _open(connection, files, **narrowed)
     create_replayed(opened, rules)
+    targets = replay.targets if replay else ()
+    cacheless = [number for number, target in enumerate(targets) if not target.has_cache]
     first = int(replay.first_at) if replay else "(SELECT min(time_ns) FROM replayed)"
     speed = (replay.speed if replay else 1.0) or 1.0
     connection.execute(
@@ -107,7 +112,9 @@ def create_asked(
             action & {actions.KIND_MASK} AS kind, place, size, tid, latency_ns,
             (latency_ns / {speed!r})::BIGINT AS asked_latency_ns
         FROM replayed
-        """
+        WHERE NOT (action = {actions.FLUSH} AND list_contains(?::INT[], target))
+        """,
+        [cacheless],
     )
 
 

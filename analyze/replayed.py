@@ -36,6 +36,11 @@ class ReplayTarget:
     source_queue: QueueSettings
     queue: QueueSettings
 
+    @property
+    def has_cache(self) -> bool:
+        """Whether flushes reach it, as far as is known."""
+        return self.queue.write_cache != "write through"
+
 
 @dataclass(frozen=True)
 class LatenessCounts:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from iorec.replay.session import Played, Prepared
     from iorec.replay.settings import Mapping
 
-_GIVE_UP_NS = 5_000_000_000
 _DATA = re.compile(r"random|zero|compress:(\d{1,2})")
 _LARGEST_DEPTH = 4096
 
@@ -135,7 +134,7 @@ def replay(
             help="End when I/Os are this late, as on a target that is too slow; by default 5s.",
             show_default=False,
         ),
-    ] = _GIVE_UP_NS,
+    ] = 5_000_000_000,
     accept_losses: Annotated[
         bool,
         typer.Option("--accept-losses", help="Replay a capture that does not hold every I/O."),

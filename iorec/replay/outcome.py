@@ -67,6 +67,8 @@ def make_outcome(played: Played) -> Outcome:
     assert metadata.replay is not None
     is_kept = played.prepared.settings.output is not None
     kept = path if is_kept else None
+    if kept is None:  # its name is that of a file that is about to go
+        fidelities[0] = replace(fidelities[0], replayed="the replay")
     return Outcome(metadata.replay, fidelities[0], kept, played.warnings, played.failure)
 
 

@@ -107,21 +107,38 @@ def replay_session(
         announce(prepared)
         if settings.is_dry:
             return
-        _ready_targets(prepared, machine, stack)
-        output = _output(settings, user, stack) if is_recorded else None
-        witness = None
-        if output is not None:
-            witness = stack.enter_context(Witness(targets, output, is_forced=settings.is_forced))
-            witness.wait_until_recording(signals)
-        if settings.is_realtime:
-            become_realtime()
-        drop_privileges(user, *settings_folders(settings))
-        heard = play(machine.pacing, machine.run, machine.board, feeder, signals, prepared.depth)
-        feeder.end()  # before there is more to hold in memory
-        if settings.is_realtime:
-            end_realtime()
-        played = Played(prepared, machine.pacing, heard, None, (), heard.failure)
-        finish(_with_witness(played, witness, output))
+        played = _go(prepared, machine, feeder, signals, stack, is_recorded=is_recorded)
+        finish(played)
+
+
+def _go(
+    prepared: Prepared,
+    machine: _Machine,
+    feeder: Feeder,
+    signals: SignalWaiter,
+    stack: ExitStack,
+    *,
+    is_recorded: bool,
+) -> Played:
+    """Does what is planned; the stack puts back what that changes."""
+    settings, user = prepared.settings, invoking_user()
+    _ready_targets(prepared, machine, stack)
+    output = _output(settings, user, stack) if is_recorded else None
+    witness = None
+    if output is not None:
+        witness = stack.enter_context(
+            Witness(prepared.targets, output, is_forced=settings.is_forced)
+        )
+        witness.wait_until_recording(signals)
+    if settings.is_realtime:
+        become_realtime()
+    drop_privileges(user, *settings_folders(settings))
+    heard = play(machine.pacing, machine.run, machine.board, feeder, signals, prepared.depth)
+    feeder.end()  # before there is more to hold in memory
+    if settings.is_realtime:
+        end_realtime()
+    played = Played(prepared, machine.pacing, heard, None, (), heard.failure)
+    return _with_witness(played, witness, output)
 
 
 def _is_recorded(settings: Settings, targets: Sequence[Target]) -> bool:

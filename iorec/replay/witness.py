@@ -63,6 +63,11 @@ class Witness:
 
     def check(self) -> list[str]:
         """What it has warned of; IorecError if there is no whole capture."""
+        if self._process.returncode < 0:
+            raise IorecError(
+                f"the recorder was killed by signal {-self._process.returncode}",
+                "the verdict is what the loop itself saw; iorec recover brings back what there is",
+            )
         if self._process.returncode:
             raise self._explained("the recorder failed")
         return [line for line in self._lines() if line.startswith("warning: ")]

@@ -246,6 +246,21 @@ def test_differing_queues_are_named(tmp_path: Path) -> None:
     assert found.queue_differences == ("nr_requests is 256 on loop1, was 128 on loop0",)
 
 
+def test_flushes_are_not_expected_of_a_device_without_a_cache(tmp_path: Path) -> None:
+    is_flush = np.arange(COUNT) % 10 == 0
+    asked = asked_rows(
+        op=np.where(is_flush, "flush", "write"),
+        bytes=np.where(is_flush, 0, 4096),
+        offset=[None if flush else n * 4096 for n, flush in enumerate(is_flush)],
+    )
+    done = done_rows(asked.filter(pa.array(~is_flush)))
+    assert verdict(tmp_path, asked, done).word == NOT_COMPARABLE
+    target = target_document(queue={"write_cache": "write through"})
+    found = verdict(tmp_path, asked, done, targets=[target])
+    assert "no flush reaches it" in " ".join(found.caveats)
+    assert (found.measured.asked, found.measured.matched) == (COUNT * 9 // 10,) * 2
+
+
 def test_depth_is_that_of_littles_law(tmp_path: Path) -> None:
     asked = asked_rows()
     measured = verdict(tmp_path, asked, done_rows(asked)).measured
