@@ -9,9 +9,6 @@ from collections.abc import Sequence
 
 from analyze.sources import CaptureFile
 
-# What a row gets besides its own columns: the kind of cause, and the call or opcode.
-CAUSE_COLUMNS = ("cause", "call")
-
 # SQL for I/Os of threads of the kernel.
 IS_JOURNAL = "comm LIKE 'jbd2/%' OR comm LIKE 'xfsaild/%' OR comm LIKE 'btrfs-transac%'"
 IS_WRITEBACK = "comm LIKE 'kworker/%' AND file IS NOT NULL AND above IS NULL"
@@ -23,8 +20,8 @@ _KERNEL_THREADS = {
 }
 
 
-def caused_query(files: Sequence[CaptureFile]) -> str:
-    """SQL for the rows of `io` with CAUSE_COLUMNS, from the views `io` and `calls`.
+def caused_query(files: Sequence[CaptureFile], table: str) -> str:
+    """SQL for the rows of a table with CAUSE_COLUMNS, by those of the view `calls`.
 
     `cause` is `syscall`, `uring` or `aio`; `journal`, `writeback` or `loop`, told by the thread;
     `other` for a thread that was in none of the recorded calls; null for what no thread submitted
@@ -43,7 +40,7 @@ def caused_query(files: Sequence[CaptureFile]) -> str:
                     WHEN 'io_uring_enter' THEN 'uring' ELSE 'syscall' END
                 {threads} WHEN io.tid IS NOT NULL THEN {other} END AS cause,
             CASE WHEN {in_entry} THEN entries.op WHEN {in_call} THEN calls.op ELSE '' END AS call
-        FROM io
+        FROM {table} AS io
         ASOF LEFT JOIN ({_calls_of("uring")}) AS entries
             ON io.tid = entries.tid AND {_same_capture("entries")} AND io.time >= entries.began
         ASOF LEFT JOIN ({_calls_of("syscall")}) AS calls

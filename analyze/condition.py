@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from analyze.errors import IorecError, unknown_name
-from analyze.row_query import ORIGIN_COLUMNS
+from analyze.row_query import CAUSE_COLUMNS, ORIGIN_COLUMNS
 from analyze.schema import SCHEMA
 
 # What an expression over one row is made of: no subquery, window, lambda, parameter or star.
@@ -61,16 +61,21 @@ _TYPES = """
     timestamp_us timestamp_ns timestamptz interval
 """
 _ALLOWED_TYPES = frozenset(_TYPES.split()) | {"timestamp with time zone", "time with time zone"}
-_COLUMNS = (*SCHEMA.names, *ORIGIN_COLUMNS)
+_COLUMNS = (*SCHEMA.names, *ORIGIN_COLUMNS, *CAUSE_COLUMNS)
 _REGEXES = ("regexp_matches", "regexp_full_match")
 
 
-def check_condition(connection: duckdb.DuckDBPyConnection, condition: str, table: str) -> None:
-    """Raises IorecError unless `condition` is one boolean expression over the columns of `table`.
+def check_condition(
+    connection: duckdb.DuckDBPyConnection, condition: str, table: str
+) -> frozenset[str]:
+    """The columns of `table` that a condition on its rows names.
+
+    Raises IorecError unless it is one boolean expression over these.
 
     What it is made of is on lists of what is pure and cannot make a long value of a short one, so
     that a hostile condition takes neither the memory nor hours.
     """
+    names = set()
     for part in _walk(_parse(connection, condition)):
         kind = part.get("class")
         if kind is not None and kind not in _ALLOWED_CLASSES:
@@ -81,10 +86,12 @@ def check_condition(connection: duckdb.DuckDBPyConnection, condition: str, table
             raise _refused(f"it cannot use the type {part['type_name']}")
         if kind == "FUNCTION":
             _check_function(part)
-        if kind == "COLUMN_REF" and part["column_names"][-1].lower() not in _COLUMNS:
-            # Not by DuckDB, for which some names, such as user, are values.
+        if kind == "COLUMN_REF":
             name = part["column_names"][-1]
-            raise unknown_name("filter by --where: there is no column", name, _COLUMNS)
+            if name.lower() not in _COLUMNS:
+                # Not by DuckDB, for which some names, such as user, are values.
+                raise unknown_name("filter by --where: there is no column", name, _COLUMNS)
+            names.add(name.lower())
     try:
         # What stands after WHERE as well as in parentheses is an expression and nothing more. The
         # line break ends a comment.
@@ -94,6 +101,7 @@ def check_condition(connection: duckdb.DuckDBPyConnection, condition: str, table
         raise _refused(first_line(error)) from error
     if column_type != "BOOLEAN":
         raise _refused("it is not a condition: it is neither true nor false")
+    return frozenset(names)
 
 
 def first_line(error: duckdb.Error) -> str:

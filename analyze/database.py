@@ -12,7 +12,7 @@ from duckdb import DuckDBPyConnection, connect
 from analyze.causes import caused_query
 from analyze.condition import check_condition
 from analyze.restarts import merge_restarted
-from analyze.row_query import literal_path, moment, quoted, rows_query
+from analyze.row_query import CAUSE_COLUMNS, literal_path, moment, quoted, rows_query
 from analyze.schema import BLOCK_LAYERS
 from analyze.selection import Selection, Window
 from analyze.shown import layer_condition
@@ -95,19 +95,24 @@ def create_views(
     window_rows = f"SELECT *, {moved} AS moved FROM ({rows}) WHERE {' AND '.join(conditions)}"
     layer = layer_condition(connection, files, selection.layer)
     connection.execute(f"CREATE OR REPLACE VIEW shown AS {window_rows} AND {layer}")
-    where = selection.where
-    if where is not None:
-        check_condition(connection, where, "shown AS io")
-    connection.execute(
-        f"CREATE OR REPLACE VIEW io AS SELECT * FROM shown AS io WHERE\n{where or 'true'}"
-    )
-    of_disks = layer if selection.layer is None else layer_condition(connection, files, None)
-    connection.execute(f"CREATE OR REPLACE VIEW disks AS {window_rows} AND {of_disks}")
     connection.execute(
         f"CREATE OR REPLACE VIEW calls AS {window_rows} AND layer NOT IN {BLOCK_LAYERS}"
     )
-    connection.execute(f"CREATE OR REPLACE VIEW caused AS {caused_query(files)}")
+    where = selection.where or "true"
+    with_causes = f"({caused_query(files, 'shown')}) AS io"
+    names = check_condition(connection, where, with_causes) if selection.where else frozenset()
+    has_causes = not names.isdisjoint(CAUSE_COLUMNS)
     connection.execute(
-        f"CREATE OR REPLACE VIEW bios AS SELECT * FROM ({window_rows}) AS io"
-        f" WHERE layer = 'bio' AND latency_ns IS NOT NULL AND errno = 0 AND (\n{where or 'true'}\n)"
+        f"CREATE OR REPLACE VIEW io AS SELECT * EXCLUDE (cause, call) FROM {with_causes}"
+        f" WHERE\n{where}"
+        if has_causes
+        else f"CREATE OR REPLACE VIEW io AS SELECT * FROM shown AS io WHERE\n{where}"
+    )
+    of_disks = layer if selection.layer is None else layer_condition(connection, files, None)
+    connection.execute(f"CREATE OR REPLACE VIEW disks AS {window_rows} AND {of_disks}")
+    connection.execute(f"CREATE OR REPLACE VIEW caused AS {caused_query(files, 'io')}")
+    bios = f"({caused_query(files, f'({window_rows})')})" if has_causes else f"({window_rows})"
+    connection.execute(
+        f"CREATE OR REPLACE VIEW bios AS SELECT * FROM {bios} AS io"
+        f" WHERE layer = 'bio' AND latency_ns IS NOT NULL AND errno = 0 AND (\n{where}\n)"
     )

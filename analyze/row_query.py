@@ -25,6 +25,8 @@ PROCESS_NAME = "coalesce(process, comm)"
 
 # Not in the files: the machine, and the file itself.
 ORIGIN_COLUMNS = ("host", "capture")
+# Found by joining rows: the kind of what caused an I/O, and the call or opcode (analyze.causes).
+CAUSE_COLUMNS = ("cause", "call")
 
 _FILE_COLUMN = "capture"
 _IS_EMPTY_FLUSH = "op = 'write' AND bytes = 0 AND contains(flags, 'preflush')"

@@ -3,10 +3,9 @@
 
 from collections.abc import Sequence
 
-from analyze.causes import CAUSE_COLUMNS
 from analyze.groupings import SORTS
 from analyze.latency import PERCENTILES, bucket_sql, histogram_sql, percentile_sql
-from analyze.row_query import PROCESS_NAME
+from analyze.row_query import CAUSE_COLUMNS, PROCESS_NAME
 from analyze.schema import FLUSH_OPS, READ_OPS, WRITE_OPS
 
 # A column of `fine`: in which slice of time the I/O was submitted.

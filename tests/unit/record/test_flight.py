@@ -37,13 +37,14 @@ def start(second: int) -> Start:
 def recorder(
     window_s: int, max_size_bytes: int | None = None, trigger: str | None = None
 ) -> Flight:
-    settings = SimpleNamespace(limits=Limits(max_size_bytes=max_size_bytes))
+    settings = SimpleNamespace(limits=Limits(max_size_bytes=max_size_bytes), has_block_layer=True)
     paths = SimpleNamespace(notes=Notes())
     prepared: Any = SimpleNamespace(paths=paths, devices=None, settings=settings)
     nothing: Any = None
     triggers = (parse_trigger(trigger),) if trigger else ()
     plan = FlightPlan(window_s * 10**9, 0, triggers, 1, 0)
-    return Flight(plan, prepared, nothing, nothing, nothing)
+    origin: Any = SimpleNamespace(cpu_count=1)
+    return Flight(plan, prepared, nothing, origin, nothing)
 
 
 def test_hours_without_an_io_take_no_more_memory_than_is_allowed(
