@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 from duckdb import DuckDBPyConnection
+from duckdb import Error as DatabaseError
 from numpy.typing import NDArray
 
 from analyze.completeness import make_completeness
+from analyze.condition import first_line
 from analyze.database import MEMORY_LIMIT, open_database
+from analyze.errors import IorecError
 from analyze.fidelity import LATE_NS, Fidelity, Measured, Percentiles, judge
 from analyze.fidelity_pairs import CLOSE_NS, create_asked, create_done, create_matched, rules_of
 from analyze.replayed import Replay
@@ -38,6 +41,16 @@ def compare(
     What was narrowed, mapped and fitted is taken from `replay`, or the capture of the replay; if
     nothing says it, both must be of one device, and all I/Os be done as they were.
     """
+    try:
+        return _compare(original, replayed, replay, memory_limit)
+    except DatabaseError as error:
+        raise IorecError(
+            f"cannot compare {original} and {replayed}: {first_line(error)}",
+            "get fresh copies of the files, or free some space for temporary files",
+        ) from error
+
+
+def _compare(original: Path, replayed: Path, replay: Replay | None, memory_limit: str) -> Fidelity:
     with ExitStack() as resources:
         sources, others = find_captures([original]), find_captures([replayed])
         connection = open_database([*sources, *others], resources, memory_limit=memory_limit)

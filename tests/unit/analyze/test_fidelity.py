@@ -287,6 +287,16 @@ def test_several_devices_need_a_replay_that_says_which_is_which(tmp_path: Path) 
         compare(source, source)
 
 
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    source = write_capture(tmp_path / "run.parquet", asked_rows())
+    damaged = tmp_path / "damaged.parquet"
+    content = bytearray(source.read_bytes())
+    content[100 : len(content) // 2] = bytes(len(content) // 2 - 100)
+    damaged.write_bytes(content)
+    with pytest.raises(IorecError, match=r"damaged\.parquet"):
+        compare(source, damaged)
+
+
 def test_the_lead_is_no_lateness() -> None:
     asked = asked_rows(10)
     first = done_rows(asked)["time"].cast("int64")[0].as_py()
