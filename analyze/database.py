@@ -100,7 +100,9 @@ def create_views(
     )
     where = selection.where or "true"
     with_causes = f"({caused_query(files, 'shown')}) AS io"
-    names = check_condition(connection, where, with_causes) if selection.where else frozenset()
+    names = frozenset[str]()
+    if selection.where is not None:
+        names = check_condition(connection, selection.where, with_causes)
     has_causes = not names.isdisjoint(CAUSE_COLUMNS)
     connection.execute(
         f"CREATE OR REPLACE VIEW io AS SELECT * EXCLUDE (cause, call) FROM {with_causes}"
