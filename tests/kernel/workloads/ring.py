@@ -131,6 +131,7 @@ def overflow(ring: Ring, data: int) -> None:
 
 def main() -> None:
     scenario, folder = sys.argv[1:]
+    Path(folder, "pid").write_text(str(os.getpid()))
     data = os.open(f"{folder}/data", os.O_CREAT | os.O_RDWR)
     os.pwrite(data, bytes(1000), 0)
     globals()[scenario](Ring(), data)
