@@ -34,3 +34,14 @@ def running_marked() -> list[int]:
             if mark in path.read_bytes().split(b"\0"):
                 found.append(int(path.parent.name))
     return found
+
+
+def attached_programs() -> int:
+    """How many programs the processes of tests keep attached, by the links that do so."""
+    count = 0
+    for pid in running_marked():
+        with contextlib.suppress(OSError):  # it has ended
+            count += sum(
+                "bpf" in path.readlink().name for path in Path(f"/proc/{pid}/fd").iterdir()
+            )
+    return count

@@ -5,6 +5,7 @@ import json
 import subprocess
 
 from tests.kernel.conftest import IOREC
+from tests.kernel.leftovers import attached_programs
 
 
 def doctor(*before: str, option: str = "--json") -> subprocess.CompletedProcess[str]:
@@ -13,14 +14,8 @@ def doctor(*before: str, option: str = "--json") -> subprocess.CompletedProcess[
     )
 
 
-def attached() -> str:
-    """The programs of all recorders, by the links that keep them."""
-    words = ["sh", "-c", "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c bpf_link"]
-    return subprocess.run(words, capture_output=True, text=True).stdout
-
-
 def test_where_recording_works_every_layer_is_loaded_and_gone_again() -> None:
-    before = attached()
+    before = attached_programs()
     done = doctor()
     found = json.loads(done.stdout)
     assert (done.returncode, found["works"]) == (0, True)
@@ -28,7 +23,7 @@ def test_where_recording_works_every_layer_is_loaded_and_gone_again() -> None:
     assert all(check["is_fine"] for check in checks.values() if check["is_needed"])
     assert "programs run" in checks["layer request"]["text"]
     assert "programs run" in checks["layer bio"]["text"]
-    assert attached() == before
+    assert attached_programs() == before
 
 
 def test_what_is_missing_has_a_remedy_and_makes_the_status_1() -> None:

@@ -2,7 +2,6 @@
 """What bad input to record gets: one error, one hint, the right status, and nothing left behind."""
 
 import contextlib
-import ctypes
 import itertools
 import os
 import random
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.conftest import IOREC, start_recording, stop_recording
+from tests.kernel.leftovers import attached_programs
 
 
 def fails(
@@ -219,6 +219,10 @@ def test_an_unknown_suffix_lists_those_there_are(ram_folder: Path) -> None:
 
 def test_nothing_stays_attached_after_an_error(ram_folder: Path) -> None:
     before = attached_programs()
+    recording = start_recording(ram_folder / "y.parquet")
+    assert attached_programs() > before
+    stop_recording(recording)
+    assert attached_programs() == before
     fails(ram_folder, "-o", "x.parquet", "--", "/no/such/command", status=127)
     time.sleep(0.2)
     assert attached_programs() == before
@@ -269,13 +273,3 @@ def processes_in(folder: Path) -> list[Path]:
             if (process / "cwd").readlink() == folder:
                 found.append(process)
     return found
-
-
-def attached_programs() -> int:
-    """How many BPF programs the kernel holds, by the ids it gives out."""
-    from iorec.kernel.libbpf import libbpf
-
-    count, number = 0, ctypes.c_uint32(0)
-    while libbpf().bpf_prog_get_next_id(number, ctypes.byref(number)) == 0:
-        count += 1
-    return count
