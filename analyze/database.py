@@ -77,8 +77,8 @@ def create_views(
     """Creates `shown`, the rows in the window, and `io`, those of them that meet the condition.
 
     `bios` are all bios that succeeded, also of devices whose requests are shown; `calls` are those
-    of system calls and io_uring, `disks` those of block layers that are shown by default, and
-    `caused` is `io` with what caused each. `rows` is a query
+    of system calls and io_uring, `disks`, where there are calls, those of block layers that
+    are shown by default, and `caused` is `io` with what caused each. `rows` is a query
     for the rows of the files if they are elsewhere; a system call that was begun again is one row.
     `moved`, which is no column of these, is the bytes of an I/O, or those that a system call
     returned. Views of before are replaced.
@@ -89,9 +89,11 @@ def create_views(
     if selection.end_s is not None:
         conditions.append(f"time < {moment(window.end_ns)}")
     rows = rows or rows_query(file.row_source for file in files)
-    moved = "bytes"
-    if any({*file.metadata.layers} - {*BLOCK_LAYERS} for file in files):
-        rows, moved = merge_restarted(connection, rows), _MOVED
+    recorded = {layer for file in files for layer in file.metadata.layers}
+    has_calls = bool(recorded - {*BLOCK_LAYERS})
+    moved = _MOVED if has_calls else "bytes"
+    if "syscall" in recorded:
+        rows = merge_restarted(connection, rows)
     window_rows = f"SELECT *, {moved} AS moved FROM ({rows}) WHERE {' AND '.join(conditions)}"
     layer = layer_condition(connection, files, selection.layer)
     connection.execute(f"CREATE OR REPLACE VIEW shown AS {window_rows} AND {layer}")
@@ -110,8 +112,9 @@ def create_views(
         if has_causes
         else f"CREATE OR REPLACE VIEW io AS SELECT * FROM shown AS io WHERE\n{where}"
     )
-    of_disks = layer if selection.layer is None else layer_condition(connection, files, None)
-    connection.execute(f"CREATE OR REPLACE VIEW disks AS {window_rows} AND {of_disks}")
+    if has_calls:
+        of_disks = layer_condition(connection, files, None)
+        connection.execute(f"CREATE OR REPLACE VIEW disks AS {window_rows} AND {of_disks}")
     connection.execute(f"CREATE OR REPLACE VIEW caused AS {caused_query(files, 'io')}")
     bios = f"({caused_query(files, f'({window_rows})')})" if has_causes else f"({window_rows})"
     connection.execute(

@@ -17,10 +17,9 @@ def layer_condition(
     """SQL that leaves the rows of `layer`; without one of each device `request`, or else `bio`."""
     if layer is not None:
         return f"layer = {quoted(layer)}"
-    if all(_layers(file.metadata) <= {"request"} for file in files):
-        return "true"
-    if all("bio" not in _layers(file.metadata) for file in files):
-        return "layer = 'request'"
+    recorded = set[str]().union(*(_layers(file.metadata) for file in files))
+    if "bio" not in recorded:
+        return "true" if recorded <= {"request"} else "layer = 'request'"
     places = [(file.host, name) for file in files for name in devices_with_requests(file.metadata)]
     connection.execute(
         "CREATE OR REPLACE TABLE with_requests AS"

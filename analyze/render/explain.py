@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
 from analyze.explain import ExplainedCall, Part, Step
-from analyze.render.table import Column, fit_columns, format_columns, wrap_units
+from analyze.render.table import Column, cell_text, fit_columns, format_columns, wrap_units
 from analyze.units import (
     format_bytes,
     format_count,
@@ -77,9 +77,9 @@ def _step_lines(call: ExplainedCall, width: int) -> list[str]:
         Column("WHOSE", [step.relation for step in steps], is_text=True),
         Column("OP", [step.op for step in steps], is_text=True),
         Column("SIZE", [format_bytes(step.bytes) for step in steps]),
-        Column("DEVICE", [_text(step.device) for step in steps], 1, is_text=True),
-        Column("OFFSET", [_text(step.offset) for step in steps], 3),
-        Column("PROCESS", [_text(step.process) for step in steps], 2, is_text=True),
+        Column("DEVICE", [cell_text(step.device) for step in steps], 1, is_text=True),
+        Column("OFFSET", [cell_text(step.offset) for step in steps], 3),
+        Column("PROCESS", [cell_text(step.process) for step in steps], 2, is_text=True),
     ]
     left_out = len(call.steps) - len(steps)
     more = [f"  ({format_count(left_out)} more)"] if left_out else []
@@ -98,7 +98,3 @@ def _bar(step: Step, call: ExplainedCall) -> str:
     stop_ns = length if step.latency_ns is None else step.time - call.time + step.latency_ns
     stop = min(-(-stop_ns * _BAR // length), _BAR)
     return "." * start + "#" * max(stop - start, 1) + "." * (_BAR - max(stop, start + 1))
-
-
-def _text(value: str | int | None) -> str:
-    return "-" if value is None else escape_for_terminal(str(value))

@@ -4,10 +4,10 @@
 from collections.abc import Sequence
 
 from analyze.errnos import errno_name
-from analyze.escape import escape_for_terminal
 from analyze.listed_ios import ListedIo, Listing
 from analyze.render.table import (
     Column,
+    cell_text,
     clock_note,
     fit_columns,
     format_columns,
@@ -37,7 +37,7 @@ def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list
     if names or any(row.errno for row in rows):
         columns.append(_errors(rows))
     if names or any(row.file is not None for row in rows):
-        columns.append(Column("FILE", [_text(row.file) for row in rows], is_text=True))
+        columns.append(Column("FILE", [cell_text(row.file) for row in rows], is_text=True))
     if not rows:
         return ["no I/Os have completed"]
     if names:
@@ -80,18 +80,14 @@ def _columns(rows: Sequence[ListedIo], origin_ns: int) -> list[Column]:
     return [
         Column("START", [format_elapsed(row.time, origin_ns) for row in rows]),
         Column("UTC", [format_clock(row.time) for row in rows], 5),
-        Column("PID", [_text(row.pid) for row in rows]),
-        Column("PROCESS", [_text(row.process) for row in rows], is_text=True),
-        Column("OP", [_text(row.op) for row in rows], is_text=True),
-        Column("DEVICE", [_text(row.device) for row in rows], is_text=True),
-        Column("OFFSET", [_text(row.offset) for row in rows], 3),
+        Column("PID", [cell_text(row.pid) for row in rows]),
+        Column("PROCESS", [cell_text(row.process) for row in rows], is_text=True),
+        Column("OP", [cell_text(row.op) for row in rows], is_text=True),
+        Column("DEVICE", [cell_text(row.device) for row in rows], is_text=True),
+        Column("OFFSET", [cell_text(row.offset) for row in rows], 3),
         Column("SIZE", [format_bytes(row.bytes) for row in rows], 4),
     ]
 
 
 def _errors(rows: Sequence[ListedIo]) -> Column:
     return Column("ERROR", [errno_name(row.errno or 0) for row in rows], is_text=True)
-
-
-def _text(value: str | int | None) -> str:
-    return "-" if value is None else escape_for_terminal(str(value))

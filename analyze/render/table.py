@@ -12,6 +12,7 @@ from rich.cells import cell_len, set_cell_size
 
 from analyze.column_names import TOO_LOW, column_name
 from analyze.errors import unknown_name
+from analyze.escape import escape_for_terminal
 from analyze.units import format_clock
 
 _GAP = "  "
@@ -37,6 +38,11 @@ class Column:
     def width(self) -> int:
         """Of the title and the longest cell."""
         return max(cell_len(cell) for cell in (self.title, *self.cells))
+
+
+def cell_text(value: str | int | None) -> str:
+    """What a cell shows of a number or a name from a file; `-` for none."""
+    return "-" if value is None else escape_for_terminal(str(value))
 
 
 def fit_columns(columns: Sequence[Column], width: int) -> list[Column]:
