@@ -2,6 +2,7 @@
 """Finds what stands against writing to a device or file: who uses it, and what it holds."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -40,8 +41,10 @@ def find_users(path: Path) -> list[str]:
     ]
 
 
-def find_signatures(path: Path) -> list[str]:
-    """What blkid finds on it; that it cannot be asked is a finding, too."""
+def find_signatures(path: Path, fd: int) -> list[str]:
+    """What blkid finds on it; that it cannot be asked is a finding, too, and any data of a file."""
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return _data_of_file(fd)
     program = shutil.which("blkid", path=_BLKID_PATH)
     if program is None:
         return ["blkid is not installed, which would tell whether it holds data"]
@@ -61,6 +64,17 @@ def find_signatures(path: Path) -> list[str]:
     pairs = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     known = [pairs[key] for key in ("TYPE", "PTTYPE", "LABEL", "UUID", "PTUUID") if key in pairs]
     return [f"it holds {escape_for_terminal(' '.join(known)) or 'something that blkid knows'}"]
+
+
+def _data_of_file(fd: int) -> list[str]:
+    """A file that never held anything has no data (lseek(2))."""
+    try:
+        os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return []
+        raise
+    return ["it is a file with data in it"]
 
 
 def is_partition(dev: int) -> bool:

@@ -126,25 +126,40 @@ def _open_target(mapping: Mapping, permission: Permission, *, is_dry: bool) -> T
         raise IorecError(f"{path} is neither a block device nor a file", "name a whole device", 2)
     if stat.S_ISBLK(info.st_mode) and is_partition(dev_of_user(info.st_rdev)):
         raise IorecError(f"{path} is a partition", "name a whole device: rows know no other", 2)
-    may_destroy = any(_is_same(path, allowed) for allowed in permission.destroys)
     if is_written:
-        _guard(path, may_destroy=may_destroy)
+        _check_unused(path)
     fd, warnings = _open(path, info, is_written=is_written)
     try:
+        if is_written:
+            # Only now, as nobody else can take a device any more, and of what was opened.
+            _check_unused(path)
+            may_destroy = any(_is_same(path, allowed) for allowed in permission.destroys)
+            _check_empty(path, fd, may_destroy=may_destroy)
+        _check_still(path, fd, info)
         return _describe(mapping, info, fd, warnings, is_written=is_written)
     except BaseException:
         os.close(fd)
         raise
 
 
-def _guard(path: Path, *, may_destroy: bool) -> None:
+def _check_unused(path: Path) -> None:
     users = find_users(path)
     if users:
         raise IorecError(
             f"{path} is in use: {'; '.join(users)}",
             "take another target, or end what uses it: nothing overrules this",
         )
-    found = [] if may_destroy else find_signatures(path)
+
+
+def _check_still(path: Path, fd: int, looked_at: os.stat_result) -> None:
+    """Sees to it that what was looked at, what was opened and what has the name are one."""
+    for found in (os.fstat(fd), path.stat()):
+        if not os.path.samestat(found, looked_at) or found.st_rdev != looked_at.st_rdev:
+            raise IorecError(f"{path} has become another file meanwhile", "see who changes it")
+
+
+def _check_empty(path: Path, fd: int, *, may_destroy: bool) -> None:
+    found = [] if may_destroy else find_signatures(path, fd)
     if found:
         raise IorecError(
             f"{path} may hold data: {'; '.join(found)}",

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from analyze.errors import IorecError
+from iorec.replay.guard import find_users
+from iorec.replay.settings import Mapping, Permission
+from iorec.replay.target import open_targets
 from tests.builders import START_NS, table, write_capture
 from tests.kernel.conftest import LoopDevice, queue_set, run
 from tests.kernel.leftovers import running_marked
@@ -114,6 +118,43 @@ def test_a_file_system_is_overwritten_only_if_that_is_said(loop: LoopDevice, sou
     options = ["--allow-writes", loop.path, "--destroy-data", loop.path, "--no-record"]
     assert replay(source, {"loop0": loop.path}, *options).returncode == 0
     assert digest(loop.backing) != before
+
+
+def test_data_in_a_file_are_overwritten_only_if_that_is_said(
+    ram_folder: Path, source: Path
+) -> None:
+    file = ram_folder / "notes"
+    file.write_bytes(b"precious" * MIB)
+    before = digest(file)
+    assert "it is a file with data in it" in refused(source, str(file))
+    assert digest(file) == before
+    options = ["--allow-writes", file, "--destroy-data", file, "--no-record"]
+    assert replay(source, {"loop0": str(file)}, *options).returncode == 0
+    assert digest(file) != before
+
+
+def test_a_name_that_changes_its_file_is_refused(
+    ram_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at it and the opening, as whoever may write to the folder can."""
+    name, harmless, precious = (ram_folder / part for part in ("name", "harmless", "precious"))
+    for file in (harmless, precious):
+        file.touch()
+        os.truncate(file, MIB)
+    name.symlink_to(harmless)
+
+    def change(path: Path) -> list[str]:
+        name.unlink()
+        name.symlink_to(precious)
+        return find_users(path)
+
+    monkeypatch.setattr("iorec.replay.target.find_users", change)
+    mappings, permission = [Mapping("loop0", name)], Permission((name,), ())
+    with (
+        pytest.raises(IorecError, match="has become another file"),
+        open_targets(mappings, permission, is_dry=False),
+    ):
+        pass
 
 
 def test_a_partition_is_refused(loop: LoopDevice, source: Path) -> None:
