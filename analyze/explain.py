@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Takes slow calls apart: which I/Os of disks were in flight during each, and whose they were."""
+"""Takes slow calls apart: which I/Os of disks were in flight during each, and where it waited."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 from analyze.causes import IS_JOURNAL, IS_WRITEBACK
 from analyze.errors import IorecError
+from analyze.metadata import Metadata
 from analyze.opened import OpenedRows
 from analyze.row_query import PROCESS_NAME, moment, quoted
 from analyze.schema import BLOCK_LAYERS, FLUSH_OPS
@@ -19,6 +20,9 @@ _LONGEST_NS = 60_000_000_000
 
 # How an I/O belongs to a call, the nearest first; a moment with several belongs to the first.
 RELATIONS = ("own", "journal", "writeback", "cache flush")
+# What a thread in a call did that was not blocked.
+FOR_A_CPU, ON_A_CPU = "waited for a CPU", "ran on a CPU"
+RAN_OR_LOST = "ran on a CPU, or in waits that are lost"
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,26 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """How often and how long the thread was blocked in a function of the kernel until it was woken.
+
+    `place` has the function and those that called it (column `wait` of a capture; None: unknown),
+    or is FOR_A_CPU, ON_A_CPU or, if the capture lacks some waits, RAN_OR_LOST; of the last two
+    `times` is None.
+    """
+
+    place: str | None
+    times: int | None
+    time_ns: int
+    share: float | None
+
+
+@dataclass(frozen=True)
 class ExplainedCall:
     """A call or an operation of io_uring, and where its time went; None: it has not ended.
 
-    `steps` are by time; a call that has not ended is looked at until recording stopped.
+    `steps` are by time; a call that has not ended is looked at until recording stopped. `waits`
+    share out its time, too, the longest first; None if they were not recorded.
     """
 
     layer: str
@@ -78,6 +98,7 @@ class ExplainedCall:
     length_ns: int
     parts: tuple[Part, ...]
     steps: tuple[Step, ...]
+    waits: tuple[Wait, ...] | None
 
 
 @dataclass(frozen=True)
@@ -90,15 +111,16 @@ class Explanation:
 def explain_calls(capture: OpenedRows, count: int) -> tuple[ExplainedCall, ...]:
     """The `count` calls for files that took longest, the longest first.
 
-    The capture is opened with the layer of the calls; raises IorecError if no disks were recorded.
+    The capture is opened with the layer of the calls; raises IorecError if neither disks nor waits
+    were recorded.
     """
     if count > _MOST_CALLS:
         raise IorecError(f"cannot explain {count:,} calls", f"ask for {_MOST_CALLS:,} at most", 2)
     recorded = {layer for file in capture.files for layer in file.metadata.layers}
-    if not recorded & {*BLOCK_LAYERS}:
+    if not recorded & {*BLOCK_LAYERS, "wait"}:
         raise IorecError(
-            "the capture has no I/O of disks, which could explain calls",
-            "record both: iorec record --layer syscall,request",
+            "the capture has neither I/O of disks nor waits, which could explain calls",
+            "record them, too: iorec record --layer syscall,wait,request",
         )
     calls = capture.records(
         f"SELECT layer, epoch_ns(time) AS time_ns, op, {PROCESS_NAME} AS process, pid, tid, file,"
@@ -114,13 +136,18 @@ def _explain(
 ) -> ExplainedCall:
     stop_ns = capture.recorded_until_ns(time_ns)
     length_ns = max(stop_ns - time_ns, 0) if latency_ns is None else latency_ns
-    steps = _load_steps(capture, time_ns, time_ns + length_ns, call.pop("in_file"), call)
+    file = call.pop("in_file")
+    steps = _load_steps(capture, time_ns, time_ns + length_ns, file, call)
+    waits = None
+    if call["layer"] == "syscall" and "wait" in _recorded(capture, file):
+        waits = _load_waits(capture, time_ns, length_ns, file, call["tid"])
     return ExplainedCall(
         time=EpochNs(time_ns),
         latency_ns=latency_ns,
         length_ns=length_ns,
         parts=_parts(steps, time_ns, length_ns),
         steps=steps,
+        waits=waits,
         **call,
     )
 
@@ -131,7 +158,6 @@ def _load_steps(
     """All I/Os that were in flight in the call and have to do with it."""
     own = f"tid = {call['tid'] or 0} AND time >= {moment(begin_ns)}"
     is_file = "false" if call["file"] is None else f"file = {quoted(call['file'])}"
-    of_capture = "true" if file is None else f"capture = {quoted(file)}"
     has_sync = call["op"] in FLUSH_OPS
     rows = capture.records(
         f"""
@@ -141,7 +167,7 @@ def _load_steps(
                 WHEN {has_sync} AND op = 'cache_flush' THEN 'cache flush'
                 WHEN {is_file} AND ({IS_WRITEBACK}) THEN 'writeback' END AS relation
             FROM disks
-            WHERE {of_capture} AND time >= {moment(begin_ns - _LONGEST_NS)}
+            WHERE {_of_capture(file)} AND time >= {moment(begin_ns - _LONGEST_NS)}
                 AND time < {moment(end_ns)}
                 AND (latency_ns IS NULL OR epoch_ns(time) + latency_ns > {begin_ns})
         ), devices AS (
@@ -174,6 +200,58 @@ def _parts(steps: Sequence[Step], begin_ns: int, length_ns: int) -> tuple[Part, 
             parts.append(Part(relation, len(found), size, time_ns, _share(time_ns, length_ns)))
     rest_ns = length_ns - spent_ns
     return (*parts, Part("none of these", None, None, rest_ns, _share(rest_ns, length_ns)))
+
+
+def _metadata(capture: OpenedRows, file: str | None) -> list[Metadata]:
+    """Of the file that a call is in."""
+    files = capture.files
+    return [one.metadata for one in files if file in (None, str(one.path.resolve()))]
+
+
+def _recorded(capture: OpenedRows, file: str | None) -> set[str]:
+    return {layer for found in _metadata(capture, file) for layer in found.layers}
+
+
+def _has_all_waits(capture: OpenedRows, file: str | None) -> bool:
+    """Whether none of them is lost, as far as is known."""
+    accounts = [found.counts for found in _metadata(capture, file)]
+    return all(
+        counts is not None and not any(counts.by_layer.get("wait", counts).lost.values())
+        for counts in accounts
+    )
+
+
+def _load_waits(
+    capture: OpenedRows, begin_ns: int, length_ns: int, file: str | None, tid: int | None
+) -> tuple[Wait, ...]:
+    """Shares out the time of the call by what its thread did."""
+    rows = capture.records(
+        f"""
+        WITH waits AS (
+            SELECT wait AS place, latency_ns,
+                {length_ns} - (epoch_ns(time) - {begin_ns}) AS longest_ns, queue_ns
+            FROM calls WHERE layer = 'wait' AND {_of_capture(file)} AND tid = {tid or 0}
+                AND time >= {moment(begin_ns)} AND time < {moment(begin_ns + length_ns)}
+        ), cut AS (
+            SELECT place, least(coalesce(latency_ns, longest_ns), longest_ns) AS whole_ns,
+                least(coalesce(queue_ns, whole_ns), whole_ns) AS blocked_ns
+            FROM waits
+        )
+        SELECT place, count(*) AS times, sum(blocked_ns)::BIGINT AS time_ns FROM cut
+            WHERE blocked_ns > 0 GROUP BY place
+        UNION ALL SELECT {quoted(FOR_A_CPU)}, count(*), sum(whole_ns - blocked_ns)::BIGINT
+            FROM cut WHERE whole_ns > blocked_ns HAVING count(*) > 0
+        """
+    )
+    ran_ns = length_ns - sum(row["time_ns"] for row in rows)
+    rest = ON_A_CPU if _has_all_waits(capture, file) else RAN_OR_LOST
+    rows.append({"place": rest, "times": None, "time_ns": ran_ns})
+    rows.sort(key=lambda row: -int(row["time_ns"]))
+    return tuple(Wait(**row, share=_share(row["time_ns"], length_ns)) for row in rows)
+
+
+def _of_capture(file: str | None) -> str:
+    return "true" if file is None else f"capture = {quoted(file)}"
 
 
 def _union_ns(spans: Sequence[tuple[int, int]]) -> int:

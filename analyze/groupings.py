@@ -24,6 +24,7 @@ GROUPINGS = {
     "cgroup": ("cgroup",),
     "charged_cgroup": ("charged_cgroup",),
     "file": ("file",),
+    "wait": ("wait",),
     "owner": ("owner", "owner_by"),
     "cpu": ("cpu",),
     "errno": ("errno",),
@@ -32,6 +33,8 @@ GROUPINGS = {
     "host": ("host",),
     "capture": ("capture",),
 }
+# Between the functions of a wait, each called by the next one.
+CALLED_BY = " <- "
 # Numbers and names of things that each machine, or boot of one, has its own of.
 OF_ONE_HOST = frozenset(
     {

@@ -31,6 +31,7 @@ class ListedIo:
     process: str | None
     cmdline: str | None
     file: str | None
+    wait: str | None
     queue_ns: int | None
     device_ns: int | None
     latency_ns: int | None
@@ -77,8 +78,8 @@ def _load_listing(capture: OpenedRows, condition: str, count: int) -> Listing:
 def _load(capture: OpenedRows, condition: str, order: str, limit: int) -> tuple[ListedIo, ...]:
     rows = capture.records(
         f"SELECT epoch_ns(time) AS time_ns, op, {capture.named('device')} AS device,"
-        f' "offset", bytes, pid, tid, comm, {PROCESS_NAME} AS process, cmdline, file, queue_ns,'
-        " latency_ns - queue_ns AS device_ns, latency_ns, errno FROM io"
+        f' "offset", bytes, pid, tid, comm, {PROCESS_NAME} AS process, cmdline, file, wait,'
+        " queue_ns, latency_ns - queue_ns AS device_ns, latency_ns, errno FROM io"
         f" WHERE {condition} ORDER BY {order} LIMIT {limit}"
     )
     return tuple(_make_io(capture, **row) for row in rows)

@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         pa.field("dirtier", _NAME),
         pa.field("result", pa.int64()),
         pa.field("fd", pa.int32()),
+        pa.field("wait", _NAME),
     ]
 )
 
@@ -46,8 +47,8 @@ SCHEMA = pa.schema(
 ADDED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("bios") :])
 
 # What one row may be an I/O of: a request to a disk's driver, a bio on any block device, a thread's
-# system call, an operation of io_uring, or one of io_submit(2).
-LAYERS = ("request", "bio", "syscall", "uring", "aio")
+# system call, an operation of io_uring, or one of io_submit(2), or a wait of a thread in a call.
+LAYERS = ("request", "bio", "syscall", "uring", "aio", "wait")
 BLOCK_LAYERS = ("request", "bio")
 
 # The values of `op` by which data are read, written or made safe. A system call with the name of an

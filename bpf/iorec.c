@@ -2,7 +2,7 @@
 /*
  * The kernel programs: the life of one I/O, and the files that follow it.
  *
- *   submit     rq_start, bio_queue, call_enter, uring_submit, aio_enter. The I/O takes a slot of the table
+ *   submit     rq_start, bio_queue, call_enter, uring_submit, aio_enter, wait_begin. The I/O takes a slot of the table
  *              in_flight (table.c), by the address of its request, bio or operation, or the number
  *              of its thread. All eight places taken: `table_full`. A slot that
  *              still has this address belonged to an I/O whose end no program saw: `stale`, and a
@@ -64,4 +64,7 @@
 #endif
 #ifdef RECORDS_AIOS
 #include "aio.c"
+#endif
+#ifdef RECORDS_WAITS
+#include "wait.c"
 #endif

@@ -9,9 +9,14 @@
 #define SYSCALL_LAYER 2
 #define URING_LAYER 3
 #define AIO_LAYER 4
+#define WAIT_LAYER 5
 
 /* What a disk flushes its cache for: an operation of its own, unlike REQ_OP_FLUSH of a submitter. */
 #define OP_CACHE_FLUSH 62
+
+/* Why a thread was not on a CPU. */
+#define OP_BLOCKED 140
+#define OP_PREEMPTED 141
 
 /*
  * Operations from here on are system calls, then those of struct iocb, and the opcodes of io_uring; their flags are these
@@ -34,6 +39,8 @@ struct control {
 	u64 wakes_for_identities; /* and when there are new ones */
 	u64 has_identities;	  /* since it cleared this */
 	u64 epoch;		  /* identities announced in an earlier one are announced again */
+	u64 scheduler_start;	  /* the address of the scheduler's own functions, and how many bytes */
+	u64 scheduler_bytes;
 };
 
 #define IS_AWAKE (~0ULL)
@@ -104,7 +111,8 @@ struct bucket {
 
 /*
  * Who submits, and for whom. A kernel thread writes what a process dirtied; who that was last is an
- * identity that was announced before.
+ * identity that was announced before. Of a wait `inode`, `charged_cgroup` and `dirtied_by` are where it
+ * is: the address in a function, in the one that called it, and in the one that called that.
  */
 struct identity {
 	u64 cgroup;

@@ -110,6 +110,8 @@ def _scope(layers: Sequence[str], filters: Filters) -> str:
         kinds.append("io_uring operations")
     if "aio" in layers:
         kinds.append("asynchronous I/O")
+    if "wait" in layers:
+        kinds.append("their waits")
     block = " and ".join(f"{layer}s" for layer in layers if layer in BLOCK_LAYER_NAMES)
     if block:
         ops = "/".join(filters.op) if filters.op else "block"

@@ -72,8 +72,8 @@ RecordedLayers = Annotated[
         "-l",
         "--layer",
         metavar="NAME",
-        help="What to record: request (the default), bio, syscall, uring, aio; several as"
-        " request,bio; or all.",
+        help="What to record: request (the default), bio, syscall, uring, aio, and wait with"
+        " syscall; several as request,bio; or all.",
     ),
 ]
 Devices = Annotated[
@@ -169,7 +169,7 @@ Layer = Annotated[
         "-l",
         "--layer",
         metavar="NAME",
-        help="Show request, bio, syscall, uring or aio; by default request, or bio of a device"
+        help="Show request, bio, syscall, uring, aio or wait; by default request, or bio of devices"
         " without requests.",
         show_default=False,
     ),

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
-from analyze.explain import ExplainedCall, Part, Step
+from analyze.explain import FOR_A_CPU, ON_A_CPU, RAN_OR_LOST, ExplainedCall, Part, Step, Wait
+from analyze.groupings import CALLED_BY
 from analyze.render.table import Column, cell_text, fit_columns, format_columns, wrap_units
 from analyze.units import (
     format_bytes,
@@ -29,6 +30,7 @@ def render_explained(calls: Sequence[ExplainedCall], origin_ns: int, width: int)
         [
             *_title_lines(call, origin_ns, width),
             *_part_lines(call.parts),
+            *_wait_lines(call.waits, width),
             *_step_lines(call, width),
         ]
         for call in calls
@@ -58,6 +60,28 @@ def _part_lines(parts: Sequence[Part]) -> list[str]:
         Column("", [_ios(part) for part in parts], is_text=True),
     ]
     return format_columns(columns)
+
+
+def _wait_lines(waits: Sequence[Wait] | None, width: int) -> list[str]:
+    if waits is None:
+        return []
+    columns = [
+        Column("      TIME", [format_duration(wait.time_ns) for wait in waits]),
+        Column("SHARE", [format_percent(wait.share) for wait in waits]),
+        Column("TIMES", [cell_text(wait.times) for wait in waits]),
+        Column("BLOCKED IN", [_place(wait, width - 28) for wait in waits], is_text=True),
+    ]
+    return ["", *format_columns(columns)]
+
+
+def _place(wait: Wait, room: int) -> str:
+    """The function, and as many of those that called it as there is room for."""
+    if wait.place in (FOR_A_CPU, ON_A_CPU, RAN_OR_LOST):
+        return f"({wait.place})"
+    place = escape_for_terminal(wait.place or "an unknown function")
+    while len(place) > room and CALLED_BY in place:
+        place = place.rpartition(CALLED_BY)[0]
+    return place
 
 
 def _ios(part: Part) -> str:

@@ -36,6 +36,8 @@ def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list
     ]
     if names or any(row.errno for row in rows):
         columns.append(_errors(rows))
+    if names or any(row.wait is not None for row in rows):
+        columns.append(_waits(rows))
     if names or any(row.file is not None for row in rows):
         columns.append(Column("FILE", [cell_text(row.file) for row in rows], is_text=True))
     if not rows:
@@ -50,9 +52,12 @@ def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list
 
 def in_flight_lines(report: Report, width: int) -> list[str]:
     """The oldest of the I/Os that did not complete."""
-    ages = Column("AGE", [format_duration(row.age_ns) for row in report.in_flight.shown])
+    rows = report.in_flight.shown
+    last = [Column("AGE", [format_duration(row.age_ns) for row in rows])]
+    if any(row.wait is not None for row in rows):
+        last.append(_waits(rows))
     title = "in flight when recording stopped"
-    return _listing_lines(title, report.in_flight, report.origin, [ages], width)
+    return _listing_lines(title, report.in_flight, report.origin, last, width)
 
 
 def failed_lines(report: Report, width: int) -> list[str]:
@@ -87,6 +92,10 @@ def _columns(rows: Sequence[ListedIo], origin_ns: int) -> list[Column]:
         Column("OFFSET", [cell_text(row.offset) for row in rows], 3),
         Column("SIZE", [format_bytes(row.bytes) for row in rows], 4),
     ]
+
+
+def _waits(rows: Sequence[ListedIo]) -> Column:
+    return Column("WAIT", [cell_text(row.wait) for row in rows], is_text=True)
 
 
 def _errors(rows: Sequence[ListedIo]) -> Column:

@@ -36,8 +36,8 @@ def report(
             help="Group by process (the default), thread, pid, tid, comm, cmdline, user, parent,"
             " owner (who wrote, also where a kworker submits), cgroup, charged_cgroup (the"
             " writer's), file, device, partition, above (the stacked device that sent it down), op,"
-            " flags, cpu, errno, size, layer, host or capture (the file); by several: --by"
-            " device,op.",
+            " flags, wait (where a thread waits), cpu, errno, size, layer, host or capture;"
+            " by several: --by device,op.",
         ),
     ] = None,
     sort: Annotated[

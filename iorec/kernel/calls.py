@@ -13,6 +13,7 @@ FIRST_CALL_OP = 64
 FIRST_AIO_OP, FIRST_URING_OP = 144, 160
 # IOCB_CMD_ of include/uapi/linux/aio_abi.h.
 _AIO_OPS = {0: "pread", 1: "pwrite", 2: "fsync", 3: "fdsync", 5: "poll", 7: "preadv", 8: "pwritev"}
+WAIT_OPS = {140: "blocked", 141: "preempted"}
 AIO_OPS = {FIRST_AIO_OP + number: name for number, name in _AIO_OPS.items()}
 # By bit; the first ones are IOSQE_ of include/uapi/linux/io_uring.h.
 CALL_FLAGS = {

@@ -97,14 +97,28 @@ AIO = Layer(
     is_block=False,
     left_out={"aio_enter": "beyond"},
 )
-LAYERS = (REQUEST, BIO, SYSCALL, URING, AIO)  # by number
+WAIT = Layer(
+    name="wait",
+    programs={
+        "wait_end": "sched_switch",
+        "wait_wake": "sched_waking",
+        "wait_begin": "sched_switch",
+    },
+    start="wait_begin",
+    complete=("wait_end",),
+    claiming=("wait_begin",),
+    # Of each thread that is in a call.
+    slots=4,
+    is_block=False,
+)
+LAYERS = (REQUEST, BIO, SYSCALL, URING, AIO, WAIT)  # by number
 LAYER_NAMES = tuple(layer.name for layer in LAYERS)
 BLOCK_LAYER_NAMES = tuple(layer.name for layer in LAYERS if layer.is_block)
 PROGRAMS_OF_BLOCK_LAYERS = {"bio_split": "block_split", "page_dirty": "writeback_dirty_folio"}
 # They change nothing, so that no copy could see that another one ran: they have none.
 MERGE_COUNTERS = ("back_merge", "front_merge")
-# Nothing interrupts the first; the second only counts, too.
-UNINTERRUPTED = ("page_dirty", "uring_over")
+# Nothing interrupts them; but the second, which only counts, too.
+UNINTERRUPTED = ("page_dirty", "uring_over", *WAIT.programs)
 EVENT_COUNTERS = (*MERGE_COUNTERS, "bio_split")
 
 

@@ -18,6 +18,8 @@ CONTROL = np.dtype(
         ("wakes_for_identities", "u8"),
         ("has_identities", "u8"),
         ("epoch", "u8"),
+        ("scheduler_start", "u8"),
+        ("scheduler_bytes", "u8"),
     ]
 )
 

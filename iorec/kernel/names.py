@@ -5,7 +5,14 @@ import errno
 from dataclasses import dataclass, field
 
 from iorec.kernel.btf import KernelTypes
-from iorec.kernel.calls import AIO_OPS, CALL_FLAGS, CALL_OPS, FIRST_CALL_OP, FIRST_URING_OP
+from iorec.kernel.calls import (
+    AIO_OPS,
+    CALL_FLAGS,
+    CALL_OPS,
+    FIRST_CALL_OP,
+    FIRST_URING_OP,
+    WAIT_OPS,
+)
 from iorec.kernel.header import has_blk_status, is_preemptible, req_ops, request_flag_bits
 from iorec.kernel.kept import kept
 
@@ -89,7 +96,8 @@ def _read_kernel_names() -> KernelNames:
         for name, value in opcodes.items()
         if value < 256 - FIRST_URING_OP and name != "IORING_OP_LAST"
     }
-    return KernelNames(ops | CALL_OPS | AIO_OPS | entries, flags, errnos, preemptible, CALL_FLAGS)
+    ops |= CALL_OPS | AIO_OPS | WAIT_OPS | entries
+    return KernelNames(ops, flags, errnos, preemptible, CALL_FLAGS)
 
 
 def _op_name(name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from analyze.errors import IorecError
 from iorec.kernel.btf import KernelTypes
 from iorec.kernel.kept import kept
-from iorec.kernel.layers import AIO, SYSCALL, URING
+from iorec.kernel.layers import AIO, SYSCALL, URING, WAIT
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ def _reasons() -> list[tuple[str, tuple[str, str]]]:
             found.append((layer.name, (message, "record the layers request and bio")))
     with KernelTypes() as kernel:
         arguments = kernel.find_arguments("io_uring_complete")
+        has_current_task = "BPF_FUNC_get_current_task_btf" in kernel.enum("bpf_func_id")
+    if not has_current_task or platform.machine() != "x86_64":
+        message = "the layer wait needs x86_64 and Linux 5.11 or later"
+        found.append((WAIT.name, (message, "leave it out")))
     # Before 6.0 it shows what the user's program calls the operation, which may be the same of two.
     if arguments[1:2] != ("void *",):
         lacks = "does not" if arguments else "has no io_uring"

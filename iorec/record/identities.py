@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 from iorec.host.cgroups import CgroupNames
 from iorec.host.escape import escape_name
 from iorec.host.processes import Processes, Seen
+from iorec.kernel.layers import WAIT
+from iorec.kernel.symbols import KernelSymbols
 from iorec.record.files import Files
 from iorec.store.named import identity_keys
 
 # Some 300 bytes each. Beyond that the kernel is asked to announce those in use again.
 _MOST_IDENTITIES = 100_000
+# Of one of a wait, the innermost first (struct identity of bpf/records.h).
+_FRAMES = ("inode", "charged_cgroup", "dirtied_by")
 
 
 class Identity(NamedTuple):
@@ -30,6 +34,27 @@ class Identity(NamedTuple):
     file_number: int
     process: Seen
     dirtier: Seen | None
+    wait: str | None
+
+
+class Waits:
+    """Names where threads wait, which the identities of waits have in place of files."""
+
+    def __init__(self, symbols: KernelSymbols | None, cpu_count: int) -> None:
+        self._symbols = symbols
+        self._cpus = cpu_count
+
+    def take(self, announcements: NDArray[np.void]) -> list[str | None]:
+        """Where each of them waits, if it does; they say nothing of that any more."""
+        found: list[str | None] = [None] * len(announcements)
+        if self._symbols is None:
+            return found
+        who = announcements["identity"]
+        for place in np.flatnonzero(announcements["source"] // self._cpus == WAIT.number).tolist():
+            found[place] = self._symbols.call_chain(int(who[name][place]) for name in _FRAMES)
+            for name in _FRAMES:
+                who[name][place] = 0
+        return found
 
 
 class Identities:
@@ -38,11 +63,14 @@ class Identities:
     A number is never used twice for a source (layer and CPU), so none can be taken for another.
     """
 
-    def __init__(self, files: Files, cgroups: CgroupNames, processes: Processes) -> None:
+    def __init__(
+        self, files: Files, cgroups: CgroupNames, processes: Processes, waits: Waits
+    ) -> None:
         self._known: dict[int, Identity] = {}  # by identity_keys
         self._files = files
         self._cgroups = cgroups
         self._processes = processes
+        self._waits = waits
         self._comms: dict[bytes, str] = {}
         self._outdated: list[int] = []
 
@@ -52,7 +80,9 @@ class Identities:
             return
         self._cgroups.refresh()
         keys = identity_keys(announcements["source"], announcements["number"]).tolist()
-        for key, row in zip(keys, announcements["identity"].tolist(), strict=True):
+        waits = self._waits.take(announcements)
+        rows = announcements["identity"].tolist()
+        for key, row, wait in zip(keys, rows, waits, strict=True):
             cgroup, charged, inode, inode_dev, generation, pid, tid, comm, *process_of = row
             _, start_ns, leader, ppid, uid, exec_id, _, by = process_of
             dirtier = self._known.get(by)
@@ -70,6 +100,7 @@ class Identities:
                 self._files.number(inode_dev, inode, generation),
                 process,
                 dirtier and dirtier.process,
+                wait,
             )
         self._files.ask()
 

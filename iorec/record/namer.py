@@ -93,6 +93,7 @@ class Namer:
             process.cmdline,
             process.username,
             dirtier and dirtier.name,
+            who.wait,
         )
 
     def _disks(self, records: NDArray[np.void]) -> dict[int, Disk]:

@@ -10,6 +10,7 @@ from iorec.host.workload import Workload
 from iorec.kernel.loader import Loading
 from iorec.kernel.names import KernelNames
 from iorec.kernel.plan import Plan
+from iorec.kernel.symbols import KernelSymbols
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.progress import Progress
 from iorec.record.settings import Settings
@@ -33,3 +34,4 @@ class Prepared:
     signals: SignalWaiter
     progress: Progress
     announce: Callable[[bool], None]
+    symbols: KernelSymbols | None  # for the layer wait

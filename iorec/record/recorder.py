@@ -18,7 +18,7 @@ from iorec.kernel.layouts import RECORD
 from iorec.kernel.probes import Probes
 from iorec.record.beside import Beside
 from iorec.record.files import Files
-from iorec.record.identities import Identities
+from iorec.record.identities import Identities, Waits
 from iorec.record.in_flight import busy_slots, filtered_and_over, split_in_flight
 from iorec.record.ledger import Snapshot, take_snapshot
 from iorec.record.namer import Namer
@@ -69,10 +69,14 @@ class Recorder:
         self._next_sink = next_sink
         self._files = Files(prepared.paths)
         processes = Processes(self._notes, has_cmdlines=prepared.settings.has_cmdlines)
-        self._identities = Identities(self._files, CgroupNames(self._notes), processes)
+        waits = Waits(prepared.symbols, probes.cpu_count)
+        self._identities = Identities(self._files, CgroupNames(self._notes), processes, waits)
         self._namer = Namer(
             prepared.devices, self._identities, self._files, processes, probes.cpu_count
         )
+        if prepared.symbols is not None:
+            first, size = prepared.symbols.scheduler
+            probes.control["scheduler_start"], probes.control["scheduler_bytes"] = first, size
         self._began_ns = clock.monotonic_ns
         self._end_ns = self._began_ns + (self._limits.duration_ns or 0)
         start = start_at(clock, take_snapshot(probes), self._notes)

@@ -13,10 +13,11 @@ from iorec.host.privileges import drop_privileges
 from iorec.host.signals import SignalWaiter
 from iorec.host.workload import Workload, invoking_user
 from iorec.kernel.calls import DEFAULT_CALLS
-from iorec.kernel.layers import layers_of
+from iorec.kernel.layers import WAIT, layers_of
 from iorec.kernel.loader import Loading
 from iorec.kernel.names import KernelNames, read_kernel_names
 from iorec.kernel.plan import SLOTS_PER_BUCKET, KernelFilter, Plan
+from iorec.kernel.symbols import read_kernel_symbols
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.filters import resolve_filters
 from iorec.record.output import open_output
@@ -100,10 +101,21 @@ def prepare(
             wants_trace=settings.is_verbose,
         )
         loading.begin(plan)
+        symbols = read_kernel_symbols() if WAIT.name in settings.layers else None
         devices = DeviceWatch(paths.notes)
         drop_privileges(user, *settings.folders)
         yield Prepared(
-            settings, names, plan, loading, paths, devices, workload, signals, progress, announce
+            settings=settings,
+            names=names,
+            plan=plan,
+            loading=loading,
+            paths=paths,
+            devices=devices,
+            workload=workload,
+            signals=signals,
+            progress=progress,
+            announce=announce,
+            symbols=symbols,
         )
 
 

@@ -38,6 +38,7 @@ class Submitter(NamedTuple):
     cmdline: str | None = None
     username: str | None = None
     dirtier: str | None = None
+    wait: str | None = None  # where its thread waits
 
     @property
     def names(self) -> tuple[str | None, ...]:

@@ -9,9 +9,9 @@ from analyze.typed_json import SignedInt, dump_object, parse_object
 from iorec.kernel.layouts import RECORD
 from iorec.kernel.names import KernelNames
 
-# Of a spool; the first ones were Arrow streams of finished rows, the second ones knew less of who
+# Of a spool; the first ones were Arrow streams of finished rows, the next ones knew less of who
 # submits.
-_VERSIONS = (2, 3)
+_VERSIONS = (2, 3, 4)
 _MOST_BYTES = 64 << 10
 _MOST_CPUS = 1 << 15
 _MOST_FLAG_TEXT = 1 << 10  # of one row

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analyze.schema import SCHEMA
 from iorec.kernel.calls import FIRST_CALL_OP
-from iorec.kernel.layers import BIO, LAYER_NAMES, SYSCALL, URING
+from iorec.kernel.layers import BIO, LAYER_NAMES, REQUEST, SYSCALL, URING, WAIT
 from iorec.kernel.layouts import NEVER_QUEUED, NO_ISSUE, results_of
 from iorec.store.arrow import distinct, names_to_arrow, to_arrow
 from iorec.store.named import UNKNOWN, Named, Submitter, disk_keys, identity_keys
@@ -46,11 +46,12 @@ class RowBuilder:
         layers, cpus = np.divmod(records["source"], self._cpus)
         if (layers >= len(LAYER_NAMES)).any():
             raise ValueError
-        is_bio = layers == BIO.number
+        is_request, is_bio = layers == REQUEST.number, layers == BIO.number
         is_uring = layers == URING.number
-        is_call = layers >= SYSCALL.number
+        is_wait = layers == WAIT.number
+        is_call = (layers >= SYSCALL.number) & ~is_wait
         cmd_flags = distinct(records["cmd_flags"])
-        disks = _disks(batch, np.where(is_call, 0, disk_keys(records)))
+        disks = _disks(batch, np.where(is_call | is_wait, 0, disk_keys(records)))
         found, places = distinct(identity_keys(records["source"], records["identity"]))
         submitters = [batch.submitters.get(key, UNKNOWN) for key in found]
         above = _disks(
@@ -80,7 +81,7 @@ class RowBuilder:
             ),
             **_submitters(submitters, places),
             "cpu": to_arrow(cpus.astype(np.int16)),
-            "bios": to_arrow(records["bio_count"].view(np.int32), is_bio | is_call | is_unissued),
+            "bios": to_arrow(records["bio_count"].view(np.int32), ~is_request | is_unissued),
             "above": _above(*above, submitters, np.where(is_bio, places, -1)),
             "result": to_arrow(results, ~is_call | is_unfinished),
             "fd": to_arrow(
@@ -146,6 +147,7 @@ def _submitters(who: list[Submitter], places: NDArray[np.int32]) -> dict[str, pa
         ),
         "dirtier_pid": _numbers((one.dirtier_pid for one in who), places, np.int32),
         "dirtier": names_to_arrow([one.dirtier for one in who], places),
+        "wait": names_to_arrow([one.wait for one in who], places),
     }
 
 

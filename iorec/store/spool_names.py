@@ -31,8 +31,11 @@ _NUMBERS = [
     ("dirtier_pid", "<u4"),  # 0: none
 ]
 _SUBMITTER = np.dtype([*_NUMBERS, *((name, "<u4") for name in NAMES)])
-# Version 2 of a spool knew less.
-_SUBMITTER_OF_2 = np.dtype([*_NUMBERS[:4], *((name, "<u4") for name in NAMES[:5])])
+# Earlier versions of a spool knew less.
+_SUBMITTER_OF = {
+    2: np.dtype([*_NUMBERS[:4], *((name, "<u4") for name in NAMES[:5])]),
+    3: np.dtype([*_NUMBERS, *((name, "<u4") for name in NAMES[:-1])]),
+}
 _DISK = np.dtype([("key", "<u8"), ("name", "<u4"), ("partition", "<u4")])
 # Of threads (16 bytes in the kernel) and disks (32), whatever had to be escaped.
 _LONGEST_SHORT_NAME = 256
@@ -107,7 +110,7 @@ class ReadNames:
     """The names of a spool as far as it was read."""
 
     def __init__(self, version: int) -> None:
-        self._kind = _SUBMITTER_OF_2 if version == 2 else _SUBMITTER
+        self._kind = _SUBMITTER_OF.get(version, _SUBMITTER)
         self._forget()
 
     def take(self, content: bytes) -> None:

@@ -21,7 +21,7 @@ from iorec.kernel.probes import open_probes
 from iorec.kernel.ring import Ring
 from iorec.record.device_watch import DeviceWatch
 from iorec.record.files import Files
-from iorec.record.identities import Identities
+from iorec.record.identities import Identities, Waits
 from iorec.record.namer import Namer
 from iorec.store.origin import Origin
 from iorec.store.spool import Spool
@@ -104,7 +104,7 @@ def _spool_ns() -> list[float]:
             records, announcements = probes.ring.drain()
             files = Files(paths)
             processes = Processes(paths.notes, has_cmdlines=True)
-            identities = Identities(files, CgroupNames(paths.notes), processes)
+            identities = Identities(files, CgroupNames(paths.notes), processes, Waits(None, 1))
             identities.read(announcements)
             namer = Namer(DeviceWatch(paths.notes), identities, files, processes, probes.cpu_count)
             origin = Origin(names, probes.cpu_count, SignedInt(0))

@@ -128,7 +128,7 @@ def test_data_in_a_file_are_overwritten_only_if_that_is_said(
     before = digest(file)
     assert "it is a file with data in it" in refused(source, str(file))
     assert digest(file) == before
-    options = ["--allow-writes", file, "--destroy-data", file, "--no-record"]
+    options = ["--allow-writes", str(file), "--destroy-data", str(file), "--no-record"]
     assert replay(source, {"loop0": str(file)}, *options).returncode == 0
     assert digest(file) != before
 

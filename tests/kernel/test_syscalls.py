@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from analyze.capture import open_captures
+from analyze.schema import LAYERS
 from analyze.verdict import format_completeness
 from tests.kernel.captures import Capture, accounted, assert_layers_close, completeness
 from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
@@ -413,7 +414,7 @@ def test_all_layers_are_recorded_at_once_and_each_account_closes(
         ),
     )
     assert_layers_close(capture)
-    assert capture.metadata["layers"] == ["request", "bio", "syscall", "uring", "aio"]
+    assert capture.metadata["layers"] == [*LAYERS]
     assert len(rows_of(capture, op="fsync", file=str(files / "data"))) == 31
     # By default the layers of disks are shown, as before.
     with open_captures([ram_folder / "run.parquet"]) as shown:
@@ -456,6 +457,7 @@ def test_a_recorder_that_is_killed_leaves_calls_that_can_be_recovered(
         (("-l", "syscal"), "no layer 'syscal'", "did you mean syscall?"),
         (("-l", "syscall", "--syscall", "fsink"), "no system call 'fsink'", "or fsync?"),
         (("--syscall", "fsync"), "--syscall chooses from the layer syscall", "--layer syscall"),
+        (("-l", "wait,request"), "the layer wait is about threads in system calls", "syscall,wait"),
         (("-l", "syscall", "-d", "loop0"), "-d cannot be told of the layer syscall", "leave out"),
         (("-l", "syscall", "--op", "read"), "--op chooses block I/Os", "--syscall"),
     ],

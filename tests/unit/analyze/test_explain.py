@@ -9,22 +9,24 @@ import pytest
 
 from analyze.capture import open_captures
 from analyze.errors import IorecError
-from analyze.explain import explain_calls
+from analyze.explain import RAN_OR_LOST, explain_calls
 from analyze.render.explain import render_explained
 from tests.builders import START_NS, table, write_capture
 
 US = 1000
 
 
-def capture_of(path: Path, *rows: dict[str, Any], layers: tuple[str, ...]) -> Path:
+def capture_of(
+    path: Path, *rows: dict[str, Any], layers: tuple[str, ...], **overrides: Any
+) -> Path:
     """A capture with these rows; times are microseconds after the start, and so are latencies."""
     names = {name for row in rows for name in row} - {"at", "took"}
     columns = {name: [row.get(name) for row in rows] for name in names}
     columns["time"] = [START_NS + row["at"] * US for row in rows]
     columns["latency_ns"] = [None if row["took"] is None else row["took"] * US for row in rows]
-    columns["queue_ns"] = [None] * len(rows)
+    columns["queue_ns"] = [row.get("queue_ns") for row in rows]
     columns["errno"] = [None if row["took"] is None else 0 for row in rows]
-    return write_capture(path, table(len(rows), **columns), layers=list(layers))
+    return write_capture(path, table(len(rows), **columns), layers=list(layers), **overrides)
 
 
 def call(at: int, took: int | None, op: str, tid: int = 1, **others: Any) -> dict[str, Any]:
@@ -127,7 +129,67 @@ def test_a_capture_without_disks_explains_nothing(tmp_path: Path) -> None:
     path = capture_of(tmp_path / "run.parquet", call(0, 5, "fsync"), layers=("syscall",))
     with open_captures([path]) as capture, pytest.raises(IorecError) as error:
         explain_calls(capture, 1)
-    assert "syscall,request" in error.value.hint
+    assert "syscall,wait,request" in error.value.hint
+
+
+def wait(at: int, took: int | None, woken: int | None, place: str | None, tid: int = 1) -> Any:
+    """A thread that waits; `place` is None of one that was preempted."""
+    op = "blocked" if place else "preempted"
+    queue_ns = None if woken is None else woken * US
+    return call(at, took, op, tid, layer="wait", file=None, wait=place, queue_ns=queue_ns)
+
+
+def test_the_time_of_a_call_is_shared_out_among_its_waits(tmp_path: Path) -> None:
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(100, 1000, "fsync"),
+        wait(50, 20, 10, "before <- it"),
+        wait(110, 300, 250, "jbd2_log_wait_commit <- ext4_sync_file <- do_fsync"),
+        wait(450, 100, 100, "jbd2_log_wait_commit <- ext4_sync_file <- do_fsync"),
+        wait(600, 200, 0, None),
+        wait(600, 200, 0, None, 2),  # another thread's
+        wait(1200, 5, 5, "after <- it"),
+        layers=("syscall", "wait"),
+    )
+    with open_captures([path], layer="syscall") as capture:
+        (found,) = explain_calls(capture, 3)
+    assert found.waits is not None
+    assert [(wait.place, wait.times, wait.time_ns // US) for wait in found.waits] == [
+        ("ran on a CPU", None, 400),
+        ("jbd2_log_wait_commit <- ext4_sync_file <- do_fsync", 2, 350),
+        ("waited for a CPU", 2, 250),
+    ]
+    text = render_explained([found], START_NS, 80)
+    assert "350 µs  35.0%      2  jbd2_log_wait_commit <- ext4_sync_file <- do_fsync" in text
+    narrow = render_explained([found], START_NS, 60).splitlines()
+    assert any(line.endswith("  jbd2_log_wait_commit") for line in narrow)
+
+
+def test_a_call_that_waits_still_is_told_where(tmp_path: Path) -> None:
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(100, None, "read"),
+        wait(200, None, None, "pipe_read <- vfs_read <- ksys_read"),
+        layers=("syscall", "wait"),
+    )
+    with open_captures([path], layer="syscall") as capture:
+        (found,) = explain_calls(capture, 3)
+    assert found.waits is not None
+    blocked, ran = found.waits
+    assert (blocked.time_ns, ran.time_ns) == (found.length_ns - 100 * US, 100 * US)
+
+
+def test_waits_that_were_lost_are_not_taken_for_running(tmp_path: Path) -> None:
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(100, 1000, "fsync"),
+        layers=("syscall", "wait"),
+        counts={"lost": {"ring_full": 3}},
+    )
+    with open_captures([path], layer="syscall") as capture:
+        (found,) = explain_calls(capture, 3)
+    assert found.waits is not None
+    assert [wait.place for wait in found.waits] == [RAN_OR_LOST]
 
 
 def causes(path: Path) -> dict[tuple[Any, Any], int]:

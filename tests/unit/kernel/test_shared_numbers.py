@@ -11,7 +11,7 @@ import pytest
 from iorec.kernel import calls, layouts, probes
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks
 from iorec.kernel.compile import BPF_FOLDER
-from iorec.kernel.layers import AIO, BIO, LAYER_NAMES, LAYERS, REQUEST, SYSCALL, URING
+from iorec.kernel.layers import AIO, BIO, LAYER_NAMES, LAYERS, REQUEST, SYSCALL, URING, WAIT
 from iorec.kernel.names import OP_CACHE_FLUSH
 from iorec.kernel.plan import (
     SLOTS_PER_BUCKET,
@@ -81,6 +81,9 @@ TWINS = [
     ("records.h", "FIRST_CALL_OP", calls.FIRST_CALL_OP),
     ("records.h", "URING_LAYER", URING.number),
     ("records.h", "AIO_LAYER", AIO.number),
+    ("records.h", "WAIT_LAYER", WAIT.number),
+    ("records.h", "OP_BLOCKED", min(calls.WAIT_OPS)),
+    ("records.h", "OP_PREEMPTED", max(calls.WAIT_OPS)),
     ("records.h", "FIRST_AIO_OP", calls.FIRST_AIO_OP),
     ("records.h", "FIRST_URING_OP", calls.FIRST_URING_OP),
     ("records.h", "CALL_FLAGS_SHIFT", bit_of("fixed_file")),
@@ -127,7 +130,7 @@ def test_a_macro_has_the_value_that_python_takes_for_it(file: str, name: str, nu
 
 
 def test_there_are_numbers_for_more_calls_and_opcodes_than_there_are() -> None:
-    assert max(calls.CALL_OPS) + 32 < calls.FIRST_URING_OP
+    assert max(calls.CALL_OPS) + 13 < min(calls.WAIT_OPS) < calls.FIRST_AIO_OP
     assert calls.FIRST_URING_OP + 64 + 31 <= 0xFF  # of 65 in Linux 6.19
 
 

@@ -9,7 +9,7 @@ from iorec.host.notes import Notes
 from iorec.host.processes import Processes
 from iorec.kernel.layouts import ANNOUNCEMENT, LOST_IDENTITY, RECORD
 from iorec.record.files import Files
-from iorec.record.identities import Identities, Identity
+from iorec.record.identities import Identities, Identity, Waits
 from iorec.store.named import identity_keys
 
 
@@ -48,7 +48,8 @@ class NoPaths:
 
 @pytest.fixture
 def identities() -> Identities:
-    return Identities(Files(NoPaths()), CgroupNames(Notes()), no_processes())  # type: ignore[arg-type]
+    files = Files(NoPaths())  # type: ignore[arg-type]
+    return Identities(files, CgroupNames(Notes()), no_processes(), Waits(None, 1))
 
 
 def pids(identities: Identities, records: np.ndarray) -> list[int | None]:

@@ -12,7 +12,7 @@ from iorec.host.notes import Notes
 from iorec.kernel.layouts import LOST_IDENTITY, NO_ISSUE, RECORD
 from iorec.kernel.names import OP_CACHE_FLUSH, KernelNames
 from iorec.record.files import Files
-from iorec.record.identities import Identities
+from iorec.record.identities import Identities, Waits
 from iorec.record.namer import Namer
 from iorec.store.origin import Origin
 from iorec.store.rows import RowBuilder
@@ -53,7 +53,7 @@ def rows_of(*records: dict[str, Any], is_in_flight: bool = False) -> tuple[Any, 
             row[name] = value
     files = Files(NoPaths())  # type: ignore[arg-type]
     processes = no_processes()
-    identities = Identities(files, CgroupNames(Notes()), processes)
+    identities = Identities(files, CgroupNames(Notes()), processes, Waits(None, CPUS))
     known = announced((1, 5, 11), (CPUS + 1, 5, 12))
     known["identity"]["inode_dev"][1], known["identity"]["inode"][1] = 8 << 20 | 1, 77
     identities.read(known)

@@ -179,7 +179,7 @@ def wrong_heads() -> Iterator[dict[str, Any]]:
     content, _, _ = written(1)
     right = json.loads(frames_of(content)[0][1])
     origin = right["origin"]
-    yield right | {"version": 4}
+    yield right | {"version": 5}
     yield right | {"byte_order": "big"}
     yield right | {"record_bytes": 64}
     yield right | {"origin": origin | {"cpu_count": 0}}
