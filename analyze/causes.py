@@ -12,6 +12,12 @@ from analyze.sources import CaptureFile
 # SQL for I/Os of threads of the kernel.
 IS_JOURNAL = "comm LIKE 'jbd2/%' OR comm LIKE 'xfsaild/%' OR comm LIKE 'btrfs-transac%'"
 IS_WRITEBACK = "comm LIKE 'kworker/%' AND file IS NOT NULL AND above IS NULL"
+# What an I/O in a call of a layer is caused by, the nearest layer first.
+_CALLS = {
+    "uring": "'uring'",
+    "syscall": """CASE syscall.op WHEN 'io_submit' THEN 'aio'
+        WHEN 'io_uring_enter' THEN 'uring' ELSE 'syscall' END""",
+}
 _KERNEL_THREADS = {
     "journal": IS_JOURNAL,
     "writeback": IS_WRITEBACK,
@@ -31,32 +37,33 @@ def caused_query(files: Sequence[CaptureFile], table: str) -> str:
     lost = sum(_lost_calls(file) for file in files)
     other = "'other'" if "syscall" in layers and not lost else "NULL"
     threads = " ".join(f"WHEN {is_one} THEN '{cause}'" for cause, is_one in _KERNEL_THREADS.items())
-    is_in = "{0}.tid IS NOT NULL AND (epoch_ns(io.time) <= {0}.ended OR {0}.ended IS NULL)"
-    in_entry, in_call = is_in.format("entries"), is_in.format("calls")
+    joined = {layer: cause for layer, cause in _CALLS.items() if layer in layers}
+    causes = " ".join(f"WHEN {_is_in(layer)} THEN {cause}" for layer, cause in joined.items())
+    calls = " ".join(f"WHEN {_is_in(layer)} THEN {layer}.op" for layer in joined)
     return f"""
         SELECT io.*,
-            CASE WHEN {in_entry} THEN 'uring'
-                WHEN {in_call} THEN CASE calls.op WHEN 'io_submit' THEN 'aio'
-                    WHEN 'io_uring_enter' THEN 'uring' ELSE 'syscall' END
-                {threads} WHEN io.tid IS NOT NULL THEN {other} END AS cause,
-            CASE WHEN {in_entry} THEN entries.op WHEN {in_call} THEN calls.op ELSE '' END AS call
-        FROM {table} AS io
-        ASOF LEFT JOIN ({_calls_of("uring")}) AS entries
-            ON io.tid = entries.tid AND {_same_capture("entries")} AND io.time >= entries.began
-        ASOF LEFT JOIN ({_calls_of("syscall")}) AS calls
-            ON io.tid = calls.tid AND {_same_capture("calls")} AND io.time >= calls.began
+            CASE {causes} {threads} WHEN io.tid IS NOT NULL THEN {other} END AS cause,
+            CASE {calls} WHEN true THEN '' END AS call
+        FROM {table} AS io {" ".join(map(_join, joined))}
     """
 
 
-def _calls_of(layer: str) -> str:
-    return (
-        "SELECT coalesce(capture, '') AS capture, tid, time AS began,"
-        f" epoch_ns(time) + latency_ns AS ended, op FROM calls WHERE layer = '{layer}'"
-    )
+def _is_in(layer: str) -> str:
+    """Whether the I/O was submitted before the call that it is joined with ended."""
+    has_ended = f"epoch_ns(io.time) > {layer}.ended"
+    return f"{layer}.tid IS NOT NULL AND ({has_ended}) IS NOT TRUE"
 
 
-def _same_capture(table: str) -> str:
-    return f"coalesce(io.capture, '') = {table}.capture"
+def _join(layer: str) -> str:
+    """With the last call of the layer that the same thread began before."""
+    return f"""
+        ASOF LEFT JOIN (
+            SELECT coalesce(capture, '') AS capture, tid, time AS began,
+                epoch_ns(time) + latency_ns AS ended, op FROM calls WHERE layer = '{layer}'
+        ) AS {layer}
+        ON io.tid = {layer}.tid AND coalesce(io.capture, '') = {layer}.capture
+            AND io.time >= {layer}.began
+    """
 
 
 def _lost_calls(file: CaptureFile) -> int:

@@ -40,11 +40,15 @@ _WAYS: dict[str, tuple[tuple[str, ...], bytes | None]] = {
         b"recording ",
     ),
     "iorec": ((str(IOREC), "record", "-f", "-l", "syscall", "-o", "b.parquet"), b"recording "),
+    "iorec, with waits": (
+        (str(IOREC), "record", "-f", "-l", "syscall,wait", "-o", "c.parquet"),
+        b"recording ",
+    ),
     "bpftrace, a histogram": (("bpftrace", "-e", _HISTOGRAM), b"Attaching"),
     "perf trace": (("perf", "trace", "-a", "-e", "pread64", "-o", "perf.txt"), None),
 }
 _LOOP = """
-import os, resource, sys
+import os, resource, sys, time
 fd, count = os.open(sys.argv[1], os.O_RDONLY), int(sys.argv[2])
 def spent():
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -55,15 +59,32 @@ for call in (os.getppid, lambda read=os.pread: read(fd, 4096, 0)):
     for _ in range(count):
         call()
     print((spent() - before) / count * 1e9)
+# Two processes that wake one another in turn, on one CPU.
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+(ours, wakes_us), (theirs, wakes_them) = os.pipe(), os.pipe()
+count //= 10
+if os.fork() == 0:
+    for _ in range(count):
+        os.read(theirs, 1)
+        os.write(wakes_us, b"x")
+    os._exit(0)
+before = time.perf_counter()
+for _ in range(count):
+    os.write(wakes_them, b"x")
+    os.read(ours, 1)
+print((time.perf_counter() - before) / count / 2 * 1e9)
+os.wait()
 """
+_MEASURED = ("getppid_ns", "pread_ns", "switch_ns")
 
 
 def measure() -> dict[str, Any]:
-    """By way: ns of CPU that getppid(), which nobody wants, and a cached 4 KiB pread() take longer.
+    """By way: ns of CPU that getppid(), which nobody wants, and a cached 4 KiB pread() take longer,
+    and ns that it takes longer to wake another process by a pipe and wait for it: 2 calls, a wait.
 
     Of io_uring ns of CPU an operation, at saturation.
     """
-    found: dict[str, list[tuple[float, float]]] = {way: [] for way in _WAYS}
+    found: dict[str, list[tuple[float, ...]]] = {way: [] for way in _WAYS}
     uring: list[float] = []
     with loop_device() as (device, folder):
         ways = {way: it for way, it in _WAYS.items() if not it[0] or shutil.which(it[0][0])}
@@ -78,28 +99,24 @@ def measure() -> dict[str, Any]:
             continue
         pairs = list(zip(times, found["nothing"], strict=True))
         added[way] = {
-            "getppid_ns": spread([a[0] - b[0] for a, b in pairs]),
-            "pread_ns": spread([a[1] - b[1] for a, b in pairs]),
+            name: spread([a[place] - b[place] for a, b in pairs])
+            for place, name in enumerate(_MEASURED)
         }
     return {"added": added, "uring_ns": spread(uring), "untraced": _untraced(found["nothing"])}
 
 
-def _untraced(times: list[tuple[float, float]]) -> dict[str, Spread]:
-    return {
-        "getppid_ns": spread([one for one, _ in times]),
-        "pread_ns": spread([one for _, one in times]),
-    }
+def _untraced(times: list[tuple[float, ...]]) -> dict[str, Spread]:
+    return {name: spread([one[place] for one in times]) for place, name in enumerate(_MEASURED)}
 
 
-def _time_calls(file: Path) -> tuple[float, float]:
+def _time_calls(file: Path) -> tuple[float, ...]:
     done = subprocess.run(
         [sys.executable, "-c", _LOOP, str(file), str(_CALLS)],
         capture_output=True,
         text=True,
         check=True,
     )
-    unwanted, read = map(float, done.stdout.split())
-    return unwanted, read
+    return tuple(map(float, done.stdout.split()))
 
 
 def _uring_ns(device: str, folder: Path) -> float:

@@ -281,15 +281,18 @@ def _live(results: Results) -> list[str]:
 
 def _calls(results: Results) -> list[str]:
     found = results["calls"]
+    ways = {"nobody traces: the call itself": found["untraced"], **found["added"]}
     rows = [
-        [way, _spread(part["getppid_ns"], ",.0f"), _spread(part["pread_ns"], ",.0f")]
-        for way, part in found["added"].items()
+        [way, *(_spread(value, ",.0f") for value in measured.values())]
+        for way, measured in ways.items()
     ]
-    rows.insert(0, ["nobody traces: the call itself"])
-    rows[0] += [_spread(value, ",.0f") for value in found["untraced"].values()]
     uring_ns = _spread(found["uring_ns"], ",.0f")
     return [
-        *_table("tracer | getppid(), ns longer | pread() of 4 KiB, cached, ns longer", rows),
+        *_table(
+            "tracer | getppid(), ns longer | pread() of 4 KiB, cached, ns longer"
+            " | write() to a pipe, read() of another that waits: ns longer",
+            rows,
+        ),
         "",
         f"An operation of io_uring takes {uring_ns} ns of CPU longer while iorec records it.",
     ]
