@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Takes slow calls apart: which I/Os of disks were in flight during each, and where it waited."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analyze.causes import IS_JOURNAL, IS_WRITEBACK
 from analyze.errors import IorecError
+from analyze.groupings import CALLED_BY
 from analyze.metadata import Metadata
 from analyze.opened import OpenedRows
 from analyze.row_query import PROCESS_NAME, moment, quoted
@@ -76,11 +78,22 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class WaitSpan:
+    """One time in which the thread ran on no CPU; after `blocked_ns` of it, it waited for one."""
+
+    place: str | None  # as that of Wait
+    time: EpochNs
+    blocked_ns: int
+    length_ns: int
+
+
+@dataclass(frozen=True)
 class ExplainedCall:
     """A call or an operation of io_uring, and where its time went; None: it has not ended.
 
     `steps` are by time; a call that has not ended is looked at until recording stopped. `waits`
-    share out its time, too, the longest first; None if they were not recorded.
+    share out its time, too, the longest first; None if they were not recorded. `spans`
+    are its waits, one by one.
     """
 
     layer: str
@@ -99,6 +112,7 @@ class ExplainedCall:
     parts: tuple[Part, ...]
     steps: tuple[Step, ...]
     waits: tuple[Wait, ...] | None
+    spans: tuple[WaitSpan, ...]
 
 
 @dataclass(frozen=True)
@@ -125,10 +139,18 @@ def explain_calls(capture: OpenedRows, count: int) -> tuple[ExplainedCall, ...]:
     calls = capture.records(
         f"SELECT layer, epoch_ns(time) AS time_ns, op, {PROCESS_NAME} AS process, pid, tid, file,"
         ' "offset", bytes, result, errno, latency_ns, capture AS in_file FROM io'
-        f" WHERE file IS NOT NULL OR op IN {FLUSH_OPS}"
+        f" WHERE layer NOT IN {(*BLOCK_LAYERS, 'wait')}"
+        f" AND (file IS NOT NULL OR op IN {FLUSH_OPS})"
         f" ORDER BY coalesce(latency_ns, {2**62}) DESC, time LIMIT {count}"
     )
     return tuple(_explain(capture, **call) for call in calls)
+
+
+def shorten_place(place: str, room: int) -> str:
+    """Where a thread waits: the function, and as many of its callers as there is room for."""
+    while len(place) > room and CALLED_BY in place:
+        place = place.rpartition(CALLED_BY)[0]
+    return place
 
 
 def _explain(
@@ -138,9 +160,12 @@ def _explain(
     length_ns = max(stop_ns - time_ns, 0) if latency_ns is None else latency_ns
     file = call.pop("in_file")
     steps = _load_steps(capture, time_ns, time_ns + length_ns, file, call)
-    waits = None
+    waits: tuple[Wait, ...] | None = None
+    spans: tuple[WaitSpan, ...] = ()
     if call["layer"] == "syscall" and "wait" in _recorded(capture, file):
-        waits = _load_waits(capture, time_ns, length_ns, file, call["tid"])
+        spans = _load_spans(capture, time_ns, length_ns, file, call["tid"])
+        rest = ON_A_CPU if _has_all_waits(capture, file) else RAN_OR_LOST
+        waits = _sum_waits(spans, length_ns, rest)
     return ExplainedCall(
         time=EpochNs(time_ns),
         latency_ns=latency_ns,
@@ -148,6 +173,7 @@ def _explain(
         parts=_parts(steps, time_ns, length_ns),
         steps=steps,
         waits=waits,
+        spans=spans,
         **call,
     )
 
@@ -221,33 +247,40 @@ def _has_all_waits(capture: OpenedRows, file: str | None) -> bool:
     )
 
 
-def _load_waits(
+def _load_spans(
     capture: OpenedRows, begin_ns: int, length_ns: int, file: str | None, tid: int | None
-) -> tuple[Wait, ...]:
-    """Shares out the time of the call by what its thread did."""
+) -> tuple[WaitSpan, ...]:
     rows = capture.records(
         f"""
-        WITH waits AS (
-            SELECT wait AS place, latency_ns,
-                {length_ns} - (epoch_ns(time) - {begin_ns}) AS longest_ns, queue_ns
-            FROM calls WHERE layer = 'wait' AND {_of_capture(file)} AND tid = {tid or 0}
-                AND time >= {moment(begin_ns)} AND time < {moment(begin_ns + length_ns)}
-        ), cut AS (
-            SELECT place, least(coalesce(latency_ns, longest_ns), longest_ns) AS whole_ns,
-                least(coalesce(queue_ns, whole_ns), whole_ns) AS blocked_ns
-            FROM waits
-        )
-        SELECT place, count(*) AS times, sum(blocked_ns)::BIGINT AS time_ns FROM cut
-            WHERE blocked_ns > 0 GROUP BY place
-        UNION ALL SELECT {quoted(FOR_A_CPU)}, count(*), sum(whole_ns - blocked_ns)::BIGINT
-            FROM cut WHERE whole_ns > blocked_ns HAVING count(*) > 0
+        SELECT epoch_ns(time) AS time, wait AS place, latency_ns AS length_ns,
+            queue_ns AS blocked_ns
+        FROM calls WHERE layer = 'wait' AND {_of_capture(file)} AND tid = {tid or 0}
+            AND time >= {moment(begin_ns)} AND time < {moment(begin_ns + length_ns)}
+        ORDER BY calls.time LIMIT {_MOST_STEPS}
         """
     )
-    ran_ns = length_ns - sum(row["time_ns"] for row in rows)
-    rest = ON_A_CPU if _has_all_waits(capture, file) else RAN_OR_LOST
-    rows.append({"place": rest, "times": None, "time_ns": ran_ns})
-    rows.sort(key=lambda row: -int(row["time_ns"]))
-    return tuple(Wait(**row, share=_share(row["time_ns"], length_ns)) for row in rows)
+    spans = []
+    for row in rows:
+        left_ns = begin_ns + length_ns - row["time"]
+        whole_ns = left_ns if row["length_ns"] is None else min(row["length_ns"], left_ns)
+        blocked_ns = whole_ns if row["blocked_ns"] is None else min(row["blocked_ns"], whole_ns)
+        spans.append(WaitSpan(row["place"], EpochNs(row["time"]), blocked_ns, whole_ns))
+    return tuple(spans)
+
+
+def _sum_waits(spans: Sequence[WaitSpan], length_ns: int, rest: str) -> tuple[Wait, ...]:
+    """Shares out the time of the call by what its thread did; the `rest` it was in no wait."""
+    found: dict[str | None, list[int]] = defaultdict(list)
+    for span in spans:
+        found[span.place].append(span.blocked_ns)
+        found[FOR_A_CPU].append(span.length_ns - span.blocked_ns)
+    sums = [
+        (place, len([time for time in times if time]), sum(times)) for place, times in found.items()
+    ]
+    ran_ns = length_ns - sum(time_ns for _, _, time_ns in sums)
+    waits = [Wait(*one, _share(one[2], length_ns)) for one in sums if one[1]]
+    waits.append(Wait(rest, None, ran_ns, _share(ran_ns, length_ns)))
+    return tuple(sorted(waits, key=lambda wait: -wait.time_ns))
 
 
 def _of_capture(file: str | None) -> str:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
 from analyze.errors import IorecError
+from analyze.explain import explain_calls
 from analyze.latency import FloatArray
 from analyze.opened import OpenedRows
-from analyze.plot import captions, frame, latency_panels, owner_panels, panels
+from analyze.plot import call_panels, captions, frame, latency_panels, owner_panels, panels
 from analyze.plot.axes import draw_note, label_marks
 from analyze.plot.bins import Devices
 from analyze.plot.contents import load_contents, load_only_io
@@ -37,6 +38,9 @@ _FRAME_INCHES = 1.6  # around the charts
 _TABLE_LINE_INCHES = 0.21
 _OWNER_INCHES = 0.34
 _OWNERS_CHART_INCHES = 2.4
+_CALLS = 3
+_CALL_LINE_INCHES = 0.25
+_LINES_AROUND = 3  # of a call: its title and its axis
 _MESSAGE_INCHES = (10.0, 3.5)
 _LONGEST_DEVICE = 20
 _OVERVIEW_DEVICES = 4
@@ -56,7 +60,7 @@ def draw(
     Marks are for kinds over time; to others they are an IorecError, as is a selection without I/Os:
     no picture of nothing takes the place of an earlier one.
     """
-    if marks and kind in (Kind.HISTOGRAM, Kind.CDF):
+    if marks and kind in (Kind.HISTOGRAM, Kind.CDF, Kind.TIMELINE):
         raise IorecError(f"a {kind} has no time for a mark", "choose a kind over time", 2)
     with theme():
         contents = load_contents(capture)
@@ -77,11 +81,14 @@ def draw(
                 _draw_overview(figure, capture, timeline, devices, by)
             elif kind is Kind.PROCESSES:
                 _draw_owners(figure, capture, timeline, by)
+            elif kind is Kind.TIMELINE:
+                legend = _draw_calls(figure, capture)
             elif kind in _CHARTS_OF_LATENCIES:
                 _draw_latencies(figure, capture, timeline, devices, kind)
             else:
                 _draw_over_time(figure, capture, timeline, devices, kind)
-        left_out = 0 if kind is Kind.PROCESSES else devices.left_out_count
+        has_charts = kind not in (Kind.PROCESSES, Kind.TIMELINE)
+        left_out = devices.left_out_count if has_charts else 0
         frame.draw_frame(figure, capture, contents, timeline, legend, left_out)
     return figure
 
@@ -165,6 +172,20 @@ def _draw_owners(figure: Figure, capture: OpenedRows, timeline: Timeline, by: By
     owner_panels.draw_owners_in_flight(in_flight, owners, depth.by_owner, timeline)
     owner_panels.draw_owners_throughput(throughput, owners, depth.bytes_per_s_by_owner, timeline)
     _label_ends([in_flight, throughput], timeline)
+
+
+def _draw_calls(figure: Figure, capture: OpenedRows) -> list[Artist]:
+    """The slowest calls, one above the other; returns the legend."""
+    calls = explain_calls(capture, _CALLS)
+    if not calls:
+        _draw_message(figure, "No calls for files")
+        return []
+    lines = [call_panels.line_count(call) + _LINES_AROUND for call in calls]
+    figure.set_size_inches(_WIDTH_INCHES, sum(lines) * _CALL_LINE_INCHES + _FRAME_INCHES)
+    rows = figure.subplots(len(calls), squeeze=False, height_ratios=lines)[:, 0]
+    for axes, call in zip(rows, calls, strict=True):
+        call_panels.draw_call(axes, call)
+    return call_panels.make_legend(calls)
 
 
 def _draw_latencies(

@@ -17,6 +17,7 @@ class Kind(StrEnum):
     DEPTH = "depth"
     OFFSET = "offset"
     PROCESSES = "processes"
+    TIMELINE = "timeline"
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:

@@ -5,8 +5,16 @@ from collections.abc import Sequence
 
 from analyze.errnos import errno_name
 from analyze.escape import escape_for_terminal
-from analyze.explain import FOR_A_CPU, ON_A_CPU, RAN_OR_LOST, ExplainedCall, Part, Step, Wait
-from analyze.groupings import CALLED_BY
+from analyze.explain import (
+    FOR_A_CPU,
+    ON_A_CPU,
+    RAN_OR_LOST,
+    ExplainedCall,
+    Part,
+    Step,
+    Wait,
+    shorten_place,
+)
 from analyze.render.table import Column, cell_text, fit_columns, format_columns, wrap_units
 from analyze.units import (
     format_bytes,
@@ -75,13 +83,9 @@ def _wait_lines(waits: Sequence[Wait] | None, width: int) -> list[str]:
 
 
 def _place(wait: Wait, room: int) -> str:
-    """The function, and as many of those that called it as there is room for."""
     if wait.place in (FOR_A_CPU, ON_A_CPU, RAN_OR_LOST):
         return f"({wait.place})"
-    place = escape_for_terminal(wait.place or "an unknown function")
-    while len(place) > room and CALLED_BY in place:
-        place = place.rpartition(CALLED_BY)[0]
-    return place
+    return shorten_place(escape_for_terminal(wait.place or "an unknown function"), room)
 
 
 def _ios(part: Part) -> str:

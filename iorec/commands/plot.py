@@ -72,6 +72,8 @@ def plot(
     from analyze.plot.marks import load_marks
     from analyze.plot.output import image_suffix, render
 
+    if kind is Kind.TIMELINE and layer is None:
+        layer = "syscall"
     suffix = ".png" if output is None else image_suffix(output)
     with (
         raising_interrupts(),

@@ -10,6 +10,8 @@ import pytest
 from analyze.capture import open_captures
 from analyze.errors import IorecError
 from analyze.explain import RAN_OR_LOST, explain_calls
+from analyze.plot.figure import draw
+from analyze.plot.kinds import Kind
 from analyze.render.explain import render_explained
 from tests.builders import START_NS, table, write_capture
 
@@ -163,6 +165,42 @@ def test_the_time_of_a_call_is_shared_out_among_its_waits(tmp_path: Path) -> Non
     assert "350 µs  35.0%      2  jbd2_log_wait_commit <- ext4_sync_file <- do_fsync" in text
     narrow = render_explained([found], START_NS, 60).splitlines()
     assert any(line.endswith("  jbd2_log_wait_commit") for line in narrow)
+
+
+def test_the_timeline_draws_each_wait_and_io_where_it_was(tmp_path: Path) -> None:
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(100, 1000, "fsync"),
+        call(1200, 100, "pread64"),
+        wait(110, 500, 400, "jbd2_log_wait_commit <- ext4_sync_file <- do_fsync"),
+        io(150, 300, 3, comm="jbd2/loop0-8"),
+        io(120, 20),
+        layers=("request", "syscall", "wait"),
+    )
+    with open_captures([path], layer="syscall") as capture:
+        figure = draw(capture, Kind.TIMELINE)
+    fsync, read = figure.axes
+    assert [label.get_text() for label in fsync.get_yticklabels()] == [
+        "fsync",
+        "its waits",
+        "write 4.0 KiB, loop0",
+        "write 4.0 KiB, loop0",
+    ]
+    drawn = [np.asarray(bars.get_paths()[0].vertices)[:, 0] / US for bars in fsync.collections]
+    spans = [(round(places.min()), round(places.max())) for places in drawn]
+    # The call, blocked, waiting for a CPU, its own write, and that of the journal.
+    assert spans == [(0, 1000), (10, 410), (410, 510), (20, 40), (50, 350)]
+    assert [text.get_text() for text in fsync.texts] == [
+        "jbd2_log_wait_commit <- ext4_sync_file <- do_fsync"
+    ]
+    assert len(read.collections) == 1
+
+
+def test_without_calls_the_timeline_says_so(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(9))
+    with open_captures([path]) as capture:
+        figure = draw(capture, Kind.TIMELINE)
+    assert "No calls for files" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_a_call_that_waits_still_is_told_where(tmp_path: Path) -> None:
