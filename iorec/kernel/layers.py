@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Describes the layers: what each sees of an I/O, and by which programs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 
@@ -13,7 +13,8 @@ class Layer:
     first, so that nothing is seen to start whose end would be missed. `start` begins an I/O, the
     `complete` end one, and all that put one into the table are `claiming`. The table has `slots`
     times as many slots as it has for requests. Interrupts complete I/Os of a block layer. What a
-    program of `left_out` leaves out, as it cannot be recorded, is counted under a name.
+    program of `left_out` leaves out, as it cannot be recorded, is counted under a name. `needs` has
+    the layers by whose I/Os it finds its own.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Layer:
     slots: int
     is_block: bool = True
     left_out: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
     @property
     def number(self) -> int:
@@ -110,6 +112,7 @@ WAIT = Layer(
     # Of each thread that is in a call.
     slots=4,
     is_block=False,
+    needs=("syscall",),
 )
 LAYERS = (REQUEST, BIO, SYSCALL, URING, AIO, WAIT)  # by number
 LAYER_NAMES = tuple(layer.name for layer in LAYERS)
@@ -122,6 +125,6 @@ UNINTERRUPTED = ("page_dirty", "uring_over", *WAIT.programs)
 EVENT_COUNTERS = (*MERGE_COUNTERS, "bio_split")
 
 
-def layers_of(names: tuple[str, ...]) -> tuple[Layer, ...]:
+def layers_of(names: Collection[str]) -> tuple[Layer, ...]:
     """The layers of these names, by number."""
     return tuple(layer for layer in LAYERS if layer.name in names)

@@ -6,12 +6,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from analyze.errors import IorecError
 from iorec.host.cgroups import is_io_controller_unified
 from iorec.host.privileges import check_privileges, has_read_privilege
-from iorec.kernel.layers import BLOCK_LAYER_NAMES, LAYER_NAMES
+from iorec.kernel.layers import LAYERS
 from iorec.kernel.libbpf import libbpf
 from iorec.kernel.loader import Loading
 from iorec.kernel.names import read_kernel_names
@@ -42,9 +43,9 @@ def run_checks() -> Iterator[Check]:
     yield _try("privileges", _privileges)
     yield _try("BTF", _btf)
     yield _try("libbpf", _libbpf)
-    for layer in LAYER_NAMES:
-        is_needed = layer in BLOCK_LAYER_NAMES
-        yield _try(f"layer {layer}", lambda layer=layer: _load(layer), is_needed=is_needed)  # type: ignore[misc]
+    for layer in LAYERS:
+        load = partial(_load, (*layer.needs, layer.name))
+        yield _try(f"layer {layer.name}", load, is_needed=layer.is_block)
     yield _try("paths of files", _paths, is_needed=False)
     yield _try("writeback by cgroup", _cgroups, is_needed=False)
     yield _try("readers", _readers)
@@ -84,10 +85,10 @@ def _libbpf() -> str:
     return "libbpf.so.1"
 
 
-def _load(layer: str) -> str:
-    """Loads and attaches its programs, which are gone again then."""
+def _load(layers: tuple[str, ...]) -> str:
+    """Loads and attaches their programs, which are gone again then."""
     names = read_kernel_names()
-    plan = make_plan((layer,), _BUFFER_BYTES, names, KernelFilter())
+    plan = make_plan(layers, _BUFFER_BYTES, names, KernelFilter())
     started_s = time.monotonic()
     with Loading() as loading:
         loading.begin(plan)

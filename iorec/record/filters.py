@@ -14,7 +14,7 @@ from analyze.units import format_duration
 from iorec.host.cgroups import cgroup_root
 from iorec.kernel.calls import FIRST_CALL_OP, resolve_calls
 from iorec.kernel.comm_glob import LONGEST_NAME, glob_masks, is_glob
-from iorec.kernel.layers import BLOCK_LAYER_NAMES, LAYER_NAMES, LAYERS, SYSCALL, WAIT
+from iorec.kernel.layers import BLOCK_LAYER_NAMES, LAYER_NAMES, LAYERS, SYSCALL, layers_of
 from iorec.kernel.names import KernelNames
 from iorec.kernel.offered import lacking_layers
 from iorec.kernel.plan import KernelFilter
@@ -137,12 +137,13 @@ def _check_layers(layers: Sequence[str], filters: Filters) -> None:
             "add it: --layer syscall, or --layer syscall,request",
             exit_code=2,
         )
-    if WAIT.name in layers and SYSCALL.name not in layers:
-        raise IorecError(
-            "the layer wait is about threads in system calls, which are not recorded",
-            "add them: --layer syscall,wait",
-            exit_code=2,
-        )
+    for layer in layers_of(layers):
+        if missing := {*layer.needs}.difference(layers):
+            raise IorecError(
+                f"the layer {layer.name} needs the layer {', '.join(missing)}",
+                f"record both: --layer {','.join((*layer.needs, layer.name))}",
+                exit_code=2,
+            )
     if filters.device and others:
         raise IorecError(
             f"-d cannot be told of the layer {others[0]}, which is about files",

@@ -457,7 +457,7 @@ def test_a_recorder_that_is_killed_leaves_calls_that_can_be_recovered(
         (("-l", "syscal"), "no layer 'syscal'", "did you mean syscall?"),
         (("-l", "syscall", "--syscall", "fsink"), "no system call 'fsink'", "or fsync?"),
         (("--syscall", "fsync"), "--syscall chooses from the layer syscall", "--layer syscall"),
-        (("-l", "wait,request"), "the layer wait is about threads in system calls", "syscall,wait"),
+        (("-l", "wait,request"), "the layer wait needs the layer syscall", "syscall,wait"),
         (("-l", "syscall", "-d", "loop0"), "-d cannot be told of the layer syscall", "leave out"),
         (("-l", "syscall", "--op", "read"), "--op chooses block I/Os", "--syscall"),
     ],

@@ -136,3 +136,22 @@ def test_one_that_is_killed_in_its_call_waits_no_longer(ram_folder: Path) -> Non
     groups = document["summary"]["groups"]
     (group,) = (one for one in groups if one["key"]["pid"] == reader.pid)
     assert group["latency"]["max_ns"] > 500_000_000
+
+
+def test_a_kernel_that_hides_its_functions_has_no_waits(record: Record, ram_folder: Path) -> None:
+    setting = Path("/proc/sys/kernel/kptr_restrict")
+    before = setting.read_text()
+    setting.write_text("2")
+    try:
+        capture = record("-l", "all", "--", "true")
+        asked_for = subprocess.run(
+            [IOREC, "record", "-f", "-l", "syscall,wait", "-o", ram_folder / "no.parquet"],
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        setting.write_text(before)
+    assert "wait" not in capture.metadata["layers"]
+    assert "the layer wait needs to know where the kernel's functions are" in capture.stderr
+    assert (asked_for.returncode, "kptr_restrict" in asked_for.stderr) == (1, True)
+    assert not (ram_folder / "no.parquet").exists()
