@@ -53,7 +53,7 @@ def plan_warnings(prepared: Prepared) -> Iterator[str]:
             " target, which splits them"
         )
     if prepared.pacer == "Python":
-        yield "no C compiler was found: the loop is in Python, good for some 10,000 IOPS"
+        yield "no C compiler was found that works: the loop is in Python, good for some 10,000 IOPS"
     if prepared.engine == "libaio":
         yield "io_uring is not available: libaio is used, without flushes before data"
 
@@ -63,9 +63,9 @@ def end_lines(replay: Replay, capture: Path | None) -> Iterator[str]:
     late = replay.lateness
     yield (
         f"{format_counted(_done(replay), 'I/O')} done of {format_count(replay.planned)},"
-        f" {format_count(replay.failed)} failed, {format_count(replay.short)} short; issued late by"
-        f" p50 {format_duration(late.p50_ns)}, p99 {format_duration(late.p99_ns)}, at most"
-        f" {format_duration(late.max_ns)}"
+        f" {format_count(replay.failed)} failed{_errors(replay)},"
+        f" {format_count(replay.short)} short; issued late by p50 {format_duration(late.p50_ns)},"
+        f" p99 {format_duration(late.p99_ns)}, at most {format_duration(late.max_ns)}"
     )
     yield f"verdict: {replay.verdict}"
     for line in replay.failed_lines:
@@ -79,8 +79,6 @@ def end_lines(replay: Replay, capture: Path | None) -> Iterator[str]:
 def ending_error(replay: Replay) -> IorecError | None:
     """The error of a replay that did not do all; None if it did."""
     done = f"after {format_count(_done(replay))} of {format_count(replay.planned)} I/Os"
-    errors = ", ".join(f"{name}: {format_count(count)}" for name, count in replay.errors.items())
-    errors = f" ({errors})" if errors else ""
     match replay.ending:
         case "whole":
             return None
@@ -96,7 +94,7 @@ def ending_error(replay: Replay) -> IorecError | None:
             )
         case "vanished":
             return IorecError(
-                f"the target fails every I/O{errors}: the replay ended {done}",
+                f"the target fails every I/O{_errors(replay)}: the replay ended {done}",
                 "see that the device is there: lsblk, and the kernel's log",
             )
         case "hung":
@@ -111,6 +109,11 @@ def ending_error(replay: Replay) -> IorecError | None:
             )
 
 
+def _errors(replay: Replay) -> str:
+    errors = ", ".join(f"{name}: {format_count(count)}" for name, count in replay.errors.items())
+    return f" ({errors})" if errors else ""
+
+
 def _done(replay: Replay) -> int:
     """I/Os of the capture: without the flushes that were added for them."""
     return max(replay.completed - replay.added, 0)
@@ -120,10 +123,9 @@ def _duration(prepared: Prepared) -> str:
     span_ns, speed = prepared.plan.span_ns, prepared.settings.speed
     if speed is None:
         return "as fast as possible"
-    rate = prepared.plan.ios / max(span_ns / speed / 1e9, 1e-9)
+    rate = f", {format_rate(prepared.plan.ios * speed * 1e9 / span_ns)} IOPS" if span_ns else ""
     return (
-        f"in {format_duration(span_ns / speed)}"
-        f"{'' if speed == 1 else f' (speed {speed:g})'}, {format_rate(rate)} IOPS"
+        f"in {format_duration(span_ns / speed)}{'' if speed == 1 else f' (speed {speed:g})'}{rate}"
     )
 
 
