@@ -36,7 +36,6 @@ class Plan:
     split: int  # larger than one request of the target
     waiting_threads: int
     other_threads: int
-    has_pairs: bool
     begin_s: float | None
     end_s: float | None
 
