@@ -21,8 +21,8 @@ _ANCHORS = 1000  # I/Os, of which the earliest one is the anchor where the start
 # What makes two I/Os the same, but for when they are.
 _KEY = "target, kind, place, size"
 _PAIR = (
-    "a.want_ns, a.tid, a.latency_ns AS was_ns, a.asked_latency_ns, d.got_ns, d.latency_ns AS is_ns,"
-    " d.errno"
+    "a.want_ns, a.tid, a.latency_ns AS was_ns, a.asked_latency_ns, a.errno AS was_errno, d.got_ns,"
+    " d.latency_ns AS is_ns, d.errno"
 )
 
 
@@ -110,7 +110,7 @@ def create_asked(
         CREATE OR REPLACE TABLE asked AS
         SELECT ((time_ns - {first}) / {speed!r})::BIGINT AS want_ns, target,
             action & {actions.KIND_MASK} AS kind, place, size, tid, latency_ns,
-            (latency_ns / {speed!r})::BIGINT AS asked_latency_ns
+            (latency_ns / {speed!r})::BIGINT AS asked_latency_ns, coalesce(errno, 0) AS errno
         FROM replayed
         WHERE NOT (action = {actions.FLUSH} AND list_contains(?::INT[], target))
         """,
