@@ -185,14 +185,19 @@ def _ready_targets(prepared: Prepared, machine: _Machine, stack: ExitStack) -> N
 
 
 def _discards_by_ioctl(prepared: Prepared, machine: _Machine) -> bool:
-    """Whether there are discards, and a kernel that only does them while one waits."""
+    """Whether there are discards, and a kernel or device that only does them while one waits.
+
+    A device that takes bios alone refuses those that are not to wait.
+    """
     discarding = [
-        target.fd
+        target
         for target, planned in zip(prepared.targets, prepared.plan.targets, strict=True)
         if "discard" in planned.ios
     ]
     is_uring = machine.engine.ring is not None
-    return is_uring and any(not has_discard_command(fd) for fd in discarding)
+    return is_uring and any(
+        not target.has_requests or not has_discard_command(target.fd) for target in discarding
+    )
 
 
 def _depth(settings: Settings, targets: Sequence[Target]) -> int:
