@@ -70,7 +70,9 @@ def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
     def one(query: str) -> Any:
         return connection.execute(query).fetchall()[0]
 
-    asked, replayed = one("SELECT (SELECT count(*) FROM asked), (SELECT count(*) FROM done)")
+    asked, replayed = one(
+        "SELECT (SELECT count(*) FROM asked WHERE NOT is_added), (SELECT count(*) FROM done)"
+    )
     matched, errors, early, late, drift, wanted, got = one(
         f"""
         SELECT count(*), count(*) FILTER (errno <> 0 AND was_errno = 0), -least(min(late_ns), 0),

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analyze.fidelity import FAITHFUL, NOT_COMPARABLE
 from analyze.fidelity_measures import compare
@@ -36,6 +37,16 @@ def test_where_nothing_was_asked_for_nothing_is_faithful(tmp_path: Path) -> None
         write_capture(tmp_path / name, rows)
     found = compare(tmp_path / "run.parquet", tmp_path / "replayed.parquet")
     assert (found.word, {rule.name for rule in found.failed}) == (NOT_COMPARABLE, {"matched"})
+
+
+def test_flushes_before_data_are_not_taken_for_others(tmp_path: Path) -> None:
+    ops, flags = ["write", "flush"] * (COUNT // 2), ["sync|preflush", "preflush"] * (COUNT // 2)
+    asked = asked_rows(COUNT, op=ops, flags=flags, offset=0, bytes=[4096, 0] * (COUNT // 2))
+    done = done_rows(asked, 1_500_000)
+    added = done.filter(pc.equal(done["op"], "flush"))
+    found = compare(*write_pair(tmp_path, asked, pa.concat_tables([done, added]), added=len(added)))
+    assert (found.measured.asked, found.measured.matched) == (COUNT, COUNT)
+    assert not any("nobody" in text for text in found.caveats)
 
 
 def test_what_others_do_on_the_target_is_noted(tmp_path: Path) -> None:
