@@ -22,6 +22,11 @@ class PlannedTarget:
     largest_write: int
     largest_bytes: int
 
+    @property
+    def file_bytes(self) -> int:
+        """How large a new file is made."""
+        return max(self.end_bytes, self.source_size_bytes or 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

@@ -218,10 +218,10 @@ def _size_files(targets: Sequence[Target], plan: Plan) -> None:
     for target, planned in zip(targets, plan.targets, strict=True):
         if target.size_bytes is None:
             try:
-                os.ftruncate(target.fd, max(planned.end_bytes, planned.source_size_bytes or 0))
+                os.ftruncate(target.fd, planned.file_bytes)
             except OSError as error:
                 raise IorecError(
-                    f"cannot make {target.path} {format_bytes(planned.end_bytes)} large:"
+                    f"cannot make {target.path} {format_bytes(planned.file_bytes)} large:"
                     f" {error.strerror}",
                     "choose another file system",
                 ) from error

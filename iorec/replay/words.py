@@ -58,8 +58,16 @@ def plan_warnings(prepared: Prepared) -> Iterator[str]:
         yield "io_uring is not available: libaio is used, without flushes before data"
 
 
-def end_lines(replay: Replay, capture: Path | None) -> Iterator[str]:
-    """What was done, as the loop itself saw it, and the word."""
+def end_lines(replay: Replay, capture: Path | None, *, is_quiet: bool) -> Iterator[str]:
+    """What was done, as the loop itself saw it, and the word; if quiet the worst word alone."""
+    # Only now: it starts threads.
+    from analyze.fidelity import NOT_COMPARABLE
+
+    if is_quiet:
+        if replay.verdict == NOT_COMPARABLE:
+            lines = "; ".join(replay.failed_lines)
+            yield escape_for_terminal(f"warning: {NOT_COMPARABLE}: {lines}")
+        return
     late = replay.lateness
     yield (
         f"{format_counted(_done(replay), 'I/O')} done of {format_count(replay.planned)},"
@@ -130,7 +138,7 @@ def _duration(prepared: Prepared) -> str:
 
 
 def _target_lines(target: Target, planned: PlannedTarget) -> Iterator[str]:
-    size = planned.end_bytes if target.size_bytes is None else target.size_bytes
+    size = planned.file_bytes if target.size_bytes is None else target.size_bytes
     about = [format_bytes(size), target.model, target.serial and f"serial {target.serial}"]
     kind = "a new file" if target.size_bytes is None else None if target.is_device else "a file"
     said = ", ".join(filter(None, [kind, *about]))

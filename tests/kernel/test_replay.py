@@ -280,3 +280,5 @@ def test_a_target_that_is_too_slow_ends_the_replay(loop: LoopDevice, ram_folder:
     assert done.returncode == 1
     assert "the target cannot keep up" in done.stderr
     assert "--speed 0.5" in done.stderr
+    done = replay(source, {"loop0": loop.path}, *options, "--quiet")
+    assert "warning: not comparable: the replay ended too-late; " in done.stderr

@@ -226,6 +226,7 @@ def test_a_new_sparse_file_is_a_target(ram_folder: Path) -> None:
     done = replay(source, {"loop0": str(target)}, "--allow-writes", target)
     assert done.returncode == 0, done.stderr
     assert target.stat().st_size == 1 << 30
+    assert "(a new file, 1.0 GiB), WRITTEN TO" in done.stderr
     assert target.stat().st_blocks * 512 <= 51 * 4096
     assert target.read_bytes()[1 << 20 : (1 << 20) + 4096].count(0) < 100
 
