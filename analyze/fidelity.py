@@ -12,6 +12,7 @@ from analyze.units import format_count, format_counted, format_duration
 FAITHFUL, USABLE, NOT_COMPARABLE = "faithful", "usable", "not comparable"
 WORDS = (FAITHFUL, USABLE, NOT_COMPARABLE)
 LATE_NS = 100_000
+_MOST_OTHERS = 0.01  # of those asked for: udev reads a device that was opened for writing
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ def judge(
     """Holds the numbers against their limits."""
     is_closed = replay is not None and replay.waiting_threads > 0
     is_timed = replay is None or replay.speed is not None
+    matched = _share(measured.matched, measured.asked) or 0.0  # of nothing, too
     rules = [
-        _least("matched", _share(measured.matched, measured.asked), 0.999, 0.99, "of the I/Os"),
+        _least("matched", matched, 0.999, 0.99, "of the I/Os"),
         *_time_rules(measured, replay, is_closed=is_closed, is_timed=is_timed),
         _most("errors", _share(measured.errors, measured.matched), 0.0, 0.001, "of the I/Os"),
         *_loss_rules(losses),
@@ -106,7 +108,7 @@ def judge(
         measured=measured,
         rules=tuple(rules),
         queue_differences=tuple(_queue_differences(replay)),
-        caveats=tuple(_caveats(replay, is_closed=is_closed)),
+        caveats=tuple(_caveats(measured, replay, is_closed=is_closed)),
     )
 
 
@@ -114,7 +116,7 @@ def judge_own(replay: Replay) -> tuple[str, tuple[str, ...]]:
     """The word and the failed lines by what the loop itself has counted."""
     late = _share(replay.lateness.over_100us, replay.issued)
     rules = [
-        _least("done", _share(replay.completed - replay.failed, replay.issued), 1.0, 0.999, ""),
+        _least("done", _share(replay.completed - replay.failed, replay.issued), 1.0, 0.999),
         _most("short", _share(replay.short, replay.completed), 0.0, 0.001, "of the I/Os"),
         *_ending_rules(replay),
     ]
@@ -198,8 +200,8 @@ def _ending_rules(replay: Replay | None) -> Iterator[Rule]:
         yield _most("short", share, 0.0, 0.001, "of the I/Os moved too little")
 
 
-def _least(name: str, value: float | None, good: float, usable: float, unit: str) -> Rule:
-    text = f"{name}: {_percent(value)} {unit} (at least {_percent(good)})"
+def _least(name: str, value: float | None, good: float, usable: float, unit: str = "") -> Rule:
+    text = f"{name}: {' '.join([_percent(value), *unit.split()])} (at least {_percent(good)})"
     if value is None:
         return Rule(name, value, text, good, usable, None)
     result = FAITHFUL if value >= good else USABLE if value >= usable else NOT_COMPARABLE
@@ -252,8 +254,11 @@ def _queue_differences(replay: Replay | None) -> Iterator[str]:
                 yield f"{name} is {now} on {target.target}, was {was} on {target.source}"
 
 
-def _caveats(replay: Replay | None, *, is_closed: bool) -> Iterator[str]:
+def _caveats(measured: Measured, replay: Replay | None, *, is_closed: bool) -> Iterator[str]:
     """What no number shows."""
+    others = measured.replayed - measured.matched - (replay.added if replay else 0)
+    if others > _MOST_OTHERS * measured.asked:
+        yield f"the target did {format_counted(others, 'I/O')} that nobody asked for meanwhile"
     if replay is None:
         yield "it says nothing of a replay: times count from its earliest I/O"
         return

@@ -70,15 +70,17 @@ def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
     def one(query: str) -> Any:
         return connection.execute(query).fetchall()[0]
 
-    asked, replayed = one("SELECT (SELECT count(*) FROM asked), (SELECT count(*) FROM done)")
+    asked, replayed = one(
+        "SELECT (SELECT count(*) FROM asked WHERE NOT is_added), (SELECT count(*) FROM done)"
+    )
     matched, errors, early, late, drift, wanted, got = one(
         f"""
-        SELECT count(*), count(*) FILTER (errno <> 0), -least(min(late_ns), 0),
+        SELECT count(*), count(*) FILTER (errno <> 0 AND was_errno = 0), -least(min(late_ns), 0),
             count(*) FILTER (abs(late_ns) > {LATE_NS}), regr_slope(late_ns, want_ns) * 1e6,
             max(want_ns) - min(want_ns), max(got_ns) - min(got_ns) FROM matched
         """
     )
-    is_timed = matched > 1 and (replay is None or replay.speed is not None)
+    is_timed = matched > 0 and (replay is None or replay.speed is not None)
     is_closed = replay is not None and replay.waiting_threads > 0
     depths = _depths(connection) if matched > 1 else (None, None, None)
     return Measured(

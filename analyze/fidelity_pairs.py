@@ -21,8 +21,8 @@ _ANCHORS = 1000  # I/Os, of which the earliest one is the anchor where the start
 # What makes two I/Os the same, but for when they are.
 _KEY = "target, kind, place, size"
 _PAIR = (
-    "a.want_ns, a.tid, a.latency_ns AS was_ns, a.asked_latency_ns, d.got_ns, d.latency_ns AS is_ns,"
-    " d.errno"
+    "a.want_ns, a.tid, a.latency_ns AS was_ns, a.asked_latency_ns, a.errno AS was_errno,"
+    " a.is_added, d.got_ns, d.latency_ns AS is_ns, d.errno"
 )
 
 
@@ -94,7 +94,8 @@ def create_asked(
 ) -> None:
     """Creates the table `asked`: what was to be done, `want_ns` after the start.
 
-    Flushes of a device without a cache are no I/Os: the kernel ends them itself.
+    Flushes of a device without a cache are no I/Os: the kernel ends them itself. `is_added` are the
+    flushes that a replay does before the data of writes: they are paired, and then left out.
     """
     narrowed = {
         name: getattr(replay, name, None) for name in ("begin_s", "end_s", "where", "layer")
@@ -105,13 +106,21 @@ def create_asked(
     cacheless = [number for number, target in enumerate(targets) if not target.has_cache]
     first = int(replay.first_at) if replay else "(SELECT min(time_ns) FROM replayed)"
     speed = (replay.speed if replay else 1.0) or 1.0
+    preflush = 0 if replay is None else actions.PREFLUSH
     connection.execute(
         f"""
         CREATE OR REPLACE TABLE asked AS
+        WITH whole AS (
+            SELECT *, false AS is_added FROM replayed
+            UNION ALL
+            SELECT * REPLACE ({actions.FLUSH} AS action, 0 AS place, 0 AS size, NULL AS latency_ns),
+                true FROM replayed WHERE action & {preflush} > 0
+        )
         SELECT ((time_ns - {first}) / {speed!r})::BIGINT AS want_ns, target,
             action & {actions.KIND_MASK} AS kind, place, size, tid, latency_ns,
-            (latency_ns / {speed!r})::BIGINT AS asked_latency_ns
-        FROM replayed
+            (latency_ns / {speed!r})::BIGINT AS asked_latency_ns,
+            coalesce(errno, 0) AS errno, is_added
+        FROM whole
         WHERE NOT (action = {actions.FLUSH} AND list_contains(?::INT[], target))
         """,
         [cacheless],
@@ -181,7 +190,7 @@ def create_matched(connection: DuckDBPyConnection, replay: Replay | None) -> Non
     _pair_uneven(connection, anchor_ns)
     connection.execute(
         "CREATE OR REPLACE TABLE matched AS"
-        f" SELECT *, got_ns - want_ns - {anchor_ns} AS late_ns FROM paired"
+        f" SELECT *, got_ns - want_ns - {anchor_ns} AS late_ns FROM paired WHERE NOT is_added"
     )
 
 

@@ -28,6 +28,8 @@ class Place:
     largest_bytes: int | None  # one request of the device
     is_written: bool
     can_discard: bool
+    largest_discard_bytes: int | None = None
+    largest_zeroes_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,16 @@ def create_replayed(capture: OpenedRows, rules: Rules) -> None:
     """Creates the views `judged`, all rows, and `replayed`, those without a reason to leave out.
 
     Columns are those of COLUMNS, `time`, `reason`, and as facts `is_beyond` the target's end,
-    `is_unaligned` to its blocks, `is_large` for one request, `is_moved` by fitting.
+    `is_unaligned` to its blocks, `is_large` for one request (of `one_request` bytes),
+    `is_larger_than_target`, `is_moved` by fitting.
     """
     capture.connection.execute(_places_table(rules.places))
     capture.connection.execute(
         f"""
         CREATE OR REPLACE VIEW judged AS
         WITH known AS (
-            SELECT io.*, coalesce("offset", 0)::HUGEINT AS first, bytes::HUGEINT AS amount, p.*,
+            SELECT io.*, {_unless_flush('coalesce("offset", 0)')} AS first,
+                {_unless_flush("bytes")} AS amount, p.*,
                 {_reason(rules)} AS reason, {_action(rules)} AS action
             FROM io LEFT JOIN replay_places p ON io.device = p.source
         ),
@@ -59,9 +63,11 @@ def create_replayed(capture: OpenedRows, rules: Rules) -> None:
             SELECT *,
                 first + amount > target_bytes AS is_beyond,
                 first % block <> 0 OR amount % block <> 0 AS is_unaligned,
-                action & {actions.KIND_MASK} <= {actions.WRITE} AND amount > largest AS is_large,
-                (amount + block - 1) // block * block AS whole_size
-            FROM known
+                amount > one_request AS is_large, whole_size > target_bytes AS is_larger_than_target
+            FROM (SELECT *, (amount + block - 1) // block * block AS whole_size,
+                CASE WHEN op = 'discard' THEN largest_discard
+                    WHEN op = 'write_zeroes' THEN largest_zeroes ELSE largest END AS one_request
+                FROM known)
         ),
         fitted AS (
             SELECT *, CASE WHEN reason IS NOT NULL OR action = {actions.FLUSH} THEN 0 ELSE
@@ -74,7 +80,8 @@ def create_replayed(capture: OpenedRows, rules: Rules) -> None:
             (CASE WHEN action = {actions.FLUSH} THEN 0 ELSE whole_size END)::BIGINT AS size,
             coalesce(tid, -1) AS tid, reason,
             CASE WHEN latency_ns BETWEEN 0 AND {_LONGEST_NS} THEN latency_ns END AS latency_ns,
-            first + amount AS at_end, block, is_beyond, is_unaligned, is_large,
+            errno, first + amount AS at_end, block, one_request, is_beyond, is_unaligned, is_large,
+            is_larger_than_target,
             action <> {actions.FLUSH} AND (where_to <> first OR whole_size <> amount) AS is_moved
         FROM fitted
         """
@@ -90,10 +97,15 @@ def _places_table(places: Sequence[Place]) -> str:
         f" {UNBOUNDED_BYTES if place.size_bytes is None else place.size_bytes}::HUGEINT,"
         f" {place.source_size_bytes or 0}::HUGEINT, {place.logical_block_size}::HUGEINT,"
         f" {place.largest_bytes or actions.LARGEST_IO_BYTES}::HUGEINT,"
-        f" {place.is_written}, {place.can_discard})"
+        f" {place.is_written}, {place.can_discard},"
+        f" {place.largest_discard_bytes or UNBOUNDED_BYTES}::HUGEINT,"
+        f" {place.largest_zeroes_bytes or UNBOUNDED_BYTES}::HUGEINT)"
         for number, place in enumerate(places)
     )
-    columns = "source, target, target_bytes, source_bytes, block, largest, is_written, can_discard"
+    columns = (
+        "source, target, target_bytes, source_bytes, block, largest, is_written, can_discard,"
+        " largest_discard, largest_zeroes"
+    )
     return (
         "CREATE OR REPLACE TABLE replay_places AS"
         f" SELECT * FROM (VALUES {rows}) AS places({columns})"
@@ -114,6 +126,8 @@ def _reason(rules: Rules) -> str:
         else ""
     )
     return f"""CASE
+        WHEN time IS NULL OR op IS NULL OR bytes IS NULL
+            THEN 'without a time, an operation or a size'
         WHEN op = 'cache_flush' THEN 'cache flushes, which the target does by itself'
         WHEN p.source IS NULL THEN coalesce(device, 'an unknown device') || ': not mapped'
         WHEN above IN ({sources}) THEN 'sent down by ' || above || ', which is mapped'
@@ -147,14 +161,25 @@ def _action(rules: Rules) -> str:
         ELSE {actions.ZERO} END"""
 
 
+def _unless_flush(number: str) -> str:
+    """SQL for a number; a flush has neither a place nor a size, whatever its row says."""
+    return f"CASE WHEN op = 'flush' THEN 0 ELSE {number} END::HUGEINT"
+
+
 def _has_flag(name: str) -> str:
     return f"contains('|' || flags || '|', '|{name}|')"
 
 
 def _fitted(fit: str) -> str:
-    """SQL for the place before it is aligned and kept from crossing the end."""
+    """SQL for the place before it is aligned and kept from crossing the end.
+
+    Nothing is scaled to a new file, which gets the size of the source.
+    """
     if fit == "wrap":
         return "first % greatest(target_bytes // grain * grain, 1)"
     if fit == "scale":
-        return "CASE WHEN source_bytes = 0 THEN first ELSE first * target_bytes // source_bytes END"
+        return (
+            f"CASE WHEN source_bytes = 0 OR target_bytes = {UNBOUNDED_BYTES} THEN first"
+            " ELSE first * target_bytes // source_bytes END"
+        )
     return "first"

@@ -342,6 +342,8 @@ int rq_complete(u64 *ctx)
 	}
 	if (!slot->issue_ns && !slot->done_bytes)
 		slot->sector = rq->__sector;
-	finish(mine, RQ_COMPLETE_LANE, entry, slot->done_bytes + left);
+	/* Less than were issued if the completion of the data was hidden from tracing programs. */
+	left += slot->done_bytes;
+	finish(mine, RQ_COMPLETE_LANE, entry, left > slot->bytes ? left : slot->bytes);
 	return 0;
 }

@@ -283,11 +283,11 @@ def _end(outcome: "Outcome", *, json: bool, strict: bool, quiet: bool) -> None:
         typer.echo(line, err=True)
     if json:
         typer.echo(render_json(outcome.fidelity or outcome.replay), nl=False)
-    elif not quiet:
-        for line in end_lines(outcome.replay, outcome.capture):
+    else:
+        for line in end_lines(outcome.replay, outcome.capture, is_quiet=quiet):
             typer.echo(line, err=True)
-        if outcome.fidelity is not None:
-            typer.echo(render_fidelity(outcome.fidelity, output_width()), nl=False)
+    if outcome.fidelity is not None and not (json or quiet):
+        typer.echo(render_fidelity(outcome.fidelity, output_width()), nl=False)
     if outcome.failure is not None:
         raise outcome.failure
     error = ending_error(outcome.replay)

@@ -122,7 +122,7 @@ class ClosedLoop(OpenLoop):
         pace = self._pace
         ready, row = self._heap[0]
         count = 2 if self._is_linked(row & pace.mask) else 1
-        if pace.depth - (pace.issued - pace.ended) < count:
+        if not self._has_room(count):
             self._enter.wait(LONGEST_WAIT_NS)
             return True
         heapq.heappop(self._heap)

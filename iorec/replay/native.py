@@ -25,7 +25,7 @@ Run = Callable[[int], int]
 
 @dataclass(frozen=True)
 class _Library:
-    """The compiled loop, in base64; empty if it could not be compiled."""
+    """The compiled loop, in base64."""
 
     content: str
 
@@ -39,9 +39,10 @@ def native_run(pace: Pace) -> Run | None:
     if compiler is None:
         return None
     basis = (_SOURCE.read_text(), compiler, os.uname().machine, *_FLAGS)
-    library = kept(_Library, basis, lambda: _compile(compiler))
-    if not library.content:
-        return None
+    try:
+        library = kept(_Library, basis, lambda: _compile(compiler))
+    except (OSError, subprocess.SubprocessError):
+        return None  # and the next start tries again
     return _load(b64decode(library.content), pace)
 
 
@@ -54,13 +55,14 @@ def find_compiler() -> str | None:
 def _compile(compiler: str) -> _Library:
     with tempfile.TemporaryDirectory(prefix="iorec-") as folder:
         made = Path(folder, "pace.so")
-        done = subprocess.run(
+        subprocess.run(
             [compiler, *_FLAGS, "-o", str(made), str(_SOURCE)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_PATIENCE_S,
+            check=True,
         )
-        return _Library(b64encode(made.read_bytes()).decode() if done.returncode == 0 else "")
+        return _Library(b64encode(made.read_bytes()).decode())
 
 
 def _load(content: bytes, pace: Pace) -> Run:

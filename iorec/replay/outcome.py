@@ -131,7 +131,7 @@ def _target(target: Target, planned: PlannedTarget) -> ReplayTarget:
         target=target.name,
         model=target.model,
         serial=target.serial,
-        size_bytes=target.size_bytes or planned.end_bytes,
+        size_bytes=target.size_bytes or planned.file_bytes,
         source_size_bytes=planned.source_size_bytes,
         largest_bytes=None if largest_kb is None else largest_kb << 10,
         is_written=target.is_written,

@@ -279,13 +279,21 @@ static int submit(struct pace *p, int64_t count, uint8_t **iocbs)
 	return 1;
 }
 
+/* A flush and the write behind it follow each other: alone they are never too many. */
+static int has_room(struct pace *p, int64_t count)
+{
+	int64_t in_flight = p->issued - p->ended;
+
+	return !in_flight || in_flight + count <= p->depth;
+}
+
 /* How many of the next rows are due and may be issued together; the first one is due. */
 static int64_t due_now(struct pace *p, int64_t filled, int64_t room, int64_t now)
 {
 	int64_t most = p->batch < room ? p->batch : room, count = 0;
 
 	if (is_linked(p, p->issued)) {
-		if (room < 2 || filled - p->issued < 2)
+		if (!has_room(p, 2) || filled - p->issued < 2)
 			return 0;
 		p->added++;
 		return 2;
@@ -328,7 +336,7 @@ static int issue_closed(struct pace *p, int64_t now)
 	int32_t slot = p->heap_slot[0];
 
 	count = is_linked(p, slot) ? 2 : 1;
-	if (p->depth - (p->issued - p->ended) < count) {
+	if (!has_room(p, count)) {
 		wait_ns(p, LONGEST_WAIT_NS);
 		return 1;
 	}

@@ -226,7 +226,7 @@ class OpenLoop:
         pace = self._pace
         at = pace.issued & pace.mask
         if self._is_linked(at):
-            if room < 2 or filled - pace.issued < 2:
+            if not self._has_room(2) or filled - pace.issued < 2:
                 return 0
             pace.added += 1
             return 2
@@ -237,6 +237,10 @@ class OpenLoop:
             if self._is_linked(at + count):
                 return count
         return max(most, 0)
+
+    def _has_room(self, count: int) -> bool:
+        in_flight = self._pace.issued - self._pace.ended
+        return bool(not in_flight or in_flight + count <= self._pace.depth)
 
     def _discard_now(self, slot: int) -> None:
         """A discard that the kernel does while one waits; the entry becomes one without effect."""

@@ -169,6 +169,8 @@ def _place(capture: Capture, target: Target) -> Place:
         largest_bytes=(target.largest_kb or 0) << 10 if is_split_known else None,
         is_written=target.is_written,
         can_discard=target.can_discard,
+        largest_discard_bytes=target.largest_discard_bytes,
+        largest_zeroes_bytes=target.largest_zeroes_bytes,
     )
 
 
@@ -192,4 +194,5 @@ def _scaled(elapsed_ns: Ints, speed: float | None) -> Ints:
 
 
 def _thought(gap_ns: Ints, settings: Settings) -> Ints:
-    return _scaled((gap_ns * settings.think_scale).astype(np.int64), settings.speed)
+    scaled = np.minimum(gap_ns * settings.think_scale, _MOST_DUE_NS)
+    return _scaled(scaled.astype(np.int64), settings.speed)

@@ -10,7 +10,7 @@ from analyze import replay_actions as actions
 from analyze.capture import Capture
 from analyze.errors import IorecError
 from analyze.metadata import Device, Metadata
-from analyze.replay_rows import Rules
+from analyze.replay_rows import UNBOUNDED_BYTES, Place, Rules
 from analyze.typed_json import dump_object
 from analyze.units import format_bytes, format_counted
 from analyze.verdict import format_completeness
@@ -75,7 +75,6 @@ def make_plan(capture: Capture, rules: Rules, threads: tuple[int, int] = (0, 0))
         split=sum(row["large"] for row in kept),
         waiting_threads=threads[0],
         other_threads=threads[1],
-        has_pairs=any(row["action"] & actions.PREFLUSH for row in kept),
         begin_s=capture.selection.begin_s,
         end_s=capture.selection.end_s,
     )
@@ -86,7 +85,8 @@ _FACTS = """
         sum(size)::BIGINT AS bytes, max(size) AS largest, min(place) AS first_byte,
         max(place + size) AS end_byte, min(time_ns) AS first_ns, max(time_ns) AS last_ns,
         count(*) FILTER (is_beyond) AS beyond, count(*) FILTER (is_unaligned) AS unaligned,
-        count(*) FILTER (is_large) AS large, count(*) FILTER (is_moved) AS moved,
+        count(*) FILTER (is_large) AS large, min(one_request) FILTER (is_large)::BIGINT AS limit_to,
+        count(*) FILTER (is_larger_than_target) AS too_large, count(*) FILTER (is_moved) AS moved,
         least(max(at_end), 9223372036854775807)::BIGINT AS needed, max(block)::BIGINT AS block
     FROM judged GROUP BY ALL ORDER BY ALL
 """
@@ -121,39 +121,60 @@ def _planned(capture: Capture, source: str, rows: list[dict[str, Any]]) -> Plann
 
 
 def _check_fit(kept: list[dict[str, Any]], rules: Rules) -> None:
-    if rules.fit == "scale":
-        for place in rules.places:
-            if place.source_size_bytes is None:
-                raise IorecError(
-                    f"the capture does not say how large {place.source} is: nothing can be scaled",
-                    "have I/Os fit with --fit wrap",
-                )
-    if rules.fit != "refuse":
-        return
     for number, place in enumerate(rules.places):
+        if rules.fit == "scale" and place.source_size_bytes is None:
+            raise IorecError(
+                f"the capture does not say how large {place.source} is: nothing can be scaled",
+                "have I/Os fit with --fit wrap",
+            )
         rows = [row for row in kept if row["target"] == number]
-        beyond, unaligned, large = (
-            sum(row[key] for row in rows) for key in ("beyond", "unaligned", "large")
+        fault = _unfitted(rows, place) if rules.fit == "refuse" else _unfittable(rows, place)
+        if fault is not None:
+            raise fault
+
+
+def _unfittable(rows: list[dict[str, Any]], place: Place) -> IorecError | None:
+    """What no fitting helps against."""
+    too_large = sum(row["too_large"] for row in rows)
+    if not too_large:
+        return None
+    return IorecError(
+        f"{format_counted(too_large, 'I/O')} of {place.source} are larger than the whole target,"
+        f" {format_bytes(place.size_bytes)}",
+        "take a larger target, or leave them out with --where",
+    )
+
+
+def _unfitted(rows: list[dict[str, Any]], place: Place) -> IorecError | None:
+    beyond, unaligned, large = (
+        sum(row[key] for row in rows) for key in ("beyond", "unaligned", "large")
+    )
+    if beyond:
+        return IorecError(
+            f"{format_counted(beyond, 'I/O')} of {place.source} end beyond {_size_of(place)}: it"
+            f" takes {format_bytes(max(row['needed'] for row in rows))}",
+            _FIT_HINT,
         )
-        if beyond:
-            raise IorecError(
-                f"{format_counted(beyond, 'I/O')} of {place.source} end beyond the target's"
-                f" {format_bytes(place.size_bytes)}: it takes"
-                f" {format_bytes(max(row['needed'] for row in rows))}",
-                _FIT_HINT,
-            )
-        if unaligned:
-            raise IorecError(
-                f"{format_counted(unaligned, 'I/O')} of {place.source} are not in whole blocks of"
-                f" the target, which are of {place.logical_block_size} bytes",
-                _FIT_HINT,
-            )
-        if large:
-            raise IorecError(
-                f"{format_counted(large, 'I/O')} of {place.source} are larger than one request of"
-                f" the target, {format_bytes(place.largest_bytes)}, and would be split",
-                "take another target, or have them split with --fit wrap or --fit scale",
-            )
+    if unaligned:
+        return IorecError(
+            f"{format_counted(unaligned, 'I/O')} of {place.source} are not in whole blocks of"
+            f" the target, which are of {place.logical_block_size} bytes",
+            _FIT_HINT,
+        )
+    if large:
+        return IorecError(
+            f"{format_counted(large, 'I/O')} of {place.source} are larger than one request of the"
+            f" target, {format_bytes(min(row['limit_to'] for row in rows if row['large']))}, and"
+            " would be split",
+            "take another target, or have them split with --fit wrap or --fit scale",
+        )
+    return None
+
+
+def _size_of(place: Place) -> str:
+    if place.size_bytes is None:
+        return f"what a file can hold, {format_bytes(UNBOUNDED_BYTES)}"
+    return f"the target's {format_bytes(place.size_bytes)}"
 
 
 def _nothing_hint(facts: list[dict[str, Any]]) -> str:

@@ -22,6 +22,11 @@ class PlannedTarget:
     largest_write: int
     largest_bytes: int
 
+    @property
+    def file_bytes(self) -> int:
+        """How large a new file is made."""
+        return max(self.end_bytes, self.source_size_bytes or 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -36,7 +41,6 @@ class Plan:
     split: int  # larger than one request of the target
     waiting_threads: int
     other_threads: int
-    has_pairs: bool
     begin_s: float | None
     end_s: float | None
 

@@ -18,7 +18,6 @@ from iorec.replay.preparing import quiet_interpreter
 _LEAD_NS = 50_000_000
 _SLICE_NS = 20_000_000
 _PAUSE_S = 0.001
-_FEWEST_IN_FLIGHT = 2  # a flush and the write behind it are issued together
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def play(
 ) -> Heard:
     """Runs the loop until its end, a signal, or until the feeder fails; without `run` in Python."""
     pace = pacing.pace
-    pace.depth = max(depth, _FEWEST_IN_FLIGHT)
+    pace.depth = depth
     if run is None:
         # Only now: it imports numpy, which starts threads.
         from iorec.replay.python_loops import python_run

@@ -60,16 +60,24 @@ class QueueChanges:
             os.close(self._state)
 
     def set(self, numbers: str, attribute: str, value: int) -> None:
-        """Sets an attribute of the device MAJOR:MINOR; IorecError if that is not possible."""
+        """Sets an attribute of the device MAJOR:MINOR; IorecError if that is not possible.
+
+        Nor is it while another replay needs it: what one puts back, the other one would miss.
+        """
         path = _attribute_path(numbers, attribute)
         try:
-            before = path.read_text().strip()
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._stack.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            before = os.pread(fd, _MOST_BYTES, 0).decode().strip()
             if before == str(value):
                 return
             self._note(numbers, attribute, before, str(value))
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            self._stack.callback(os.close, fd)
             os.pwrite(fd, str(value).encode(), 0)
+        except BlockingIOError as error:
+            raise IorecError(
+                f"another replay runs on {_device_name(path)}", "wait until it has ended"
+            ) from error
         except OSError as error:
             raise IorecError(
                 f"cannot set {attribute} of {numbers} to {value}: {error.strerror}",
@@ -112,12 +120,16 @@ def _restore(numbers: str, attribute: str, before: str, value: str) -> list[str]
     with contextlib.suppress(OSError):
         if path.read_text().strip() == value:
             path.write_text(before)
-            return [f"{path.resolve().parts[-3]}: {attribute} is {before} again"]
+            return [f"{_device_name(path)}: {attribute} is {before} again"]
     return []
 
 
 def _attribute_path(numbers: str, attribute: str) -> Path:
     return Path(f"/sys/dev/block/{numbers}/queue/{attribute}")
+
+
+def _device_name(path: Path) -> str:
+    return path.resolve().parts[-3]
 
 
 def _put_back(fd: int, before: str) -> None:

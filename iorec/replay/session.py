@@ -185,14 +185,19 @@ def _ready_targets(prepared: Prepared, machine: _Machine, stack: ExitStack) -> N
 
 
 def _discards_by_ioctl(prepared: Prepared, machine: _Machine) -> bool:
-    """Whether there are discards, and a kernel that only does them while one waits."""
+    """Whether there are discards, and a kernel or device that only does them while one waits.
+
+    A device that takes bios alone refuses those that are not to wait.
+    """
     discarding = [
-        target.fd
+        target
         for target, planned in zip(prepared.targets, prepared.plan.targets, strict=True)
         if "discard" in planned.ios
     ]
     is_uring = machine.engine.ring is not None
-    return is_uring and any(not has_discard_command(fd) for fd in discarding)
+    return is_uring and any(
+        not target.has_requests or not has_discard_command(target.fd) for target in discarding
+    )
 
 
 def _depth(settings: Settings, targets: Sequence[Target]) -> int:
@@ -213,10 +218,10 @@ def _size_files(targets: Sequence[Target], plan: Plan) -> None:
     for target, planned in zip(targets, plan.targets, strict=True):
         if target.size_bytes is None:
             try:
-                os.ftruncate(target.fd, max(planned.end_bytes, planned.source_size_bytes or 0))
+                os.ftruncate(target.fd, planned.file_bytes)
             except OSError as error:
                 raise IorecError(
-                    f"cannot make {target.path} {format_bytes(planned.end_bytes)} large:"
+                    f"cannot make {target.path} {format_bytes(planned.file_bytes)} large:"
                     f" {error.strerror}",
                     "choose another file system",
                 ) from error

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from analyze.errors import IorecError
@@ -38,6 +39,8 @@ class Target:
     serial: str | None
     has_requests: bool
     can_discard: bool
+    largest_discard_bytes: int | None
+    largest_zeroes_bytes: int | None
     largest_kb: int | None  # that max_sectors_kb may be
     queue: QueueSettings
     is_written: bool
@@ -61,6 +64,8 @@ def open_targets(
             target = _open_target(mapping, permission, is_dry=is_dry)
             if target.fd >= 0:
                 stack.callback(os.close, target.fd)
+                if target.size_bytes is None:
+                    stack.push(partial(_remove_unused, target))
             targets.append(target)
         _check_distinct(targets)
         yield tuple(targets)
@@ -202,6 +207,10 @@ def _describe(
     device = describe_device(folder)
     if device is None or not device.size_bytes:
         raise IorecError(f"{mapping.target} has no size", "see that it is there: lsblk")
+    if is_written and _first_text(folder / "ro") != "0":  # it may be opened for writing even so
+        raise IorecError(
+            f"{mapping.target} is read-only", "take another target, or leave out --allow-writes"
+        )
     return Target(
         source=mapping.source,
         path=mapping.target,
@@ -213,8 +222,10 @@ def _describe(
         model=device.model,
         serial=_first_text(folder / "device/serial", folder / "serial", folder / "device/wwid"),
         has_requests=bool(device.has_requests),
-        can_discard=(_first_text(folder / "queue/discard_max_bytes") or "0") != "0",
-        largest_kb=_largest_kb(folder),
+        can_discard=_limit(folder / "queue/discard_max_bytes") is not None,
+        largest_discard_bytes=_limit(folder / "queue/discard_max_bytes"),
+        largest_zeroes_bytes=_limit(folder / "queue/write_zeroes_max_bytes"),
+        largest_kb=_limit(folder / "queue/max_hw_sectors_kb"),
         queue=read_queue(folder),
         is_written=is_written,
         warnings=warnings,
@@ -235,6 +246,14 @@ def _new_file(mapping: Mapping, *, is_dry: bool) -> Target:
     return _file(mapping, fd, None, is_written=True)
 
 
+def _remove_unused(target: Target, kind: type[BaseException] | None, *_: object) -> None:
+    """Removes a new file at an error before anything was written to it."""
+    with contextlib.suppress(OSError):
+        made = os.fstat(target.fd)
+        if kind is not None and not made.st_blocks and os.path.samestat(made, target.path.lstat()):
+            target.path.unlink()
+
+
 def _file(mapping: Mapping, fd: int, size_bytes: int | None, *, is_written: bool) -> Target:
     return Target(
         source=mapping.source,
@@ -248,6 +267,8 @@ def _file(mapping: Mapping, fd: int, size_bytes: int | None, *, is_written: bool
         serial=None,
         has_requests=False,
         can_discard=False,
+        largest_discard_bytes=None,
+        largest_zeroes_bytes=None,
         largest_kb=None,
         queue=QueueSettings(),
         is_written=is_written,
@@ -267,9 +288,9 @@ def _file_block(fd: int) -> int:
     return _FILE_BLOCKS[-1]
 
 
-def _largest_kb(folder: Path) -> int | None:
-    text = _first_text(folder / "queue/max_hw_sectors_kb")
-    return int(text) if text and text.isdigit() else None
+def _limit(path: Path) -> int | None:
+    text = _first_text(path)
+    return int(text) or None if text and text.isdigit() else None
 
 
 def _first_text(*paths: Path) -> str | None:

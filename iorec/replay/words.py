@@ -53,19 +53,27 @@ def plan_warnings(prepared: Prepared) -> Iterator[str]:
             " target, which splits them"
         )
     if prepared.pacer == "Python":
-        yield "no C compiler was found: the loop is in Python, good for some 10,000 IOPS"
+        yield "no C compiler was found that works: the loop is in Python, good for some 10,000 IOPS"
     if prepared.engine == "libaio":
         yield "io_uring is not available: libaio is used, without flushes before data"
 
 
-def end_lines(replay: Replay, capture: Path | None) -> Iterator[str]:
-    """What was done, as the loop itself saw it, and the word."""
+def end_lines(replay: Replay, capture: Path | None, *, is_quiet: bool) -> Iterator[str]:
+    """What was done, as the loop itself saw it, and the word; if quiet the worst word alone."""
+    # Only now: it starts threads.
+    from analyze.fidelity import NOT_COMPARABLE
+
+    if is_quiet:
+        if replay.verdict == NOT_COMPARABLE:
+            lines = "; ".join(replay.failed_lines)
+            yield escape_for_terminal(f"warning: {NOT_COMPARABLE}: {lines}")
+        return
     late = replay.lateness
     yield (
         f"{format_counted(_done(replay), 'I/O')} done of {format_count(replay.planned)},"
-        f" {format_count(replay.failed)} failed, {format_count(replay.short)} short; issued late by"
-        f" p50 {format_duration(late.p50_ns)}, p99 {format_duration(late.p99_ns)}, at most"
-        f" {format_duration(late.max_ns)}"
+        f" {format_count(replay.failed)} failed{_errors(replay)},"
+        f" {format_count(replay.short)} short; issued late by p50 {format_duration(late.p50_ns)},"
+        f" p99 {format_duration(late.p99_ns)}, at most {format_duration(late.max_ns)}"
     )
     yield f"verdict: {replay.verdict}"
     for line in replay.failed_lines:
@@ -79,8 +87,6 @@ def end_lines(replay: Replay, capture: Path | None) -> Iterator[str]:
 def ending_error(replay: Replay) -> IorecError | None:
     """The error of a replay that did not do all; None if it did."""
     done = f"after {format_count(_done(replay))} of {format_count(replay.planned)} I/Os"
-    errors = ", ".join(f"{name}: {format_count(count)}" for name, count in replay.errors.items())
-    errors = f" ({errors})" if errors else ""
     match replay.ending:
         case "whole":
             return None
@@ -96,7 +102,7 @@ def ending_error(replay: Replay) -> IorecError | None:
             )
         case "vanished":
             return IorecError(
-                f"the target fails every I/O{errors}: the replay ended {done}",
+                f"the target fails every I/O{_errors(replay)}: the replay ended {done}",
                 "see that the device is there: lsblk, and the kernel's log",
             )
         case "hung":
@@ -111,6 +117,11 @@ def ending_error(replay: Replay) -> IorecError | None:
             )
 
 
+def _errors(replay: Replay) -> str:
+    errors = ", ".join(f"{name}: {format_count(count)}" for name, count in replay.errors.items())
+    return f" ({errors})" if errors else ""
+
+
 def _done(replay: Replay) -> int:
     """I/Os of the capture: without the flushes that were added for them."""
     return max(replay.completed - replay.added, 0)
@@ -120,15 +131,14 @@ def _duration(prepared: Prepared) -> str:
     span_ns, speed = prepared.plan.span_ns, prepared.settings.speed
     if speed is None:
         return "as fast as possible"
-    rate = prepared.plan.ios / max(span_ns / speed / 1e9, 1e-9)
+    rate = f", {format_rate(prepared.plan.ios * speed * 1e9 / span_ns)} IOPS" if span_ns else ""
     return (
-        f"in {format_duration(span_ns / speed)}"
-        f"{'' if speed == 1 else f' (speed {speed:g})'}, {format_rate(rate)} IOPS"
+        f"in {format_duration(span_ns / speed)}{'' if speed == 1 else f' (speed {speed:g})'}{rate}"
     )
 
 
 def _target_lines(target: Target, planned: PlannedTarget) -> Iterator[str]:
-    size = planned.end_bytes if target.size_bytes is None else target.size_bytes
+    size = planned.file_bytes if target.size_bytes is None else target.size_bytes
     about = [format_bytes(size), target.model, target.serial and f"serial {target.serial}"]
     kind = "a new file" if target.size_bytes is None else None if target.is_device else "a file"
     said = ", ".join(filter(None, [kind, *about]))

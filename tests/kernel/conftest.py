@@ -23,6 +23,7 @@ IOREC = Path(sys.executable).with_name("iorec")
 WORKLOADS = Path(__file__).parent / "workloads"
 TMPFS = Path("/dev/shm")
 DEVICE_BYTES = 256 << 20
+_HOT_ADD = Path("/sys/class/zram-control/hot_add")
 
 
 def run(*argv: str | int | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -120,6 +121,19 @@ def queue_set(loop: LoopDevice, attribute: str, value: str) -> Iterator[None]:
         yield
     finally:
         path.write_text(before)
+
+
+@pytest.fixture
+def zram() -> Iterator[str]:
+    """The name of a block device without requests, in memory."""
+    subprocess.run(["modprobe", "-q", "zram"], check=False)
+    name = f"zram{_HOT_ADD.read_text().strip()}"
+    try:
+        Path(f"/sys/block/{name}/disksize").write_text(str(64 << 20))
+        settle()
+        yield name
+    finally:
+        _HOT_ADD.with_name("hot_remove").write_text(name.removeprefix("zram"))
 
 
 InitCpu = tuple[list[str], dict[str, str]]

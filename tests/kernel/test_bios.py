@@ -27,21 +27,6 @@ Record = Callable[..., Capture]
 LAYERS = ("request", "bio")
 BIOS_PER_CALL = 64  # of bpf/bio.c
 
-_HOT_ADD = Path("/sys/class/zram-control/hot_add")
-
-
-@pytest.fixture
-def zram() -> Iterator[str]:
-    """The name of a block device without requests, in memory."""
-    subprocess.run(["modprobe", "-q", "zram"], check=False)
-    name = f"zram{_HOT_ADD.read_text().strip()}"
-    try:
-        Path(f"/sys/block/{name}/disksize").write_text(str(64 << 20))
-        settle()
-        yield name
-    finally:
-        _HOT_ADD.with_name("hot_remove").write_text(name.removeprefix("zram"))
-
 
 @dataclass(frozen=True)
 class WideDisk:

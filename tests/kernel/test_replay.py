@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -157,6 +158,19 @@ def test_discards_and_zeros_are_what_they_were(loop: LoopDevice, ram_folder: Pat
     assert kept == [*ops[:3], "flush", "write"]
 
 
+def test_discards_are_done_on_a_device_without_requests(zram: str, ram_folder: Path) -> None:
+    places = np.repeat(np.arange(10), 2) * 65536
+    rows = table(20, op=["write", "discard"] * 10, bytes=65536, offset=places)
+    source = write_capture(ram_folder / "run.parquet", rows)
+    device = f"/dev/{zram}"
+    done = replay(source, {"loop0": device}, "--allow-writes", device, "--json")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)["measured"]
+    assert (measured["matched"], measured["errors"]) == (20, 0)
+    stored_bytes = int(Path(f"/sys/block/{zram}/mm_stat").read_text().split()[0])
+    assert stored_bytes == 0
+
+
 def test_two_devices_are_replayed_in_one_order(
     make_loop: Callable[..., LoopDevice], ram_folder: Path
 ) -> None:
@@ -266,3 +280,5 @@ def test_a_target_that_is_too_slow_ends_the_replay(loop: LoopDevice, ram_folder:
     assert done.returncode == 1
     assert "the target cannot keep up" in done.stderr
     assert "--speed 0.5" in done.stderr
+    done = replay(source, {"loop0": loop.path}, *options, "--quiet")
+    assert "warning: not comparable: the replay ended too-late; " in done.stderr

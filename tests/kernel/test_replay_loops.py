@@ -175,6 +175,21 @@ def test_pairs_of_flush_and_write_stay_together_in_python(
 
 @pytest.mark.parametrize("missing", ["", NO_COMPILER], ids=["C", "Python"])
 @pytest.mark.parametrize("kind", ["open", "closed"])
+@pytest.mark.parametrize(("flags", "most"), [("sync", 1), ("sync|preflush", 2)])
+def test_no_more_are_in_flight_than_is_said_but_for_a_flush_and_its_write(
+    loop: LoopDevice, ram_folder: Path, missing: str, kind: str, flags: str, most: int
+) -> None:
+    rows = table(300, op="write", flags=flags, offset=np.arange(300) * 4096, time=START_NS)
+    source = write_capture(ram_folder / "run.parquet", rows)
+    options = ["--allow-writes", loop.path, "--no-record", "--json", "--depth", "1"]
+    done = replay_without(missing, source, {"loop0": loop.path}, *options, "--loop", kind)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["completed"], made["most_in_flight"], made["depth"]) == (300 * most, most, 1)
+
+
+@pytest.mark.parametrize("missing", ["", NO_COMPILER], ids=["C", "Python"])
+@pytest.mark.parametrize("kind", ["open", "closed"])
 def test_discards_are_done_on_kernels_that_do_them_for_an_ioctl_only(
     loop: LoopDevice, ram_folder: Path, missing: str, kind: str
 ) -> None:
@@ -211,6 +226,7 @@ def test_a_new_sparse_file_is_a_target(ram_folder: Path) -> None:
     done = replay(source, {"loop0": str(target)}, "--allow-writes", target)
     assert done.returncode == 0, done.stderr
     assert target.stat().st_size == 1 << 30
+    assert "(a new file, 1.0 GiB), WRITTEN TO" in done.stderr
     assert target.stat().st_blocks * 512 <= 51 * 4096
     assert target.read_bytes()[1 << 20 : (1 << 20) + 4096].count(0) < 100
 

@@ -210,33 +210,6 @@ def test_nonsense_is_a_usage_error(
     assert "Traceback" not in done.stderr
 
 
-def test_a_target_that_is_missing_or_too_small_is_refused(
-    make_loop: Callable[..., LoopDevice], source: Path
-) -> None:
-    done = replay(source, {"loop0": "/dev/loop-none"})
-    assert (done.returncode, "there is no target /dev/loop-none" in done.stderr) == (1, True)
-    small = make_loop(MIB // 2)
-    done = replay(source, {"loop0": small.path})
-    assert done.returncode == 1
-    assert "72 I/Os of loop0 end beyond the target's 512 KiB: it takes 800 KiB" in done.stderr
-    assert "--fit wrap" in done.stderr
-    for fit in ("wrap", "scale"):
-        done = replay(source, {"loop0": small.path}, "--fit", fit, "--no-record")
-        assert done.returncode == 0, done.stderr
-        assert "moved to fit: " in done.stderr
-
-
-def test_blocks_that_are_too_large_are_refused_or_fitted(
-    make_loop: Callable[..., LoopDevice], ram_folder: Path
-) -> None:
-    large = make_loop(MIB, "--sector-size", "4096")
-    source = write_capture(ram_folder / "run.parquet", table(8, bytes=512, offset=512))
-    done = replay(source, {"loop0": large.path})
-    assert "8 I/Os of loop0 are not in whole blocks" in done.stderr
-    done = replay(source, {"loop0": large.path}, "--fit", "wrap")
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_device_that_fails_everything_ends_the_replay(loop: LoopDevice, ram_folder: Path) -> None:
     rows = table(9000, offset=[n % 999 * 4096 + MIB for n in range(9000)])
     source = write_capture(ram_folder / "run.parquet", rows)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from analyze.capture import open_captures
@@ -12,6 +13,7 @@ from analyze.dependencies import infer_threads
 from analyze.errors import IorecError
 from analyze.replay_actions import FLUSH, FUA, PREFLUSH, READ, WRITE, ZERO, ZERO_NO_UNMAP
 from analyze.replay_rows import Place, Rules, create_replayed
+from analyze.schema import METADATA_KEY
 from iorec.replay.plan import check_source, make_plan
 from iorec.replay.planned import Plan
 from tests.builders import START_NS, table, write_capture
@@ -135,7 +137,10 @@ def test_libaio_and_targets_without_discard_leave_out_what_they_cannot_do(tmp_pa
         ({"offset": SIZE - 2048}, {}, "1 I/O of loop0 end beyond the target's 1.0 MiB"),
         ({"offset": 1 << 62, "bytes": 512}, {}, "end beyond"),
         ({"offset": 512}, {"logical_block_size": 4096}, "not in whole blocks of the target"),
-        ({"bytes": 1 << 19}, {"largest_bytes": 1 << 18}, "larger than one request of the target"),
+        ({"bytes": 1 << 19}, {"largest_bytes": 1 << 18}, "one request of the target, 256 KiB"),
+        ({"op": "discard"}, {"largest_discard_bytes": 2048}, "one request of the target, 2.0 KiB"),
+        ({"op": "write_zeroes"}, {"largest_zeroes_bytes": 2048}, "the target, 2.0 KiB"),
+        ({"op": "write", "offset": (1 << 63) - 1}, {"size_bytes": None}, "what a file can hold"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_count(
@@ -163,6 +168,44 @@ def test_scaled_offsets_keep_their_share_of_the_device(tmp_path: Path) -> None:
     assert made.moved == 2
     with pytest.raises(IorecError, match="does not say how large loop0 is"):
         plan_of(tmp_path, rows, rules(place(source_size_bytes=None), fit="scale"))
+
+
+def test_nothing_is_scaled_to_a_new_file(tmp_path: Path) -> None:
+    rows = table(2, offset=[0, 1 << 29])
+    _, found = plan_of(tmp_path, rows, rules(place(size_bytes=None), fit="scale"))
+    assert [at for _, at, _ in found] == [0, 1 << 29]
+
+
+@pytest.mark.parametrize("fit", ["wrap", "scale"])
+def test_what_is_larger_than_the_target_fits_nowhere(tmp_path: Path, fit: str) -> None:
+    rows = table(2, op=["discard", "read"], bytes=[1 << 40, 4096])
+    with pytest.raises(IorecError, match=r"1 I/O of loop0 are larger than the whole target, 1\.0"):
+        plan_of(tmp_path, rows, rules(fit=fit))
+
+
+def test_a_flush_has_no_place_whatever_its_row_says(tmp_path: Path) -> None:
+    rows = table(2, op="flush", bytes=0, offset=[1 << 62, -1])
+    _, found = plan_of(tmp_path, rows, rules())
+    assert found == [(FLUSH, 0, 0), (FLUSH, 0, 0)]
+
+
+@pytest.mark.parametrize("column", ["time", "op", "bytes"])
+def test_a_row_that_lacks_what_every_row_has_is_left_out(tmp_path: Path, column: str) -> None:
+    path = write_capture(tmp_path / "run.parquet", table(3, op="write"))
+    rows = pq.read_table(path)
+    field = rows.schema.field(column)
+    at = rows.schema.get_field_index(column)
+    values = pa.array([*rows[column].to_pylist()[:2], None], field.type)
+    rows = rows.set_column(at, pa.field(column, field.type), values)
+    described = pq.read_metadata(path).metadata[METADATA_KEY]
+    with pq.ParquetWriter(path, rows.schema) as writer:
+        writer.write_table(rows)
+        writer.add_key_value_metadata({METADATA_KEY: described})
+    with open_captures([path]) as capture:
+        create_replayed(capture, rules())
+        made = make_plan(capture, rules())
+    assert made.targets[0].ios == {"write": 2}
+    assert made.left_out == {"without a time, an operation or a size": 1}
 
 
 def test_ios_are_made_whole_blocks_when_they_are_to_fit(tmp_path: Path) -> None:
