@@ -14,6 +14,7 @@ from analyze.errors import IorecError
 from analyze.replayed import QueueSettings
 from iorec.host.device_inventory import describe_device
 from iorec.host.devices import dev_of_user, numbers_of_dev
+from iorec.host.workload import invoking_user
 from iorec.replay.guard import find_signatures, find_users, is_partition
 from iorec.replay.queues import read_queue
 from iorec.replay.settings import Mapping, Permission
@@ -243,6 +244,8 @@ def _new_file(mapping: Mapping, *, is_dry: bool) -> Target:
         raise IorecError(
             f"cannot create {mapping.target}: {error.strerror}", "name another target"
         ) from error
+    if (user := invoking_user()) is not None:
+        os.fchown(fd, user.uid, user.gid)
     return _file(mapping, fd, None, is_written=True)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Targets that a replay cannot be done on, and what it leaves of them."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from tests.kernel.conftest import LoopDevice, queue_set, run
 from tests.kernel.replaying import replay, replay_command, states_left
 
 MIB = 1 << 20
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -37,6 +39,19 @@ def test_an_error_leaves_no_new_file(ram_folder: Path, source: Path) -> None:
     done = replay(source, {"sda": str(target)}, "--allow-writes", target)
     assert (done.returncode, "sda is no device" in done.stderr) == (2, True)
     assert not target.exists()
+
+
+def test_a_new_file_belongs_to_the_user_behind_sudo(
+    ram_folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (ram_folder, source):
+        os.chown(path, NOBODY, NOBODY)
+    monkeypatch.setenv("SUDO_UID", str(NOBODY))
+    monkeypatch.setenv("SUDO_GID", str(NOBODY))
+    target = ram_folder / "new"
+    done = replay(source, {"loop0": str(target)}, "--allow-writes", target, "--no-record")
+    assert done.returncode == 0, done.stderr
+    assert (target.stat().st_uid, target.stat().st_gid) == (NOBODY, NOBODY)
 
 
 def test_a_second_replay_on_a_target_is_refused_and_the_queue_is_as_before(
