@@ -59,6 +59,10 @@ int wait_begin(u64 *ctx)
 	struct entry call;
 	struct slot *slot;
 
+#ifdef HAVE_PREV_STATE
+	/* It was to be blocked, and was woken before. */
+	is_preempted |= !(u32)ctx[3];
+#endif
 	/* One that exits does not come back. */
 	if (!mine || task->flags & PF_EXITING)
 		return 0;

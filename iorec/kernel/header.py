@@ -170,6 +170,8 @@ def _features(kernel: KernelTypes, structs: dict[str, dict[str, Member]]) -> lis
         features.append("HAVE_CQE")  # 6.15
     if "BPF_FUNC_get_current_task_btf" in kernel.enum("bpf_func_id"):
         features.append("HAVE_CURRENT_TASK")  # 3ca1032ab7ab, 5.11
+    if kernel.find_arguments("sched_switch")[3:] == ("u32",):
+        features.append("HAVE_PREV_STATE")  # 5.18
     return features
 
 
