@@ -108,12 +108,20 @@ def test_waiting_for_a_cpu_is_what_the_kernel_counts(record: Record, tmp_path: P
     }
 
 
+def where_it_waits(pid: int) -> str:
+    """The function, by /proc/PID/wchan; returns when it reads from a pipe."""
+    deadline = time.monotonic() + 60
+    while "pipe_read" not in (wchan := Path(f"/proc/{pid}/wchan").read_text()):
+        assert time.monotonic() < deadline, wchan
+        time.sleep(0.05)
+    return wchan
+
+
 def test_a_read_that_waits_is_there_when_recording_stops(ram_folder: Path) -> None:
     output = ram_folder / "run.parquet"
     recorder = start_recording(output, "-l", "syscall,wait")
     with subprocess.Popen(python("import os; os.read(0, 1)"), stdin=subprocess.PIPE) as reader:
-        time.sleep(2)
-        wchan = Path(f"/proc/{reader.pid}/wchan").read_text()
+        wchan = where_it_waits(reader.pid)
         stop_recording(recorder)
         reader.kill()
     done = run(IOREC, "report", output, "-l", "wait", "--json", capture_output=True)
@@ -126,7 +134,8 @@ def test_one_that_is_killed_in_its_call_waits_no_longer(ram_folder: Path) -> Non
     output = ram_folder / "run.parquet"
     recorder = start_recording(output, "-l", "syscall,wait")
     with subprocess.Popen(python("import os; os.read(0, 1)"), stdin=subprocess.PIPE) as reader:
-        time.sleep(1)
+        where_it_waits(reader.pid)
+        time.sleep(0.6)
         os.kill(reader.pid, signal.SIGKILL)
         reader.wait()
     stop_recording(recorder)
