@@ -31,8 +31,9 @@ RAN_OR_LOST = "ran on a CPU, or in waits that are lost"
 class Step:
     """An I/O of a disk during a call; `relation` is one of RELATIONS.
 
-    `own`: submitted by the thread, in the call. `journal`: of a journal, if the call
-    waits for that. `writeback`: of the call's file, by the kernel. `cache flush`: of the device.
+    `own`: submitted by the thread, in the call; of io_uring, before the thread's next operation.
+    `journal`: of a journal, if the call waits for that. `writeback`: of the call's file, by the
+    kernel. `cache flush`: of the device.
     """
 
     relation: str
@@ -183,6 +184,8 @@ def _load_steps(
 ) -> tuple[Step, ...]:
     """All I/Os that were in flight in the call and have to do with it."""
     own = f"tid = {call['tid'] or 0} AND time >= {moment(begin_ns)}"
+    if call["layer"] == "uring":
+        own += f" AND time < {moment(_next_entry_ns(capture, begin_ns, end_ns, file, call['tid']))}"
     is_file = "false" if call["file"] is None else f"file = {quoted(call['file'])}"
     has_sync = call["op"] in FLUSH_OPS
     rows = capture.records(
@@ -207,6 +210,20 @@ def _load_steps(
         """
     )
     return tuple(Step(**row | {"time": EpochNs(row["time"])}) for row in rows)
+
+
+def _next_entry_ns(
+    capture: OpenedRows, begin_ns: int, end_ns: int, file: str | None, tid: int | None
+) -> int:
+    """When the thread submitted its next operation to io_uring: I/Os from then on are for that."""
+    (row,) = capture.records(
+        f"""
+        SELECT min(epoch_ns(time)) AS next_ns FROM calls
+        WHERE layer = 'uring' AND {_of_capture(file)} AND tid = {tid or 0}
+            AND time > {moment(begin_ns)} AND time < {moment(end_ns)}
+        """
+    )
+    return end_ns if row["next_ns"] is None else int(row["next_ns"])
 
 
 def _parts(steps: Sequence[Step], begin_ns: int, length_ns: int) -> tuple[Part, ...]:
@@ -269,7 +286,11 @@ def _load_spans(
 
 
 def _sum_waits(spans: Sequence[WaitSpan], length_ns: int, rest: str) -> tuple[Wait, ...]:
-    """Shares out the time of the call by what its thread did; the `rest` it was in no wait."""
+    """Shares out the time of the call by what its thread did; the `rest` it was in no wait.
+
+    The clock of the programs may go back a little (ktime_get_mono_fast_ns), so that a call which
+    did nothing but wait is shorter than its waits.
+    """
     found: dict[str | None, list[int]] = defaultdict(list)
     for span in spans:
         found[span.place].append(span.blocked_ns)
@@ -277,7 +298,7 @@ def _sum_waits(spans: Sequence[WaitSpan], length_ns: int, rest: str) -> tuple[Wa
     sums = [
         (place, len([time for time in times if time]), sum(times)) for place, times in found.items()
     ]
-    ran_ns = length_ns - sum(time_ns for _, _, time_ns in sums)
+    ran_ns = max(length_ns - sum(time_ns for _, _, time_ns in sums), 0)
     waits = [Wait(*one, _share(one[2], length_ns)) for one in sums if one[1]]
     waits.append(Wait(rest, None, ran_ns, _share(ran_ns, length_ns)))
     return tuple(sorted(waits, key=lambda wait: -wait.time_ns))

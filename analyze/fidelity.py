@@ -47,6 +47,7 @@ class Measured:
 
     asked: int
     asked_ns: int  # from the first to the last I/O that was matched
+    replayed_ns: int  # the same, as it was
     replayed: int
     matched: int
     lateness: Percentiles | None
@@ -152,7 +153,7 @@ def _lateness(
     """100 us as Buttress (FAST 2004) has it, or what is small against the latencies replayed."""
     median_ns = latency.p50_ns if latency else 0
     good, usable = max(LATE_NS, median_ns / 20), max(10 * LATE_NS, median_ns / 2)
-    text = f"{what} is {format_duration(p99_ns)} ({format_duration(good)})"
+    text = f"{what} is {format_duration(p99_ns)} (at most {format_duration(good)})"
     return Rule(what, p99_ns, text, good, usable, _upto(p99_ns, good, usable))
 
 
@@ -266,6 +267,13 @@ def _caveats(measured: Measured, replay: Replay | None, *, is_closed: bool) -> I
         yield (
             f"closed loop for {format_counted(replay.waiting_threads, 'thread')}: duration, latency"
             " and depth are results; waits across threads, and for anything but I/O, are not known"
+        )
+    if replay.speed is None:
+        took_s = max(measured.replayed_ns / 1e9, 1e-9)
+        yield (
+            f"done in {format_duration(measured.replayed_ns)} instead of"
+            f" {format_duration(measured.asked_ns)}: {measured.matched / took_s:,.0f} IOPS; no I/O"
+            " waited for those before it, so latencies are not those of the program"
         )
     if replay.writes == "read" and any(not target.is_written for target in replay.targets):
         yield "writes were replayed as reads"

@@ -73,19 +73,22 @@ def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
     asked, replayed = one(
         "SELECT (SELECT count(*) FROM asked WHERE NOT is_added), (SELECT count(*) FROM done)"
     )
-    matched, errors, early, late, drift, wanted, got = one(
+    matched, errors, early, late, drift, wanted, got, depth_asked, depth_replayed = one(
         f"""
         SELECT count(*), count(*) FILTER (errno <> 0 AND was_errno = 0), -least(min(late_ns), 0),
             count(*) FILTER (abs(late_ns) > {LATE_NS}), regr_slope(late_ns, want_ns) * 1e6,
-            max(want_ns) - min(want_ns), max(got_ns) - min(got_ns) FROM matched
+            max(want_ns) - min(want_ns), max(got_ns) - min(got_ns),
+            {_depth_sql("want_ns", "asked_latency_ns")}, {_depth_sql("got_ns", "is_ns")}
+        FROM matched
         """
     )
     is_timed = matched > 0 and (replay is None or replay.speed is not None)
     is_closed = replay is not None and replay.waiting_threads > 0
-    depths = _depths(connection) if matched > 1 else (None, None, None)
+    has_times = is_timed and not is_closed and matched > 1
     return Measured(
         asked=asked,
         asked_ns=wanted or 0,
+        replayed_ns=got or 0,
         replayed=replayed,
         matched=matched,
         lateness=_percentiles(connection, "late_ns") if is_timed else None,
@@ -95,9 +98,9 @@ def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
         duration_ratio=got / wanted if is_timed and wanted else None,
         order_kept=_order_kept(connection, within_threads=is_closed) if is_timed else None,
         arrival_distance=_arrival_distance(connection) if is_timed else None,
-        depth_asked=depths[0],
-        depth_replayed=depths[1],
-        depth_error=depths[2],
+        depth_asked=depth_asked,
+        depth_replayed=depth_replayed,
+        depth_error=_depth_error(connection) if has_times else None,
         errors=errors,
         latency_asked=_percentiles(connection, "was_ns"),
         latency_replayed=_percentiles(connection, "is_ns"),
@@ -127,13 +130,18 @@ def _percentiles(connection: DuckDBPyConnection, column: str) -> Percentiles | N
 
 
 def _order_kept(connection: DuckDBPyConnection, *, within_threads: bool) -> float | None:
-    """The share of neighbours that came in the order asked for."""
+    """The share of neighbours that came in the order asked for.
+
+    Within threads it is that of I/Os which only one thread does: which of several did the nth
+    flush, or the nth write to one place, nothing tells.
+    """
     partition = "PARTITION BY tid" if within_threads else ""
+    which = "WHERE is_of_one_thread" if within_threads else ""
     kept, pairs = connection.execute(
         f"""
         WITH pairs AS (
             SELECT want_ns - lag(want_ns) OVER w AS gap_ns, got_ns - lag(got_ns) OVER w AS step_ns
-            FROM matched WINDOW w AS ({partition} ORDER BY want_ns)
+            FROM matched {which} WINDOW w AS ({partition} ORDER BY want_ns)
         )
         SELECT count(*) FILTER (step_ns >= 0), count(*) FROM pairs WHERE gap_ns > {CLOSE_NS}
         """
@@ -175,16 +183,21 @@ def _exceeds(
     return float(np.max(one[1] - shares, initial=0.0))
 
 
-def _depths(connection: DuckDBPyConnection) -> tuple[float | None, float | None, float | None]:
-    """Mean I/Os in flight, asked and done, and the mean error as a share of the first."""
+def _depth_sql(begin: str, lasts: str) -> str:
+    """Mean I/Os in flight, from the first begin to the last end (Little's law)."""
+    return f"sum({lasts}) / nullif(max({begin} + {lasts}) - min({begin}), 0)"
+
+
+def _depth_error(connection: DuckDBPyConnection) -> float | None:
+    """By how much the I/Os in flight differ, on average, as a share of those asked for."""
     span = connection.execute("SELECT min(want_ns), max(want_ns) FROM matched").fetchall()[0]
     width = (span[1] - span[0]) / _DEPTH_MOMENTS
     if width <= 0:
-        return None, None, None
+        return None
     asked = _depth(connection, "want_ns", "asked_latency_ns", span[0], width)
     got = _depth(connection, "want_ns + late_ns", "is_ns", span[0], width)
     mean = float(asked.mean())
-    return mean, float(got.mean()), float(np.abs(asked - got).mean()) / mean if mean else None
+    return float(np.abs(asked - got).mean()) / mean if mean else None
 
 
 def _depth(

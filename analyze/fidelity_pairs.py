@@ -21,8 +21,8 @@ _ANCHORS = 1000  # I/Os, of which the earliest one is the anchor where the start
 # What makes two I/Os the same, but for when they are.
 _KEY = "target, kind, place, size"
 _PAIR = (
-    "a.want_ns, a.tid, a.latency_ns AS was_ns, a.asked_latency_ns, a.errno AS was_errno,"
-    " a.is_added, d.got_ns, d.latency_ns AS is_ns, d.errno"
+    "a.want_ns, a.tid, a.is_of_one_thread, a.latency_ns AS was_ns, a.asked_latency_ns,"
+    " a.errno AS was_errno, a.is_added, d.got_ns, d.latency_ns AS is_ns, d.errno"
 )
 
 
@@ -115,13 +115,16 @@ def create_asked(
             UNION ALL
             SELECT * REPLACE ({actions.FLUSH} AS action, 0 AS place, 0 AS size, NULL AS latency_ns),
                 true FROM replayed WHERE action & {preflush} > 0
+        ), named AS (
+            SELECT ((time_ns - {first}) / {speed!r})::BIGINT AS want_ns, target,
+                action & {actions.KIND_MASK} AS kind, place, size, tid, latency_ns,
+                (latency_ns / {speed!r})::BIGINT AS asked_latency_ns,
+                coalesce(errno, 0) AS errno, is_added
+            FROM whole
+            WHERE NOT (action = {actions.FLUSH} AND list_contains(?::INT[], target))
         )
-        SELECT ((time_ns - {first}) / {speed!r})::BIGINT AS want_ns, target,
-            action & {actions.KIND_MASK} AS kind, place, size, tid, latency_ns,
-            (latency_ns / {speed!r})::BIGINT AS asked_latency_ns,
-            coalesce(errno, 0) AS errno, is_added
-        FROM whole
-        WHERE NOT (action = {actions.FLUSH} AND list_contains(?::INT[], target))
+        SELECT *, min(tid) OVER same = max(tid) OVER same AS is_of_one_thread FROM named
+        WINDOW same AS (PARTITION BY {_KEY})
         """,
         [cacheless],
     )

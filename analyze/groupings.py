@@ -33,6 +33,8 @@ GROUPINGS = {
     "host": ("host",),
     "capture": ("capture",),
 }
+# What is shown by one of these keys, unless something else is asked for.
+LAYER_OF_KEY = {"syscall": "syscall", "wait": "wait"}
 # Between the functions of a wait, each called by the next one.
 CALLED_BY = " <- "
 # Numbers and names of things that each machine, or boot of one, has its own of.

@@ -11,7 +11,7 @@ from iorec.options import COUNT, Begin, Captures, End, Json, Verbose, Where
 
 EPILOG = """\b
 Examples:
-  sudo iorec record -l syscall,request -o run.parquet -- pgbench -T 10
+  sudo iorec record -l syscall,wait,request -o run.parquet -c 'postgres*' --duration 10s
   iorec explain run.parquet
   iorec explain run.parquet --slowest 1 --where "op = 'fsync' AND process LIKE 'postgres%'"
 """
@@ -39,7 +39,8 @@ def explain(
 ) -> str:
     """Say where the time of slow calls went: to which I/Os of disks, and whose these were.
 
-    The capture must have both layers: record --layer syscall,request.
+    The capture needs the layer syscall and, of disks, request; with the layer wait it also says
+    where the thread was blocked, and how long it waited for a CPU.
     """
     from analyze.capture import open_captures
     from analyze.explain import Explanation, explain_calls

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from analyze.errors import IorecError, unknown_name
+from analyze.groupings import LAYER_OF_KEY
 from iorec.host.signals import interruptible, raising_interrupts
 from iorec.host.terminal import output_width
 from iorec.options import COUNT, DURATION, Begin, Captures, End, Json, Layer, Verbose, Where
@@ -36,8 +37,8 @@ def report(
             help="Group by process (the default), thread, pid, tid, comm, cmdline, user, parent,"
             " owner (who wrote, also where a kworker submits), cgroup, charged_cgroup (the"
             " writer's), file, device, partition, above (the stacked device that sent it down), op,"
-            " flags, wait (where a thread waits), cpu, errno, size, layer, host or capture;"
-            " by several: --by device,op.",
+            " syscall, wait (where a thread is blocked), cause (the call that led to it), flags,"
+            " cpu, errno, size, layer, host or capture; by several: --by device,op.",
         ),
     ] = None,
     sort: Annotated[
@@ -153,6 +154,8 @@ def report(
     names = columns.split(",") if columns is not None else []
     default = ["process"] if interval is None else []
     keys = [key for keys in by or default for key in keys.split(",")]
+    if layer is None:
+        layer = next((LAYER_OF_KEY[key] for key in keys if key in LAYER_OF_KEY), None)
     if top is None and not (json or csv):
         top = _MAX_GROUPS_OF_TEXT
     with (

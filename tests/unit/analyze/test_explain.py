@@ -167,6 +167,21 @@ def test_the_time_of_a_call_is_shared_out_among_its_waits(tmp_path: Path) -> Non
     assert any(line.endswith("  jbd2_log_wait_commit") for line in narrow)
 
 
+def test_an_operation_of_io_uring_owns_what_came_before_the_next_one(tmp_path: Path) -> None:
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(100, 500, "read", layer="uring"),
+        call(200, 100, "read", layer="uring"),
+        io(150, 400, op="read"),
+        io(250, 40, op="read"),
+        layers=("request", "uring"),
+    )
+    with open_captures([path], layer="uring") as capture:
+        first, second = explain_calls(capture, 2)
+    assert [(step.relation, step.latency_ns) for step in first.steps] == [("own", 400 * US)]
+    assert [(step.relation, step.latency_ns) for step in second.steps] == [("own", 40 * US)]
+
+
 def test_the_timeline_draws_each_wait_and_io_where_it_was(tmp_path: Path) -> None:
     path = capture_of(
         tmp_path / "run.parquet",

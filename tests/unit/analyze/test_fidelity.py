@@ -266,9 +266,35 @@ def test_depth_is_that_of_littles_law(tmp_path: Path) -> None:
     measured = verdict(tmp_path, asked, done_rows(asked)).measured
     latency = np.array(asked["latency_ns"].to_pylist())
     time = asked["time"].cast("int64").to_numpy()
-    expected = latency.sum() / (time[-1] - time[0])
-    assert measured.depth_asked == pytest.approx(expected, rel=0.1)
+    expected = latency.sum() / ((time + latency).max() - time[0])
+    assert measured.depth_asked == pytest.approx(expected)
     assert measured.depth_replayed == measured.depth_asked
+
+
+def test_as_fast_as_possible_it_says_how_fast_and_how_deep(tmp_path: Path) -> None:
+    asked = asked_rows()
+    found = verdict(tmp_path, asked, done_rows(asked, speed=50.0), speed=None)
+    once = verdict(tmp_path, asked, done_rows(asked)).measured
+    assert once.depth_replayed is not None
+    assert found.measured.depth_replayed is not None
+    assert found.measured.depth_replayed > 10 * once.depth_replayed
+    (said,) = (text for text in found.caveats if text.startswith("done in "))
+    assert "IOPS; no I/O waited for those before it" in said
+
+
+def test_which_of_two_threads_did_the_nth_flush_is_no_matter_of_order(tmp_path: Path) -> None:
+    """One of the two is far ahead of the other in a closed loop."""
+    place = np.arange(COUNT)
+    is_flush, thread = place % 4 > 1, place % 2
+    asked = asked_rows(
+        op=np.where(is_flush, "flush", "write"),
+        bytes=np.where(is_flush, 0, 4096),
+        offset=[None if flush else n * 4096 for n, flush in enumerate(is_flush)],
+        tid=100 + thread,
+    )
+    done = done_rows(asked, np.where(thread == 1, 0, -5_000 * place))
+    closed = {"loop": "closed", "waiting_threads": 2}
+    assert verdict(tmp_path, asked, done, **closed).measured.order_kept == 1.0
 
 
 def test_percentiles_are_those_of_numpy(tmp_path: Path) -> None:
