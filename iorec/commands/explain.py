@@ -24,8 +24,8 @@ def explain(
         typer.Option(
             parser=COUNT,
             metavar="N",
-            help="Explain the N calls that took longest.",
-            show_default="3",
+            help="Explain the N calls that took longest, by default 3.",
+            show_default=False,
         ),
     ] = 3,
     uring: Annotated[
