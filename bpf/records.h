@@ -39,7 +39,7 @@ struct control {
 	u64 wakes_for_identities; /* and when there are new ones */
 	u64 has_identities;	  /* since it cleared this */
 	u64 epoch;		  /* identities announced in an earlier one are announced again */
-	u64 scheduler_start;	  /* the address of the scheduler's own functions, and how many bytes */
+	u64 scheduler_start; /* the address of the scheduler's own functions, and how many bytes */
 	u64 scheduler_bytes;
 };
 

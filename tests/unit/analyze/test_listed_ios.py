@@ -104,7 +104,7 @@ def test_where_nothing_has_completed_nothing_is_listed(tmp_path: Path) -> None:
     report = slowest_of(tmp_path, 5, nothing)
     assert "no I/Os have completed" in render_text(report, 80)
     assert render_csv(report).splitlines() == [
-        "time,op,device,offset,bytes,pid,tid,comm,process,cmdline,file,queue_ns,device_ns,latency_ns,errno"
+        "time,op,device,offset,bytes,pid,tid,comm,process,cmdline,file,wait,queue_ns,device_ns,latency_ns,errno"
     ]
 
 

@@ -108,7 +108,7 @@ def test_a_file_of_marks_that_makes_no_sense_is_an_error(
         load_marks(capture, [], log)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in ("histogram", "cdf")])
+@pytest.mark.parametrize("kind", sorted({*Kind} - {Kind.HISTOGRAM, Kind.CDF, Kind.TIMELINE}))
 def test_every_chart_over_time_has_the_line_of_a_mark(capture: Capture, kind: Kind) -> None:
     marks = load_marks(capture, ["2.5=check\x1bpoint", "2.51=x", "9.9=last"], None)
     figure = draw(capture, kind, marks=marks)
