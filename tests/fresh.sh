@@ -58,6 +58,7 @@ make_system() {
 enter() {
 	local root=$1 folder
 	shift
+	mount --bind "$root" "$root" # what is no mount, unshare(1) cannot make private
 	mount -t proc proc "$root/proc"
 	mount --rbind /sys "$root/sys"
 	mount --rbind /dev "$root/dev"
