@@ -2,11 +2,11 @@
 /*
  * The kernel programs: the life of one I/O, and the files that follow it.
  *
- *   submit     rq_start, bio_queue, call_enter, uring_submit, aio_enter, wait_begin. The I/O takes a slot of the table
- *              in_flight (table.c), by the address of its request, bio or operation, or the number
- *              of its thread. All eight places taken: `table_full`. A slot that
- *              still has this address belonged to an I/O whose end no program saw: `stale`, and a
- *              gap from its start until now.
+ *   submit     rq_start, bio_queue, call_enter, uring_submit, aio_enter, wait_begin. The I/O takes a
+ *              slot of the table in_flight (table.c), by the address of its request, bio or
+ *              operation, or the number of its thread. All eight places taken: `table_full`. A slot
+ *              that still has this address belonged to an I/O whose end no program saw: `stale`,
+ *              and a gap from its start until now.
  *   filter     By device, operation and submitter (filter.c). What is filtered out keeps its slot,
  *              so that its end is counted, as `filtered`.
  *   identity   Thread, cgroups and file (owner.c). What the CPU has not seen lately is announced

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.builders import table, write_capture
 from tests.kernel.captures import Capture, read_capture
 from tests.kernel.leftovers import end_leftovers, mark_children
 
@@ -29,6 +31,11 @@ _HOT_ADD = Path("/sys/class/zram-control/hot_add")
 def run(*argv: str | int | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs a command that must succeed."""
     return subprocess.run([str(a) for a in argv], check=True, text=True, timeout=240, **options)
+
+
+def python(text: str, *arguments: object) -> list[str]:
+    """A command that runs a few lines of Python."""
+    return [sys.executable, "-c", textwrap.dedent(text), *map(str, arguments)]
 
 
 @dataclass(frozen=True)
@@ -237,3 +244,10 @@ def _remove_cgroup(folder: Path) -> None:
 def cgroup() -> Iterator[Path]:
     with new_cgroup(cgroup_root() / f"iorec-test-{os.getpid()}") as folder:
         yield folder
+
+
+@pytest.fixture
+def source(ram_folder: Path) -> Path:
+    """A capture to be replayed: a second of small writes to loop0."""
+    rows = table(200, op="write", offset=[n * 4096 for n in range(200)])
+    return write_capture(ram_folder / "run.parquet", rows)

@@ -28,13 +28,6 @@ from tests.kernel.replaying import digest, replay, replay_command, states_left
 MIB = 1 << 20
 
 
-@pytest.fixture
-def source(ram_folder: Path) -> Path:
-    """A second of small writes to loop0."""
-    rows = table(200, op="write", offset=[n * 4096 for n in range(200)])
-    return write_capture(ram_folder / "run.parquet", rows)
-
-
 def refused(source: Path, target: str, *options: str) -> str:
     """The error of a replay that is refused, and has changed nothing."""
     done = replay(source, {"loop0": target}, "--allow-writes", target, "--no-record", *options)

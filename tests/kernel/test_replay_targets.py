@@ -17,13 +17,6 @@ MIB = 1 << 20
 NOBODY = 65534
 
 
-@pytest.fixture
-def source(ram_folder: Path) -> Path:
-    """A second of small writes to loop0."""
-    rows = table(200, op="write", offset=[n * 4096 for n in range(200)])
-    return write_capture(ram_folder / "run.parquet", rows)
-
-
 def test_a_device_that_is_read_only_is_not_written_to(loop: LoopDevice, source: Path) -> None:
     run("blockdev", "--setro", loop.path)
     try:

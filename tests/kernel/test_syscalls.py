@@ -6,8 +6,6 @@ import os
 import platform
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +18,7 @@ from analyze.capture import open_captures
 from analyze.schema import LAYERS
 from analyze.verdict import format_completeness
 from tests.kernel.captures import Capture, accounted, assert_layers_close, completeness
-from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
+from tests.kernel.conftest import IOREC, LoopDevice, python, run, start_recording, stop_recording
 from tests.kernel.load import json_of
 from tests.kernel.mounts import mounted_ext4
 
@@ -40,11 +38,6 @@ pytestmark = pytest.mark.skipif(
 
 # A prime number of calls.
 PREADS = 20_011
-
-
-def python(text: str, *arguments: object) -> list[str]:
-    """A command that runs a few lines of Python."""
-    return [sys.executable, "-c", textwrap.dedent(text), *map(str, arguments)]
 
 
 def rows_of(capture: Capture, pid: int | None = None, **wanted: Any) -> list[dict[str, Any]]:

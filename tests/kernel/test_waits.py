@@ -6,8 +6,6 @@ import os
 import platform
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.captures import Capture, assert_layers_close
-from tests.kernel.conftest import IOREC, LoopDevice, run, start_recording, stop_recording
+from tests.kernel.conftest import IOREC, LoopDevice, python, run, start_recording, stop_recording
 from tests.kernel.mounts import mounted_ext4
 
 Record = Callable[..., Capture]
@@ -50,10 +48,6 @@ for number in range(101):
 after = resource.getrusage(resource.RUSAGE_SELF)
 open(sys.argv[2], "w").write(str(after.ru_nvcsw - before.ru_nvcsw))
 """
-
-
-def python(text: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-c", textwrap.dedent(text), *map(str, arguments)]
 
 
 def waits_of(capture: Capture, pid: int, **wanted: Any) -> list[dict[str, Any]]:
