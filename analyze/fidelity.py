@@ -7,7 +7,7 @@ from typing import Any
 
 from analyze.completeness import Completeness
 from analyze.replayed import QueueSettings, Replay
-from analyze.units import format_count, format_counted, format_duration
+from analyze.units import format_count, format_counted, format_duration, format_rate
 
 FAITHFUL, USABLE, NOT_COMPARABLE = "faithful", "usable", "not comparable"
 WORDS = (FAITHFUL, USABLE, NOT_COMPARABLE)
@@ -269,10 +269,10 @@ def _caveats(measured: Measured, replay: Replay | None, *, is_closed: bool) -> I
             " and depth are results; waits across threads, and for anything but I/O, are not known"
         )
     if replay.speed is None:
-        took_s = max(measured.replayed_ns / 1e9, 1e-9)
+        rate = measured.matched * 1e9 / max(measured.replayed_ns, 1)
         yield (
             f"done in {format_duration(measured.replayed_ns)} instead of"
-            f" {format_duration(measured.asked_ns)}: {measured.matched / took_s:,.0f} IOPS; no I/O"
+            f" {format_duration(measured.asked_ns)}: {format_rate(rate)} IOPS; no I/O"
             " waited for those before it, so latencies are not those of the program"
         )
     if replay.writes == "read" and any(not target.is_written for target in replay.targets):
