@@ -20,6 +20,11 @@ _MOST_STEPS = 20_000  # of a call, which fit into memory
 # An I/O that was submitted longer ago, and is still in flight, is not looked for.
 _LONGEST_NS = 60_000_000_000
 
+# SQL for the calls that are explained: those for files.
+_IS_EXPLAINED = (
+    f"layer NOT IN {(*BLOCK_LAYERS, 'wait')} AND (file IS NOT NULL OR op IN {FLUSH_OPS})"
+)
+
 # How an I/O belongs to a call, the nearest first; a moment with several belongs to the first.
 RELATIONS = ("own", "journal", "writeback", "cache flush")
 # What a thread in a call did that was not blocked.
@@ -117,9 +122,26 @@ class ExplainedCall:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """The calls, the longest first."""
+class WaitOfCalls(Wait):
+    """The same of all calls of a name; the share is of the time of all calls."""
 
+    op: str
+
+
+@dataclass(frozen=True)
+class AllCalls:
+    """All calls that have ended, and where their time went, the most first."""
+
+    calls: int
+    time_ns: int
+    waits: tuple[WaitOfCalls, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All calls, if their waits were recorded, and some of them, the longest first."""
+
+    all: AllCalls | None
     calls: tuple[ExplainedCall, ...]
 
 
@@ -140,11 +162,60 @@ def explain_calls(capture: OpenedRows, count: int) -> tuple[ExplainedCall, ...]:
     calls = capture.records(
         f"SELECT layer, epoch_ns(time) AS time_ns, op, {PROCESS_NAME} AS process, pid, tid, file,"
         ' "offset", bytes, result, errno, latency_ns, capture AS in_file FROM io'
-        f" WHERE layer NOT IN {(*BLOCK_LAYERS, 'wait')}"
-        f" AND (file IS NOT NULL OR op IN {FLUSH_OPS})"
-        f" ORDER BY coalesce(latency_ns, {2**62}) DESC, time LIMIT {count}"
+        f" WHERE {_IS_EXPLAINED} ORDER BY coalesce(latency_ns, {2**62}) DESC, time LIMIT {count}"
     )
     return tuple(_explain(capture, **call) for call in calls)
+
+
+def explain_all(capture: OpenedRows) -> AllCalls | None:
+    """Where the time of all system calls for files went that have ended, if waits were recorded.
+
+    The capture is opened with the layer syscall.
+    """
+    if not all("wait" in file.metadata.layers for file in capture.files):
+        return None
+    condition = f"{_IS_EXPLAINED} AND latency_ns IS NOT NULL"
+    totals = capture.records(
+        f"SELECT op, count(*) AS calls, sum(latency_ns)::BIGINT AS time_ns"
+        f" FROM io WHERE {condition} GROUP BY op"
+    )
+    places = capture.records(
+        f"""
+        WITH spans AS (
+            SELECT op, place, least(whole_ns, left_ns) AS whole_ns,
+                least(coalesce(until_woken_ns, whole_ns), whole_ns, left_ns) AS blocked_ns
+            FROM (
+                SELECT io.op, calls.wait AS place, calls.queue_ns AS until_woken_ns,
+                    coalesce(calls.latency_ns, {2**62}) AS whole_ns,
+                    epoch_ns(io.time) + io.latency_ns - epoch_ns(calls.time) AS left_ns
+                FROM calls ASOF JOIN (FROM io WHERE {condition}) AS io
+                ON calls.tid = io.tid AND calls.capture IS NOT DISTINCT FROM io.capture
+                    AND calls.time >= io.time
+                WHERE calls.layer = 'wait'
+            ) WHERE left_ns > 0
+        )
+        SELECT op, place, (count(*) FILTER (blocked_ns > 0))::BIGINT AS times,
+            sum(blocked_ns)::BIGINT AS time_ns,
+            (count(*) FILTER (whole_ns > blocked_ns))::BIGINT AS times_for_a_cpu,
+            sum(whole_ns - blocked_ns)::BIGINT AS for_a_cpu_ns
+        FROM spans GROUP BY ALL
+        """
+    )
+    whole_ns = sum(total["time_ns"] for total in totals)
+    rest = ON_A_CPU if _has_all_waits(capture, None) else RAN_OR_LOST
+    waits = []
+    for op, op_ns in ((total["op"], total["time_ns"]) for total in totals):
+        found = [row for row in places if row["op"] == op]
+        sums: list[tuple[str | None, int | None, int]] = [
+            (row["place"], row["times"], row["time_ns"]) for row in found if row["times"]
+        ]
+        times = sum(row["times_for_a_cpu"] for row in found)
+        if times:
+            sums.append((FOR_A_CPU, times, sum(row["for_a_cpu_ns"] for row in found)))
+        sums.append((rest, None, max(op_ns - sum(time_ns for _, _, time_ns in sums), 0)))
+        waits += [WaitOfCalls(*one, _share(one[2], whole_ns), op) for one in sums]
+    waits.sort(key=lambda wait: -wait.time_ns)
+    return AllCalls(sum(total["calls"] for total in totals), whole_ns, tuple(waits))
 
 
 def shorten_place(place: str, room: int) -> str:

@@ -9,7 +9,9 @@ from analyze.explain import (
     FOR_A_CPU,
     ON_A_CPU,
     RAN_OR_LOST,
+    AllCalls,
     ExplainedCall,
+    Explanation,
     Part,
     Step,
     Wait,
@@ -26,24 +28,44 @@ from analyze.units import (
 )
 
 _MOST_STEPS = 12
+_MOST_PLACES = 8
 _BAR = 30
 _NOT_ENDED = "has not ended"
 
 
-def render_explained(calls: Sequence[ExplainedCall], origin_ns: int, width: int) -> str:
-    """Each call with its parts and its I/Os, in lines of at most `width` if names allow it."""
-    if not calls:
+def render_explained(explanation: Explanation, origin_ns: int, width: int) -> str:
+    """All calls, then some with their parts and I/Os; lines fit `width` if names allow it."""
+    if not explanation.calls:
         return "no calls for files\n"
-    blocks = [
+    blocks = [] if explanation.all is None else [_all_lines(explanation.all, width)]
+    blocks += [
         [
             *_title_lines(call, origin_ns, width),
             *_part_lines(call.parts),
             *_wait_lines(call.waits, width),
             *_step_lines(call, width),
         ]
-        for call in calls
+        for call in explanation.calls
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
+
+
+def _all_lines(found: AllCalls, width: int) -> list[str]:
+    waits = found.waits[:_MOST_PLACES]
+    columns = [
+        Column("CALL", [wait.op for wait in waits], is_text=True),
+        Column("TIME", [format_duration(wait.time_ns) for wait in waits]),
+        Column("SHARE", [format_percent(wait.share) for wait in waits]),
+        Column("TIMES", list(map(_times, waits))),
+    ]
+    room = width - sum(column.width + 2 for column in columns)
+    columns.append(Column("BLOCKED IN", [_place(wait, room) for wait in waits], is_text=True))
+    rest = found.waits[_MOST_PLACES:]
+    rest_ns = sum(wait.time_ns for wait in rest)
+    more = [f"  ({len(rest)} more: {format_duration(rest_ns)})"] if rest else []
+    counted = format_counted(found.calls, "call")
+    title = f"{counted} for files, which took {format_duration(found.time_ns)} in all:"
+    return [title, *format_columns(columns), *more]
 
 
 def _title_lines(call: ExplainedCall, origin_ns: int, width: int) -> list[str]:
@@ -76,10 +98,14 @@ def _wait_lines(waits: Sequence[Wait] | None, width: int) -> list[str]:
     columns = [
         Column("      TIME", [format_duration(wait.time_ns) for wait in waits]),
         Column("SHARE", [format_percent(wait.share) for wait in waits]),
-        Column("TIMES", [cell_text(wait.times) for wait in waits]),
+        Column("TIMES", list(map(_times, waits))),
         Column("BLOCKED IN", [_place(wait, width - 28) for wait in waits], is_text=True),
     ]
     return ["", *format_columns(columns)]
+
+
+def _times(wait: Wait) -> str:
+    return "-" if wait.times is None else format_count(wait.times)
 
 
 def _place(wait: Wait, room: int) -> str:

@@ -40,10 +40,10 @@ def explain(
     """Say where the time of slow calls went: to which I/Os of disks, and whose these were.
 
     The capture needs the layer syscall and, of disks, request; with the layer wait it also says
-    where the thread was blocked, and how long it waited for a CPU.
+    where the thread was blocked, and how long it waited for a CPU, first of all calls together.
     """
     from analyze.capture import open_captures
-    from analyze.explain import Explanation, explain_calls
+    from analyze.explain import Explanation, explain_all, explain_calls
     from analyze.render.explain import render_explained
     from analyze.render.json import render_json
 
@@ -54,7 +54,8 @@ def explain(
         interruptible(capture.connection.interrupt),
     ):
         calls = explain_calls(capture, slowest)
+        explanation = Explanation(None if uring else explain_all(capture), calls)
         origin_ns = capture.origin_ns
     if json:
-        return render_json(Explanation(calls))
-    return render_explained(calls, origin_ns, output_width())
+        return render_json(explanation)
+    return render_explained(explanation, origin_ns, output_width())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Causes and explanations: an I/O belongs to the call in whose time its thread submitted it."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from analyze.capture import open_captures
 from analyze.errors import IorecError
-from analyze.explain import RAN_OR_LOST, explain_calls
+from analyze.explain import RAN_OR_LOST, Explanation, explain_all, explain_calls
 from analyze.plot.figure import draw
 from analyze.plot.kinds import Kind
 from analyze.render.explain import render_explained
@@ -90,10 +91,10 @@ def test_the_time_of_an_fsync_is_shared_out_among_its_ios(tmp_path: Path) -> Non
     ]
     assert sum(part.time_ns for part in found.parts) == found.latency_ns
     assert [step.relation for step in found.steps] == ["writeback", "own", "journal", "cache flush"]
-    text = render_explained([found], START_NS, 80)
+    text = render_explained(Explanation(None, (found,)), START_NS, 80)
     assert "fsync of /db by db (1): 1.00 ms" in text
     assert max(map(len, text.splitlines())) <= 80
-    assert render_explained([], START_NS, 80) == "no calls for files\n"
+    assert render_explained(Explanation(None, ()), START_NS, 80) == "no calls for files\n"
 
 
 def test_a_read_is_not_explained_by_a_journal(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_call_that_has_not_ended_is_first_and_explained_until_the_stop(tmp_pat
     assert first.length_ns == stop_ns - first.time
     assert first.parts[0].time_ns == first.length_ns - 10 * US
     assert second.op == "fsync"
-    assert "has not ended" in render_explained([first], START_NS, 120)
+    assert "has not ended" in render_explained(Explanation(None, (first,)), START_NS, 120)
 
 
 def test_a_capture_without_disks_explains_nothing(tmp_path: Path) -> None:
@@ -161,10 +162,62 @@ def test_the_time_of_a_call_is_shared_out_among_its_waits(tmp_path: Path) -> Non
         ("jbd2_log_wait_commit <- ext4_sync_file <- do_fsync", 2, 350),
         ("waited for a CPU", 2, 250),
     ]
-    text = render_explained([found], START_NS, 80)
+    text = render_explained(Explanation(None, (found,)), START_NS, 80)
     assert "350 µs  35.0%      2  jbd2_log_wait_commit <- ext4_sync_file <- do_fsync" in text
-    narrow = render_explained([found], START_NS, 60).splitlines()
+    narrow = render_explained(Explanation(None, (found,)), START_NS, 60).splitlines()
     assert any(line.endswith("  jbd2_log_wait_commit") for line in narrow)
+
+
+def test_all_calls_together_are_the_sum_of_each(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    places = (None, "folio_wait_bit <- fsync", "schedule <- read", "schedule <- read <- vfs_read")
+    rows = []
+    for tid in (1, 2, 3):
+        at = 0
+        for _ in range(100):
+            at += rng.randrange(200)
+            took = rng.randrange(1000)
+            file = rng.choice(["/db", "/db", None])
+            rows.append(call(at, took, rng.choice(["read", "fsync"]), tid, file=file))
+            waited = at
+            for _ in range(rng.randrange(4)):
+                waited += rng.randrange(200)
+                length = rng.randrange(300)
+                woken = rng.choice([None, rng.randrange(length + 1)])
+                rows.append(wait(waited, length, woken, rng.choice(places), tid))
+                waited += length
+            at = max(at + took, waited) + 1
+    path = capture_of(tmp_path / "run.parquet", *rows, layers=("syscall", "wait"))
+    with open_captures([path], layer="syscall") as capture:
+        together = explain_all(capture)
+        calls = explain_calls(capture, 1000)
+    assert together is not None
+    assert together.calls == len(calls) > 150
+    assert together.time_ns == sum(call.length_ns for call in calls)
+    sums: dict[tuple[str, str | None], list[int]] = {}
+    for one in calls:
+        for part in one.waits or ():
+            entry = sums.setdefault((one.op, part.place), [0, 0])
+            entry[0] += part.times or 0
+            entry[1] += part.time_ns
+    assert {(w.op, w.place): [w.times or 0, w.time_ns] for w in together.waits} == sums
+
+
+def test_all_calls_fit_the_width(tmp_path: Path) -> None:
+    places = [f"{'f' * number}_wait <- {'c' * 40} <- caller" for number in range(12)]
+    path = capture_of(
+        tmp_path / "run.parquet",
+        call(0, 10_000, "fsync"),
+        *(wait(500 * place, 100 + place, None, name) for place, name in enumerate(places)),
+        layers=("syscall", "wait"),
+    )
+    with open_captures([path], layer="syscall") as capture:
+        together, calls = explain_all(capture), explain_calls(capture, 1)
+    lines = render_explained(Explanation(together, calls), START_NS, 80).splitlines()
+    assert lines[0] == "1 call for files, which took 10.0 ms in all:"
+    assert lines[2].split() == ["fsync", "8.73", "ms", "87.3%", "-", "(ran", "on", "a", "CPU)"]
+    assert max(map(len, lines)) <= 80
+    assert lines[10] == "  (5 more: 510 µs)"
 
 
 def test_an_operation_of_io_uring_owns_what_came_before_the_next_one(tmp_path: Path) -> None:
