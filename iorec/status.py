@@ -29,7 +29,11 @@ class StatusLine:
         self._is_quiet = is_quiet
         self._limits = limits
         self._filters = filters
-        self._awaits_match = filters is not None and bool(filter_options(filters))
+        self._awaits_match = (
+            filters is not None
+            and filters.min_latency_ns is None  # nothing is wrong as long as nothing is slow
+            and bool(filter_options(filters))
+        )
         console = Console(stderr=True)
         has_end = limits.duration_ns is not None or limits.count is not None
         columns = (BarColumn(20), TextColumn("{task.description}"))

@@ -9,6 +9,9 @@ import pytest
 
 from analyze.metadata import Metadata
 from iorec.outcome import format_end, summary_lines, verdict
+from iorec.record.progress import State
+from iorec.record.settings import Limits
+from iorec.status import StatusLine
 from iorec.store.result import Result
 from tests.builders import described, table, write_capture
 
@@ -77,6 +80,19 @@ def test_a_filter_that_let_nothing_through_is_named() -> None:
         "warning: nothing matched -p 7 -c 'my sql*'; 12,345 I/Os filtered out",
     )
     assert verdict(metadata(counts=counts, diskstats={})).warnings == ()
+
+
+def test_while_recording_names_are_warned_of_and_not_that_nothing_is_slow(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filters = replace(described(table(1)).filters, comm=("postgrse",))
+    for latency_ns, expected in ((None, "warning: nothing matched -c postgrse;"), (10**7, "")):
+        asked = replace(filters, min_latency_ns=latency_ns)
+        with StatusLine(Limits(), asked, is_quiet=True) as line:
+            line.show(State(6.0, rows=0, rows_per_s=0, filtered=9, lost=0, size_bytes=0))
+        said = capsys.readouterr().err
+        assert said.startswith(expected)
+        assert bool(said) == bool(expected)
 
 
 def test_what_was_discarded_is_not_in_the_bytes_of_the_last_words() -> None:
