@@ -54,13 +54,17 @@ class LoopDevice:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _session() -> None:
+def _session() -> Iterator[None]:
     mark_children()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # fixtures clean up
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)  # nohup, or a shell's background, ignores some
     subprocess.run(["modprobe", "-qa", "loop", "bfq", "kyber-iosched"], check=False)
+    with tempfile.TemporaryDirectory(prefix="iorec-tests-") as folder:
+        Path(folder).chmod(0o1777)
+        os.environ["TMPDIR"] = folder  # where what is killed leaves its temporary files
+        yield
 
 
 @pytest.fixture

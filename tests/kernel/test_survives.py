@@ -44,7 +44,7 @@ from tests.kernel.conftest import (
 from tests.kernel.load import fio, running_load
 from tests.kernel.mounts import mounted, mounted_ext4, small_tmpfs
 
-KILLS = 50
+KILLS = 20
 IN_FLIGHT, REQUESTS = 32, 128  # of fio, and of a loop device's queue
 BLOCK = 4096
 

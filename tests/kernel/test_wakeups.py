@@ -24,12 +24,16 @@ def test_a_recorder_with_nothing_to_record_looks_once_a_second(
 ) -> None:
     recording = start_recording(ram_folder / "run.parquet", "-d", loop.name)
     time.sleep(2)
-    before, before_s = switches(recording), cpu_s(recording.pid)
-    time.sleep(5)
-    count, spent_s = switches(recording) - before, cpu_s(recording.pid) - before_s
+    before_s, counts = cpu_s(recording.pid), []
+    for _ in range(6):
+        before = switches(recording)
+        time.sleep(1)
+        counts.append(switches(recording) - before)
+    spent_s = cpu_s(recording.pid) - before_s
     stop_recording(recording)
-    assert 4 <= count <= 15
-    assert spent_s < 0.25  # one that never slept would switch as seldom
+    assert sum(counts) >= 4
+    assert sorted(counts)[1] <= 3, counts  # each device that comes or goes wakes it, too
+    assert spent_s < 0.3  # one that never slept would switch as seldom
 
 
 @pytest.mark.parametrize(
