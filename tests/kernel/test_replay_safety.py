@@ -291,7 +291,7 @@ def test_killed_at_any_moment_it_leaves_no_process_and_the_next_run_puts_the_que
     rng = random.Random(16)
     changed = 0
     with queue_set(loop, "nomerges", "1"):
-        for number in range(10):
+        for number in range(20):
             output = ram_folder / f"killed{number}.parquet"
             command = replay_command(source, {"loop0": loop.path}, "-o", output)
             with killed_after(command, rng.uniform(0.1, 4.0)):
@@ -304,4 +304,4 @@ def test_killed_at_any_moment_it_leaves_no_process_and_the_next_run_puts_the_que
             assert done.returncode == 0, done.stderr
             assert queue.read_text() == "1\n"
             assert not states_left()
-    assert 1 < changed < 10  # some were killed before, some while it was changed
+    assert 3 < changed < 20  # some were killed before, some while it was changed
