@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analyze.completeness import Completeness
-from analyze.replayed import QueueSettings, Replay
+from analyze.replayed import WRITES_LEFT_OUT, QueueSettings, Replay
 from analyze.units import format_count, format_counted, format_duration, format_rate
 
 FAITHFUL, USABLE, NOT_COMPARABLE = "faithful", "usable", "not comparable"
@@ -46,6 +46,8 @@ class Measured:
     """
 
     asked: int
+    writes: int  # of them
+    writes_read: int  # writes that became reads, as the target is only read
     asked_ns: int  # from the first to the last I/O that was matched
     replayed_ns: int  # the same, as it was
     replayed: int
@@ -89,6 +91,7 @@ def judge(
     measured: Measured,
     replay: Replay | None,
     losses: Sequence[Completeness],
+    source_digest: str,
 ) -> Fidelity:
     """Holds the numbers against their limits."""
     is_closed = replay is not None and replay.waiting_threads > 0
@@ -109,7 +112,10 @@ def judge(
         measured=measured,
         rules=tuple(rules),
         queue_differences=tuple(_queue_differences(replay)),
-        caveats=tuple(_caveats(measured, replay, is_closed=is_closed)),
+        caveats=(
+            *_source_caveats(replay, source_digest),
+            *_caveats(measured, replay, is_closed=is_closed),
+        ),
     )
 
 
@@ -255,6 +261,11 @@ def _queue_differences(replay: Replay | None) -> Iterator[str]:
                 yield f"{name} is {now} on {target.target}, was {was} on {target.source}"
 
 
+def _source_caveats(replay: Replay | None, source_digest: str) -> Iterator[str]:
+    if replay is not None and replay.source_digest != source_digest:
+        yield f"what was replayed is {replay.source}, whose metadata are not those of the source"
+
+
 def _caveats(measured: Measured, replay: Replay | None, *, is_closed: bool) -> Iterator[str]:
     """What no number shows."""
     others = measured.replayed - measured.matched - (replay.added if replay else 0)
@@ -275,11 +286,12 @@ def _caveats(measured: Measured, replay: Replay | None, *, is_closed: bool) -> I
             f" {format_duration(measured.asked_ns)}: {format_rate(rate)} IOPS; no I/O"
             " waited for those before it, so latencies are not those of the program"
         )
-    if replay.writes == "read" and any(not target.is_written for target in replay.targets):
-        yield "writes were replayed as reads"
-    if replay.writes == "skip" and any(not target.is_written for target in replay.targets):
-        yield "writes were left out"
-    if any(target.is_written for target in replay.targets):
+    if measured.writes_read:
+        yield f"{format_counted(measured.writes_read, 'write')} replayed as reads"
+    for reason, count in replay.left_out.items():
+        if reason == WRITES_LEFT_OUT:
+            yield f"{format_counted(count, 'write')} left out"
+    if measured.writes:
         yield f"what was written is {replay.data} data: a capture holds none"
     for target in replay.targets:
         if target.is_written and not target.has_cache:

@@ -13,6 +13,7 @@ from duckdb import DuckDBPyConnection
 from duckdb import Error as DatabaseError
 from numpy.typing import NDArray
 
+from analyze import replay_actions as actions
 from analyze.completeness import make_completeness
 from analyze.condition import first_line
 from analyze.database import MEMORY_LIMIT, open_database
@@ -20,7 +21,7 @@ from analyze.errors import IorecError
 from analyze.fidelity import LATE_NS, Fidelity, Measured, Percentiles, judge
 from analyze.fidelity_pairs import CLOSE_NS, create_asked, create_done, create_matched, rules_of
 from analyze.replayed import Replay
-from analyze.sources import find_captures, read_capture_file
+from analyze.sources import find_captures, metadata_digest, read_capture_file
 
 _GAP_BIN_NS = 100
 _GAP_TOLERANCE_NS, _GAP_TOLERANCE = 10_000, 0.05
@@ -63,15 +64,21 @@ def _compare(original: Path, replayed: Path, replay: Replay | None, memory_limit
         create_matched(connection, replay)
         measured = _measure(connection, replay)
         losses = [make_completeness(first), make_completeness(second)]
-        return judge((str(original), str(replayed)), measured, replay, losses)
+        names = (str(original), str(replayed))
+        return judge(names, measured, replay, losses, metadata_digest(first))
 
 
 def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
     def one(query: str) -> Any:
         return connection.execute(query).fetchall()[0]
 
-    asked, replayed = one(
-        "SELECT (SELECT count(*) FROM asked WHERE NOT is_added), (SELECT count(*) FROM done)"
+    asked, writes, writes_read, replayed = one(
+        f"""
+        SELECT count(*), count(*) FILTER (kind = {actions.WRITE}),
+            count(*) FILTER (op = 'write' AND kind = {actions.READ}),
+            (SELECT count(*) FROM done)
+        FROM asked WHERE NOT is_added
+        """
     )
     matched, errors, early, late, drift, wanted, got, depth_asked, depth_replayed = one(
         f"""
@@ -87,6 +94,8 @@ def _measure(connection: DuckDBPyConnection, replay: Replay | None) -> Measured:
     has_times = is_timed and not is_closed and matched > 1
     return Measured(
         asked=asked,
+        writes=writes,
+        writes_read=writes_read,
         asked_ns=wanted or 0,
         replayed_ns=got or 0,
         replayed=replayed,

@@ -39,13 +39,14 @@ def rules_of(
                 target.queue.logical_block_size or 512,
                 target.largest_bytes,
                 target.is_written,
-                target.can_discard,
+                target.largest_discard_bytes,
+                target.largest_zeroes_bytes,
             )
             for target in replay.targets
         )
         return Rules(places, replay.writes, replay.fit, replay.engine == "libaio")
     source, _ = _only_devices(first, second)
-    place = Place(source, None, None, 1, None, is_written=True, can_discard=True)
+    place = Place(source, None, None, 1, None, is_written=True)
     return Rules((place,), "as-recorded", "refuse", has_aio=False)
 
 
@@ -118,7 +119,7 @@ def create_asked(
         ), named AS (
             SELECT ((time_ns - {first}) / {speed!r})::BIGINT AS want_ns, target,
                 action & {actions.KIND_MASK} AS kind, place, size, tid, latency_ns,
-                (latency_ns / {speed!r})::BIGINT AS asked_latency_ns,
+                (latency_ns / {speed!r})::BIGINT AS asked_latency_ns, op,
                 coalesce(errno, 0) AS errno, is_added
             FROM whole
             WHERE NOT (action = {actions.FLUSH} AND list_contains(?::INT[], target))

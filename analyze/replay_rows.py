@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from analyze import replay_actions as actions
 from analyze.opened import OpenedRows
+from analyze.replayed import WRITES_LEFT_OUT
 from analyze.row_query import quoted
 
 # Of a file that is yet to be made: beyond what a file can hold.
@@ -19,7 +20,10 @@ COLUMNS = ("time_ns", "target", "action", "place", "size", "tid", "latency_ns")
 
 @dataclass(frozen=True)
 class Place:
-    """What the rules have to know of a target; sizes in bytes, None where there is no limit."""
+    """What the rules have to know of a target; sizes in bytes, None where there is no limit.
+
+    Where the largest discard or write_zeroes is 0, the target has none.
+    """
 
     source: str
     size_bytes: int | None
@@ -27,7 +31,6 @@ class Place:
     logical_block_size: int
     largest_bytes: int | None  # one request of the device
     is_written: bool
-    can_discard: bool
     largest_discard_bytes: int | None = None
     largest_zeroes_bytes: int | None = None
 
@@ -45,7 +48,7 @@ class Rules:
 def create_replayed(capture: OpenedRows, rules: Rules) -> None:
     """Creates the views `judged`, all rows, and `replayed`, those without a reason to leave out.
 
-    Columns are those of COLUMNS, `time`, `reason`, and as facts `is_beyond` the target's end,
+    Columns are those of COLUMNS, `time`, `op`, `reason`, and as facts `is_beyond` the target's end,
     `is_unaligned` to its blocks, `is_large` for one request (of `one_request` bytes),
     `is_larger_than_target`, `is_moved` by fitting.
     """
@@ -76,7 +79,7 @@ def create_replayed(capture: OpenedRows, rules: Rules) -> None:
             FROM (SELECT *, CASE WHEN first % {_COARSE_BLOCK} = 0
                 THEN greatest(block, {_COARSE_BLOCK}) ELSE block END AS grain FROM facts)
         )
-        SELECT time, epoch_ns(time) AS time_ns, target, action, where_to::BIGINT AS place,
+        SELECT time, epoch_ns(time) AS time_ns, op, target, action, where_to::BIGINT AS place,
             (CASE WHEN action = {actions.FLUSH} THEN 0 ELSE whole_size END)::BIGINT AS size,
             coalesce(tid, -1) AS tid, reason,
             CASE WHEN latency_ns BETWEEN 0 AND {_LONGEST_NS} THEN latency_ns END AS latency_ns,
@@ -94,16 +97,15 @@ def create_replayed(capture: OpenedRows, rules: Rules) -> None:
 def _places_table(places: Sequence[Place]) -> str:
     rows = ", ".join(
         f"({quoted(place.source)}, {number},"
-        f" {UNBOUNDED_BYTES if place.size_bytes is None else place.size_bytes}::HUGEINT,"
+        f" {_limit(place.size_bytes)},"
         f" {place.source_size_bytes or 0}::HUGEINT, {place.logical_block_size}::HUGEINT,"
         f" {place.largest_bytes or actions.LARGEST_IO_BYTES}::HUGEINT,"
-        f" {place.is_written}, {place.can_discard},"
-        f" {place.largest_discard_bytes or UNBOUNDED_BYTES}::HUGEINT,"
-        f" {place.largest_zeroes_bytes or UNBOUNDED_BYTES}::HUGEINT)"
+        f" {place.is_written}, {_limit(place.largest_discard_bytes)},"
+        f" {_limit(place.largest_zeroes_bytes)})"
         for number, place in enumerate(places)
     )
     columns = (
-        "source, target, target_bytes, source_bytes, block, largest, is_written, can_discard,"
+        "source, target, target_bytes, source_bytes, block, largest, is_written,"
         " largest_discard, largest_zeroes"
     )
     return (
@@ -112,11 +114,15 @@ def _places_table(places: Sequence[Place]) -> str:
     )
 
 
+def _limit(size_bytes: int | None) -> str:
+    return f"{UNBOUNDED_BYTES if size_bytes is None else size_bytes}::HUGEINT"
+
+
 def _reason(rules: Rules) -> str:
     """SQL for why a row is left out, null if it is not."""
     sources = ", ".join(quoted(place.source) for place in rules.places)
     skip = (
-        "WHEN op = 'write' AND NOT is_written THEN 'writes: the target is only read'"
+        f"WHEN op = 'write' AND NOT is_written THEN '{WRITES_LEFT_OUT}'"
         if rules.writes == "skip"
         else ""
     )
@@ -143,7 +149,8 @@ def _reason(rules: Rules) -> str:
         WHEN op NOT IN ('read', 'write') AND NOT is_written
             THEN op || ': the target is only read'
         {aio}
-        WHEN op = 'discard' AND NOT can_discard THEN 'discard: the target cannot'
+        WHEN CASE op WHEN 'discard' THEN largest_discard WHEN 'write_zeroes' THEN largest_zeroes END
+            = 0 THEN op || ': the target cannot'
         END"""
 
 

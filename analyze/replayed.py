@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from analyze.typed_json import EpochNs
 
+WRITES_LEFT_OUT = "writes: the target is only read"  # a reason
+
 
 @dataclass(frozen=True)
 class QueueSettings:
@@ -32,9 +34,10 @@ class ReplayTarget:
     source_size_bytes: int | None
     largest_bytes: int | None  # of one request; None: any
     is_written: bool
-    can_discard: bool
     source_queue: QueueSettings
     queue: QueueSettings
+    largest_discard_bytes: int | None = None  # 0: it has none; None: any
+    largest_zeroes_bytes: int | None = None
 
     @property
     def has_cache(self) -> bool:

@@ -2,6 +2,7 @@
 """Finds capture files and checks that each is one before anything relies on it."""
 
 import glob
+import hashlib
 import os
 import pwd
 import stat
@@ -26,6 +27,7 @@ from analyze.row_query import (
     rows_query,
 )
 from analyze.schema import ADDED_COLUMNS, METADATA_KEY
+from analyze.typed_json import dump_object
 from analyze.undescribed import describe_rows
 
 # A capture of a billion I/Os needs a tenth of this.
@@ -53,6 +55,14 @@ class CaptureFile:
     def row_source(self) -> RowSource:
         """Where its rows are."""
         return RowSource(self.path, self.metadata.format_version, self.host)
+
+
+def metadata_digest(files: Sequence[CaptureFile]) -> str:
+    """SHA-256 of what captures say of themselves, by which a replay names its source."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(dump_object(file.metadata))
+    return digest.hexdigest()
 
 
 def find_captures(paths: Sequence[str | Path]) -> list[Path]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from analyze.capture import open_captures
+from analyze.sources import metadata_digest
 from tests.builders import START_NS, rfc3339, table, write_capture
 
 LEAD_NS = 50_000_000
@@ -97,7 +99,6 @@ def target_document(**changed: Any) -> dict[str, Any]:
         "source_size_bytes": 1 << 30,
         "largest_bytes": 1 << 20,
         "is_written": True,
-        "can_discard": True,
         "source_queue": {"nr_requests": 128, "logical_block_size": 512},
         "queue": {"nr_requests": 128, "logical_block_size": 512},
         **changed,
@@ -107,5 +108,7 @@ def target_document(**changed: Any) -> dict[str, Any]:
 def write_pair(folder: Path, asked: pa.Table, done: pa.Table, **replay: Any) -> tuple[Path, Path]:
     """Both captures; the second says how it came to be."""
     source = write_capture(folder / "run.parquet", asked)
-    document = replay_document(asked, **replay)
+    with open_captures([source]) as capture:
+        digest = metadata_digest(capture.files)
+    document = replay_document(asked, **{"source_digest": digest, **replay})
     return source, write_capture(folder / "replayed.parquet", done, replay=document)

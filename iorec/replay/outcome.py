@@ -135,11 +135,12 @@ def _target(target: Target, planned: PlannedTarget) -> ReplayTarget:
         source_size_bytes=planned.source_size_bytes,
         largest_bytes=None if largest_kb is None else largest_kb << 10,
         is_written=target.is_written,
-        can_discard=target.can_discard,
         source_queue=QueueSettings(
             scheduler=planned.source_scheduler,
             nr_requests=planned.source_nr_requests,
             logical_block_size=planned.source_block_size,
         ),
         queue=target.queue,
+        largest_discard_bytes=target.largest_discard_bytes,
+        largest_zeroes_bytes=target.largest_zeroes_bytes,
     )

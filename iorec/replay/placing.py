@@ -168,7 +168,6 @@ def _place(capture: Capture, target: Target) -> Place:
         logical_block_size=target.logical_block_size,
         largest_bytes=(target.largest_kb or 0) << 10 if is_split_known else None,
         is_written=target.is_written,
-        can_discard=target.can_discard,
         largest_discard_bytes=target.largest_discard_bytes,
         largest_zeroes_bytes=target.largest_zeroes_bytes,
     )

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Makes the plan of a replay: what is done, what is left out and why, and whether it can be."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 from analyze import replay_actions as actions
 from analyze.capture import Capture
 from analyze.errors import IorecError
-from analyze.metadata import Device, Metadata
+from analyze.metadata import Device
 from analyze.replay_rows import UNBOUNDED_BYTES, Place, Rules
-from analyze.typed_json import dump_object
+from analyze.sources import metadata_digest
 from analyze.units import format_bytes, format_counted
 from analyze.verdict import format_completeness
 from iorec.replay.planned import Plan, PlannedTarget
@@ -63,7 +62,7 @@ def make_plan(capture: Capture, rules: Rules, threads: tuple[int, int] = (0, 0))
         if row["reason"] is not None:
             left_out[row["reason"]] += row["ios"]
     return Plan(
-        source_digest=_digest([file.metadata for file in capture.files]),
+        source_digest=metadata_digest(capture.files),
         targets=tuple(
             _planned(capture, place.source, [row for row in kept if row["target"] == number])
             for number, place in enumerate(rules.places)
@@ -180,10 +179,3 @@ def _size_of(place: Place) -> str:
 def _nothing_hint(facts: list[dict[str, Any]]) -> str:
     reasons = [f"{row['reason']} ({row['ios']:,})" for row in facts[:3]]
     return f"left out: {'; '.join(reasons)}" if reasons else "widen -b, -e or --where"
-
-
-def _digest(described: Sequence[Metadata]) -> str:
-    digest = hashlib.sha256()
-    for metadata in described:
-        digest.update(dump_object(metadata))
-    return digest.hexdigest()

@@ -26,6 +26,7 @@ _FILE_BLOCKS = (512, 4096)
 class Target:
     """What does the I/Os of a device of the capture; `size_bytes` is None for a new file.
 
+    Where the largest discard or write_zeroes is 0, it has none; None: any.
     `warnings` are what is to be said of one that is only read.
     """
 
@@ -39,7 +40,6 @@ class Target:
     model: str | None
     serial: str | None
     has_requests: bool
-    can_discard: bool
     largest_discard_bytes: int | None
     largest_zeroes_bytes: int | None
     largest_kb: int | None  # that max_sectors_kb may be
@@ -223,10 +223,9 @@ def _describe(
         model=device.model,
         serial=_first_text(folder / "device/serial", folder / "serial", folder / "device/wwid"),
         has_requests=bool(device.has_requests),
-        can_discard=_limit(folder / "queue/discard_max_bytes") is not None,
-        largest_discard_bytes=_limit(folder / "queue/discard_max_bytes"),
-        largest_zeroes_bytes=_limit(folder / "queue/write_zeroes_max_bytes"),
-        largest_kb=_limit(folder / "queue/max_hw_sectors_kb"),
+        largest_discard_bytes=_number(folder / "queue/discard_max_bytes"),
+        largest_zeroes_bytes=_number(folder / "queue/write_zeroes_max_bytes"),
+        largest_kb=_number(folder / "queue/max_hw_sectors_kb") or None,
         queue=read_queue(folder),
         is_written=is_written,
         warnings=warnings,
@@ -269,8 +268,7 @@ def _file(mapping: Mapping, fd: int, size_bytes: int | None, *, is_written: bool
         model=None,
         serial=None,
         has_requests=False,
-        can_discard=False,
-        largest_discard_bytes=None,
+        largest_discard_bytes=0,
         largest_zeroes_bytes=None,
         largest_kb=None,
         queue=QueueSettings(),
@@ -291,9 +289,10 @@ def _file_block(fd: int) -> int:
     return _FILE_BLOCKS[-1]
 
 
-def _limit(path: Path) -> int | None:
+def _number(path: Path) -> int:
+    """What a file of a queue says, 0 if this kernel has none."""
     text = _first_text(path)
-    return int(text) or None if text and text.isdigit() else None
+    return int(text) if text and text.isdigit() else 0
 
 
 def _first_text(*paths: Path) -> str | None:

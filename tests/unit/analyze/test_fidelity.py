@@ -212,8 +212,23 @@ def test_writes_that_became_reads_are_matched_with_reads(tmp_path: Path) -> None
     target = target_document(is_written=False)
     found = verdict(tmp_path, asked, done, targets=[target])
     assert found.word == FAITHFUL
-    assert "writes were replayed as reads" in found.caveats
+    writes = asked["op"].to_pylist().count("write")
+    assert f"{writes:,} writes replayed as reads" in found.caveats
+    assert "data" not in " ".join(found.caveats)
     assert verdict(tmp_path, asked, done).word == NOT_COMPARABLE
+
+
+def test_nothing_is_said_of_writes_that_there_are_not(tmp_path: Path) -> None:
+    asked = asked_rows(op="read")
+    targets = [target_document(is_written=False)]
+    assert not verdict(tmp_path, asked, done_rows(asked), targets=targets).caveats
+
+
+def test_a_source_that_was_not_replayed_is_said(tmp_path: Path) -> None:
+    asked = asked_rows(op="read")
+    found = verdict(tmp_path, asked, done_rows(asked), source_digest="0" * 64, source="other.csv")
+    (caveat,) = found.caveats
+    assert caveat.startswith("what was replayed is other.csv, whose metadata are not those")
 
 
 def test_a_closed_loop_is_judged_by_its_reaction_and_not_by_times(tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ def place(**changed: Any) -> Place:
         "logical_block_size": 512,
         "largest_bytes": 1 << 19,
         "is_written": True,
-        "can_discard": True,
     }
     return Place(**{**values, **changed})
 
@@ -127,8 +126,10 @@ def test_libaio_and_targets_without_discard_leave_out_what_they_cannot_do(tmp_pa
     rows = table(3, op=["read", "discard", "write_zeroes"])
     made, _ = plan_of(tmp_path, rows, rules(has_aio=True))
     assert made.left_out == {"discard: libaio has none": 1, "write_zeroes: libaio has none": 1}
-    made, _ = plan_of(tmp_path, rows, rules(place(can_discard=False)))
-    assert made.left_out == {"discard: the target cannot": 1}
+    for limits in ({"largest_discard_bytes": 0}, {"largest_zeroes_bytes": 0}):
+        made, _ = plan_of(tmp_path, rows, rules(place(**limits)))
+        what = "discard" if "largest_discard_bytes" in limits else "write_zeroes"
+        assert made.left_out == {f"{what}: the target cannot": 1}
 
 
 @pytest.mark.parametrize(
