@@ -20,9 +20,9 @@ _MOST_STEPS = 20_000  # of a call, which fit into memory
 # An I/O that was submitted longer ago, and is still in flight, is not looked for.
 _LONGEST_NS = 60_000_000_000
 
-# SQL for the calls that are explained: those for files.
+# SQL for the calls that are explained: those for files, whose names begin so, not for pipes.
 _IS_EXPLAINED = (
-    f"layer NOT IN {(*BLOCK_LAYERS, 'wait')} AND (file IS NOT NULL OR op IN {FLUSH_OPS})"
+    f"layer NOT IN {(*BLOCK_LAYERS, 'wait')} AND (file[1] BETWEEN '/' AND '9' OR op IN {FLUSH_OPS})"
 )
 
 # How an I/O belongs to a call, the nearest first; a moment with several belongs to the first.

@@ -99,7 +99,10 @@ static inline struct open_file read_open_file(u64 address)
 	return found;
 }
 
-/* A file, or the block device that it stands for; pipes, sockets and the like are none. */
+/*
+ * A file, or the device that it stands for. Of what is neither a file nor a block device the generation
+ * is the kind, with no inode: a pipe, a socket, or a character device.
+ */
 static inline void set_open_file(struct identity *who, u64 inode)
 {
 	char block[INODE_BYTES];
@@ -110,6 +113,10 @@ static inline void set_open_file(struct identity *who, u64 inode)
 	kind = in_block(u16, block, INODE_FIRST, inode, i_mode) & S_IFMT;
 	if (kind == S_IFBLK) {
 		who->inode_dev = in_block(u32, block, INODE_FIRST, inode, i_rdev);
+	} else if (kind == S_IFCHR || kind == S_IFIFO || kind == S_IFSOCK) {
+		who->generation = kind;
+		who->inode_dev =
+			kind == S_IFCHR ? in_block(u32, block, INODE_FIRST, inode, i_rdev) : 0;
 	} else if (kind == S_IFREG || kind == S_IFDIR) {
 		who->inode = in_block(u64, block, INODE_FIRST, inode, i_ino);
 		who->generation = IS_GENERATION_NEAR ?

@@ -119,7 +119,7 @@ struct identity {
 	u64 charged_cgroup; /* 0: unknown */
 	u64 inode;	    /* of the first page; 0: unknown, or the page is a block device's */
 	u32 inode_dev;	    /* the inode's file system, or the block device; 0: unknown */
-	u32 generation;	    /* of the inode */
+	u32 generation;	    /* of the inode; without one, what else it is: see set_open_file() */
 	u32 pid;
 	u32 tid;
 	char comm[16];

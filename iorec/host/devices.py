@@ -9,6 +9,7 @@ from pathlib import Path
 from iorec.host.escape import escape_name
 from iorec.host.mounts import Mount, mount_number, read_mounts
 
+_PTY_MAJOR = 136
 SECTOR_BYTES = 512  # the unit of sysfs and diskstats, whatever the device's block size
 
 
@@ -45,6 +46,21 @@ def block_device_path(dev: int) -> str | None:
     """The file of a disk or partition in /dev; None if it is gone."""
     folder = _folder_of_dev(dev)
     return None if folder is None else f"/dev/{disk_name(folder.name)}"
+
+
+def char_device_path(dev: int) -> str | None:
+    """The file of a character device in /dev; None if it has none.
+
+    Terminals of the major 136 have files by their minor (Documentation/admin-guide/devices.txt).
+    """
+    if dev >> 20 == _PTY_MAJOR:
+        return f"/dev/pts/{dev & 0xFFFFF}"
+    try:
+        lines = Path(f"/sys/dev/char/{numbers_of_dev(dev)}/uevent").read_bytes().splitlines()
+    except OSError:
+        return None
+    names = [line.removeprefix(b"DEVNAME=") for line in lines if line.startswith(b"DEVNAME=")]
+    return f"/dev/{escape_name(names[0])}" if names else None
 
 
 def _folder_of_dev(dev: int) -> Path | None:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Names the files whose inodes were seen."""
 
+import stat
 from array import array
 from collections import OrderedDict
 
-from iorec.host.devices import block_device_path, numbers_of_dev
+from iorec.host.devices import block_device_path, char_device_path, numbers_of_dev
 from iorec.host.escape import escape_name
 from iorec.host.inode_paths import PART, FilePaths
 from iorec.host.path_finder import Inode
@@ -15,6 +16,10 @@ _BYTES_PER_FILE = 400  # without its path, as measured
 # Of files beyond that, 12 bytes each, the oldest have no name at all.
 _MOST_NUMBERS = 1 << 20
 NO_FILE = -1
+# In place of an inode's number: a kind of file that is none (S_IFMT), which the kernel sends as the
+# generation of an inode 0.
+_KIND = 1 << 63
+_KINDS = {_KIND | stat.S_IFIFO: "pipe", _KIND | stat.S_IFSOCK: "socket"}
 
 
 class Files:
@@ -30,11 +35,13 @@ class Files:
         self._new: list[Inode] = []
 
     def number(self, dev: int, inode: int, generation: int) -> int:
-        """The number of a file, or of a block device if the inode is 0; -1 if unknown.
+        """The number of a file, or, if the inode is 0, of a device, pipe or socket; -1 if unknown.
 
         A number is never that of another file later; a file that was forgotten gets a new one.
         """
-        if not dev:
+        if not inode and generation:
+            inode, generation = _KIND | generation, 0
+        if not dev and inode not in _KINDS:
             return NO_FILE
         key = dev, inode, generation
         number = self._numbers.get(key)
@@ -42,11 +49,11 @@ class Files:
             number = self._numbers[key] = self._first + len(self._devs)
             self._devs.append(dev)
             self._inodes.append(inode)
-            if inode:
+            if inode and not inode & _KIND:
                 self._remember(number, key, None)
                 self._new.append(key)
             else:
-                path = block_device_path(dev)
+                path = char_device_path(dev) if inode else block_device_path(dev)
                 self._remember(number, key, None if path is None else path.encode())
             if len(self._devs) > _MOST_NUMBERS:
                 self._first += _MOST_NUMBERS // 2
@@ -70,7 +77,10 @@ class Files:
                     self._remember(number, inode, path)
 
     def name(self, number: int) -> str | None:
-        """The name of a file; MAJOR:MINOR:INODE of one whose path is not known (yet)."""
+        """The name of a file; MAJOR:MINOR:INODE of one whose path is not known (yet).
+
+        What is none begins with neither a slash nor a digit: `pipe`, `socket`, `char:/dev/tty`.
+        """
         place = number - self._first
         path = None
         if number in self._known:
@@ -82,6 +92,9 @@ class Files:
             return None
         if not inode:
             return _block_device(dev, path)
+        if inode & _KIND:
+            device = numbers_of_dev(dev) if path is None else path.decode()
+            return _KINDS.get(inode, f"char:{device}")
         return f"{numbers_of_dev(dev)}:{inode}" if path is None else escape_name(path)
 
     def _remember(self, number: int, inode: Inode, path: bytes | None) -> None:

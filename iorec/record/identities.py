@@ -96,7 +96,7 @@ class Identities:
                 self._cgroups.resolve(cgroup, tid),
                 self._cgroups.resolve(charged) if charged else None,
                 inode or None,
-                inode_dev,
+                inode_dev if inode or not generation else 0,  # not of a character device
                 self._files.number(inode_dev, inode, generation),
                 process,
                 dirtier and dirtier.process,

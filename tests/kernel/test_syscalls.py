@@ -97,6 +97,32 @@ def test_every_call_is_a_row_with_its_file_place_size_and_result(
     assert (failed["errno"], failed["result"], failed["file"]) == (9, -9, None)
 
 
+def test_what_is_no_file_says_what_it_is(record: Record, ram_folder: Path) -> None:
+    capture = record(
+        *("-l", "syscall", "--"),
+        *python(
+            """
+            import os, pty, socket, sys
+            ends, pair, terminal = os.pipe(), socket.socketpair(), pty.openpty()
+            os.write(ends[1], b"x" * 1009)
+            os.write(pair[0].fileno(), b"x" * 1013)
+            os.write(terminal[1], b"x" * 1019)
+            os.read(os.open("/dev/zero", os.O_RDONLY), 1021)
+            open(sys.argv[1], "w").write(os.ttyname(terminal[1]))
+            """,
+            ram_folder / "terminal",
+        ),
+    )
+    found = {row["bytes"]: row for row in rows_of(capture) if row["bytes"] in range(1009, 1022)}
+    assert {size: row["file"] for size, row in found.items()} == {
+        1009: "pipe",
+        1013: "socket",
+        1019: f"char:{(ram_folder / 'terminal').read_text()}",
+        1021: "char:/dev/zero",
+    }
+    assert {(row["inode"], row["device"], row["above"]) for row in found.values()} == {(None,) * 3}
+
+
 def test_a_write_to_the_end_of_a_file_has_no_offset(record: Record, files: Path) -> None:
     capture = record(
         *("-l", "syscall", "--"),

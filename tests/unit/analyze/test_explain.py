@@ -203,6 +203,14 @@ def test_all_calls_together_are_the_sum_of_each(tmp_path: Path) -> None:
     assert {(w.op, w.place): [w.times or 0, w.time_ns] for w in together.waits} == sums
 
 
+def test_calls_for_what_is_no_file_are_not_explained(tmp_path: Path) -> None:
+    names = ("pipe", "socket", "char:/dev/tty", None, "7:0:12", "/dev/sda")
+    rows = [call(at, 5, "read", at + 1, file=name) for at, name in enumerate(names)]
+    path = capture_of(tmp_path / "run.parquet", *rows, layers=("syscall", "wait"))
+    with open_captures([path], layer="syscall") as capture:
+        assert {found.file for found in explain_calls(capture, 9)} == {"7:0:12", "/dev/sda"}
+
+
 def test_all_calls_fit_the_width(tmp_path: Path) -> None:
     places = [f"{'f' * number}_wait <- {'c' * 40} <- caller" for number in range(12)]
     path = capture_of(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How the recorder numbers and names files."""
 
+import stat
 from collections.abc import Iterator
 
 import pytest
@@ -59,6 +60,28 @@ def test_a_device_without_a_name_is_a_number(paths: FilePaths) -> None:
     named = Files(paths)
     assert named.name(named.number(4000 << 20 | 1, 0, 0)) == "/dev/block/4000:1"
     assert named.number(0, 0, 0) == -1
+
+
+def test_pipes_sockets_and_character_devices_are_no_files(
+    paths: FilePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_MOST_BYTES", 500 * files._BYTES_PER_FILE)
+    named = Files(paths)
+    asked = [
+        (0, stat.S_IFIFO, "pipe"),
+        (0, stat.S_IFSOCK, "socket"),
+        (1 << 20 | 3, stat.S_IFCHR, "char:/dev/null"),
+        (136 << 20 | 7, stat.S_IFCHR, "char:/dev/pts/7"),
+        (4000 << 20 | 1, stat.S_IFCHR, "char:4000:1"),
+    ]
+    numbers = [named.number(dev, 0, kind) for dev, kind, _ in asked]
+    assert len(set(numbers)) == len(asked)
+    assert [named.name(number) for number in numbers] == [name for *_, name in asked]
+    assert [named.number(dev, 0, kind) for dev, kind, _ in asked] == numbers
+    for inode in range(1, 1000):
+        named.number(DEV, inode, 0)
+    assert [named.name(number) for number in numbers][:2] == ["pipe", "socket"]
+    assert named.name(numbers[2]) == "char:1:3"  # its path was forgotten
 
 
 ASKED: Inode = (DEV, 1, 2)
