@@ -33,6 +33,7 @@ class Completeness:
     cache_flushes: int  # of the recorded ones, those that devices made for themselves
     lost: int
     lost_by_cause: dict[str, int]  # also when 0
+    lost_by_layer: dict[str, int]  # at most; exactly, if all devices were asked for
     missed_by_device: dict[str, int]  # completions that were not seen, where it is known of what
     identity_lost: int  # rows whose submitter is unknown for lack of room
     failed: int | None
@@ -105,6 +106,7 @@ def _check(
         cache_flushes=_cache_flushes(counts),
         lost=causes.total(),
         lost_by_cause=dict(causes),
+        lost_by_layer=_lost_by_layer(counts),
         missed_by_device=_missed_by_device(counts),
         identity_lost=identity_lost,
         failed=_failed(captures) if failed is None else failed,
@@ -142,6 +144,17 @@ def _lost_by_cause(counts: Iterable[Counts]) -> Counter[str]:
     for count in counts:
         causes.update(count.lost)
     return causes
+
+
+def _lost_by_layer(counts: Iterable[Counts]) -> dict[str, int]:
+    """Of devices that were not asked for no layer loses more than all layers did of the others."""
+    lost: Counter[str] = Counter()
+    for count in counts:
+        most = sum(count.lost.values())
+        lost.update(
+            {name: min(sum(one.lost.values()), most) for name, one in count.by_layer.items()}
+        )
+    return dict(lost)
 
 
 def _left_out(counts: Iterable[Counts]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from analyze.ledgers import shown_ledgers
 from analyze.listed_ios import ListedIo, Listing, load_failed, load_in_flight, load_slowest
 from analyze.load import Loads, load_loads
 from analyze.opened import OpenedRows
+from analyze.schema import BLOCK_LAYERS
 from analyze.selection import Selection
 from analyze.sources import CaptureFile
 from analyze.stacks import Level, Stack, find_levels, load_stacks
@@ -58,6 +59,7 @@ class Report:
     in_flight: Listing
     failed: Listing
     findings: tuple[Finding, ...] | None  # None: nobody has looked
+    is_too_low: bool  # what is counted here, as some of it is lost
     lacks_cgroups: bool  # the groups are by cgroup, and those of the machine are not in the rows
 
 
@@ -84,6 +86,7 @@ def make_report(
     summary = summarize(
         capture, by, sort=sort, top=top, histogram=histogram, interval_ns=interval_ns
     )
+    completeness = _completeness(capture, summary)
     if findings is None:
         findings = summary.total.ios <= MOST_IOS_UNASKED
     return Report(
@@ -91,7 +94,7 @@ def make_report(
         repeats=capture.repeats,
         origin=EpochNs(capture.origin_ns),
         selection=capture.selection,
-        completeness=_completeness(capture, summary),
+        completeness=completeness,
         summary=summary,
         levels=find_levels(capture.files, capture.selection.layer),
         stacks=load_stacks(capture) if _has_bios(capture) else (),
@@ -101,8 +104,15 @@ def make_report(
         in_flight=load_in_flight(capture, sum(part.in_flight for part in _parts(summary))),
         failed=load_failed(capture, sum(part.errors for part in _parts(summary))),
         findings=load_findings(capture) if findings else None,
+        is_too_low=_is_too_low(completeness, capture.selection.layer),
         lacks_cgroups=_lacks_cgroups(capture, summary),
     )
+
+
+def _is_too_low(completeness: Completeness, layer: str | None) -> bool:
+    lost = completeness.lost_by_layer
+    shown = lost.keys() & (BLOCK_LAYERS if layer is None else (layer,))
+    return any(lost[one] for one in shown) if shown else completeness.lost > 0
 
 
 def _lacks_cgroups(capture: OpenedRows, summary: Summary) -> bool:

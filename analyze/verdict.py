@@ -36,6 +36,7 @@ _CALL_NAMES = {
 _MOST_NAMES = 3
 _LARGEST_BUFFER = 1 << 30  # of iorec record
 TOO_LOW = "counts, IOPS and throughput are too low"
+OF_THESE_TOO_LOW = "their counts, IOPS and throughput are too low"
 NO_ACCOUNT = "no account: nothing says whether these are all I/Os"
 
 
@@ -136,20 +137,33 @@ def _shortcomings(completeness: Completeness) -> list[str]:
         count = format_counted(completeness.identity_lost, "I/O")
         said.insert(0, f"{count} without a submitter: no room in the ring buffer")
     if completeness.lost:
-        total = _counted_of_layers(completeness, completeness.recorded + completeness.lost)
+        layers = _lossy_layers(completeness)
+        recorded = sum(completeness.recorded_by_layer[layer] for layer in layers)
+        total = _counted_of_layers(layers, recorded + completeness.lost)
         lost = f"{format_count(completeness.lost)} of {total} lost ({_causes(completeness)})"
-        return [f"{lost}, {in_flight}", *said, TOO_LOW]
+        others = len(layers) < len(completeness.recorded_by_layer)
+        return [f"{lost}, {in_flight}", *said, OF_THESE_TOO_LOW if others else TOO_LOW]
     if not completeness.recorded_by_layer:
         return [*said, NO_ACCOUNT]
     return [*said, f"{format_recorded(completeness)} recorded, {in_flight}"]
 
 
-def _counted_of_layers(completeness: Completeness, count: int) -> str:
+def _lossy_layers(completeness: Completeness) -> list[str]:
+    """Those that lost something; all, where it is not known of which layers what was lost is."""
+    lost = completeness.lost_by_layer
+    layers = list(completeness.recorded_by_layer)
+    if sum(lost.values()) != completeness.lost:
+        return layers
+    return [layer for layer in layers if lost.get(layer)] or layers
+
+
+def _counted_of_layers(layers: Sequence[str], count: int) -> str:
     """`1,234 I/Os`, or `2,468 requests and bios`: several layers see the same I/O."""
-    layers = completeness.recorded_by_layer
     names = [escape_for_terminal(_CALL_NAMES.get(layer, layer)) for layer in layers]
-    if len(names) < 2:
-        return format_counted(count, "I/O")
+    if names in ([], ["request"]):
+        names = ["I/O"]
+    if len(names) == 1:
+        return format_counted(count, names[0])
     return f"{format_count(count)} {_listed([f'{name}s' for name in names])}"
 
 

@@ -58,7 +58,7 @@ def render_text(
     about = [
         _headline(report, width) + _source_lines(report) + level_lines(report.levels, width),
         device_lines(report.completeness, width),
-        _selection_lines(report),
+        _selection_lines(report, width),
     ]
     if only_findings:
         shown = [findings_lines(report.findings or (), width)]
@@ -68,7 +68,7 @@ def render_text(
 
 def _view(report: Report, width: int, columns: Sequence[str]) -> list[list[str]]:
     """What was asked for: I/Os, bios, devices, or else groups."""
-    summary, is_too_low = report.summary, report.completeness.lost > 0
+    summary, is_too_low = report.summary, report.is_too_low
     if report.slowest is not None:
         return [slowest_lines(report, width, columns)]
     if report.bio_times is not None:
@@ -222,15 +222,19 @@ def _source_lines(report: Report) -> list[str]:
     return lines
 
 
-def _selection_lines(report: Report) -> list[str]:
+def _selection_lines(report: Report, width: int) -> list[str]:
     """Which part of the capture is shown below."""
     if _matches_nothing(report):
         return [f"nothing matches: there is no I/O {report.selection}"]
     if shown := str(report.selection):
         return [f"below: {format_counted(report.summary.total.ios, 'I/O')} {shown}"]
-    if len(report.completeness.recorded_by_layer) > 1 and report.bio_times is None:
-        return ["below: requests, and bios of devices without requests; all bios: --layer bio"]
-    return []
+    layers = list(report.completeness.recorded_by_layer)
+    if len(layers) < 2 or report.bio_times is not None:
+        return []
+    *first, last = [layer for layer in layers if layer != "request"]
+    bios = ", and bios of devices without requests" if "bio" in layers else ""
+    others = f"{', '.join(first)} or {last}" if first else last
+    return _wrapped(f"below: requests{bios}; the others: --layer {others}", width)
 
 
 def _matches_nothing(report: Report) -> bool:

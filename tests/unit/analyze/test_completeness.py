@@ -57,10 +57,25 @@ def test_what_several_layers_lost_is_not_called_a_number_of_ios(path: Path) -> N
     completeness = replace(
         completeness_of(path, counts={"completions": 1010, "lost": {"ring_full": 1}}),
         recorded_by_layer={"request": 500, "bio": 509},
+        lost_by_layer={"request": 1, "bio": 1},  # of which one was on a disk not asked for
     )
     assert "1 of 1,010 requests and bios lost" in format_completeness(completeness)
     completeness = replace(completeness, recorded_by_layer={"syscall": 500, "uring": 509})
     assert "1,010 system calls and io_uring operations lost" in format_completeness(completeness)
+
+
+def test_a_loss_of_one_layer_is_said_of_that_alone(path: Path) -> None:
+    completeness = replace(
+        completeness_of(path, counts={"completions": 1010, "lost": {"ring_full": 1}}),
+        recorded_by_layer={"request": 500, "syscall": 509},
+        lost_by_layer={"request": 0, "syscall": 1},
+    )
+    assert format_completeness(completeness) == (
+        "INCOMPLETE: 1 of 510 system calls lost (ring buffer full), 0 in flight;"
+        " their counts, IOPS and throughput are too low"
+    )
+    completeness = replace(completeness, lost_by_layer={"request": 1, "syscall": 0})
+    assert "1 of 501 I/Os lost" in format_completeness(completeness)
 
 
 def test_a_loss_of_an_unknown_cause_counts(path: Path) -> None:

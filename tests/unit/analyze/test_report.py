@@ -14,6 +14,7 @@ import pytest
 from rich.cells import cell_len
 
 import analyze
+from analyze.capture import open_captures
 from analyze.errors import IorecError
 from analyze.escape import escape_for_terminal, neutralise_for_csv
 from analyze.groupings import SORTS
@@ -251,6 +252,49 @@ def test_counts_that_are_too_low_say_so_in_their_titles(tmp_path: Path) -> None:
     assert "hint: the ring buffer was full: record with a larger one, -B 64M\n" in text
     assert "≥I/OS" in text
     assert "≥I/OS" not in render_text(report_of(tmp_path), 80)
+
+
+NOTHING = {
+    "filtered": 0,
+    "began_before": 0,
+    "continuations": 0,
+    "in_flight_at_start": 0,
+    "in_flight_at_stop": 0,
+    "lost": {},
+}
+
+
+def test_counts_of_a_layer_that_lost_nothing_are_not_too_low(tmp_path: Path) -> None:
+    rows = table(10, layer=["request"] * 4 + ["syscall"] * 6, device=["sda"] * 4 + [None] * 6)
+    layers = {
+        "request": {"completions": 4, "recorded": 4, **NOTHING},
+        "syscall": {"completions": 9, "recorded": 6, **NOTHING, "lost": {"ring_full": 3}},
+    }
+    lossy = {"counts": {"layers": layers, "completions": 13, "lost": {"ring_full": 3}}}
+    path = write_capture(tmp_path / "run.parquet", rows, **lossy)
+    for layer, title in ((None, "  I/OS"), ("syscall", "≥I/OS")):
+        with open_captures([path], layer=layer) as capture:
+            text = render_text(make_report(capture), 80)
+        assert text.startswith("INCOMPLETE: 3 of 9 system calls lost (ring buffer full)")
+        assert title in text
+        assert ("≥" in text) == (layer is not None)
+
+
+def test_the_layers_that_are_not_shown_are_named(tmp_path: Path) -> None:
+    said = {
+        "request": "",
+        "request bio": "requests, and bios of devices without requests; the others: --layer bio",
+        "request syscall wait": "requests; the others: --layer syscall or wait",
+    }
+    for number, (names, expected) in enumerate(said.items()):
+        layers = names.split()
+        counts = {layer: {"completions": 3, "recorded": 3, **NOTHING} for layer in layers}
+        rows = table(3 * len(layers), layer=layers * 3, device="sda")
+        path = write_capture(tmp_path / f"{number}.parquet", rows, counts={"layers": counts})
+        with open_captures([path]) as capture:
+            text = " ".join(render_text(make_report(capture), 200).split())
+        assert (f"below: {expected} " if expected else "I/OS") in text
+        assert ("below:" in text) == bool(expected)
 
 
 def test_hung_and_failed_ios_are_listed(tmp_path: Path) -> None:
