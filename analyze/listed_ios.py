@@ -7,9 +7,11 @@ from typing import Any
 from analyze.errors import IorecError
 from analyze.opened import OpenedRows
 from analyze.row_query import PROCESS_NAME
+from analyze.schema import BLOCK_LAYERS
 from analyze.typed_json import EpochNs
 
 _SHOWN = 10
+_SHOWN_CALLS = 3  # that failed: a shell's search for its programs is many
 _MAX_SLOWEST = 20_000  # which fit into memory
 
 
@@ -40,21 +42,39 @@ class ListedIo:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """How many I/Os of an operation failed with an error."""
+
+    op: str | None
+    errno: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Listing:
-    """The first of `count` such I/Os, the oldest first."""
+    """The first of `count` such I/Os, the oldest first; `failures` are all of those that failed."""
 
     count: int
     shown: tuple[ListedIo, ...]
+    failures: tuple[Failure, ...] = ()
 
 
 def load_in_flight(capture: OpenedRows, count: int) -> Listing:
     """The I/Os that did not complete; `count` is how many are known to be there."""
-    return _load_listing(capture, "latency_ns IS NULL", count)
+    return Listing(count, _load(capture, "latency_ns IS NULL", "time", _SHOWN) if count else ())
 
 
 def load_failed(capture: OpenedRows, count: int) -> Listing:
     """The I/Os that ended with an error; `count` is how many are known to be there."""
-    return _load_listing(capture, "errno <> 0", count)
+    if not count:
+        return Listing(0, ())
+    kinds = capture.records(
+        "SELECT op, errno, count(*) AS count FROM io WHERE errno <> 0"
+        " GROUP BY op, errno ORDER BY count DESC, op, errno"
+    )
+    is_of_disks = capture.selection.layer in (None, *BLOCK_LAYERS)
+    shown = _load(capture, "errno <> 0", "time", _SHOWN if is_of_disks else _SHOWN_CALLS)
+    return Listing(count, shown, tuple(Failure(**kind) for kind in kinds))
 
 
 def load_slowest(capture: OpenedRows, count: int) -> tuple[ListedIo, ...]:
@@ -69,10 +89,6 @@ def load_slowest(capture: OpenedRows, count: int) -> tuple[ListedIo, ...]:
             exit_code=2,
         )
     return _load(capture, "latency_ns IS NOT NULL", "latency_ns DESC, time", count)
-
-
-def _load_listing(capture: OpenedRows, condition: str, count: int) -> Listing:
-    return Listing(count, _load(capture, condition, "time", _SHOWN) if count else ())
 
 
 def _load(capture: OpenedRows, condition: str, order: str, limit: int) -> tuple[ListedIo, ...]:

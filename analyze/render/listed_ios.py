@@ -14,6 +14,7 @@ from analyze.render.table import (
     pick_columns,
     table_lines,
     unnamed_file_lines,
+    wrap_units,
 )
 from analyze.report import Report
 from analyze.units import (
@@ -23,6 +24,8 @@ from analyze.units import (
     format_duration,
     format_elapsed,
 )
+
+_MOST_KINDS = 3
 
 
 def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list[str]:
@@ -64,7 +67,13 @@ def failed_lines(report: Report, width: int) -> list[str]:
     """The first of the I/Os that failed."""
     rows = report.failed.shown
     latencies = Column("LATENCY", [format_duration(row.latency_ns) for row in rows], 5)
-    return _listing_lines("failed", report.failed, report.origin, [latencies, _errors(rows)], width)
+    kinds = [
+        f"{format_count(kind.count)} {cell_text(kind.op)} {errno_name(kind.errno)}"
+        for kind in report.failed.failures
+    ]
+    left_out = f" and {format_count(len(kinds) - _MOST_KINDS)} more" if kinds[_MOST_KINDS:] else ""
+    title = f"failed ({', '.join(kinds[:_MOST_KINDS])}{left_out})"
+    return _listing_lines(title, report.failed, report.origin, [latencies, _errors(rows)], width)
 
 
 def _listing_lines(
@@ -72,12 +81,14 @@ def _listing_lines(
 ) -> list[str]:
     if not listing.count:
         return []
-    columns = [*_columns(listing.shown, origin_ns), *last_columns]
+    files = Column("FILE", [cell_text(row.file) for row in listing.shown], 4, is_text=True)
+    columns = [*_columns(listing.shown, origin_ns), *last_columns, files]
+    columns = [column for column in columns if {*column.cells} != {cell_text(None)}]
     left_out = listing.count - len(listing.shown)
     more = [f"({format_count(left_out)} more)"] if left_out > 0 else []
     lines = format_columns(fit_columns(columns, width))
     title = f"{format_count(listing.count)} {title}{clock_note(lines[0], origin_ns)}:"
-    return [title, *lines, *more]
+    return [*wrap_units(title, width, subsequent_indent="  "), *lines, *more]
 
 
 def _columns(rows: Sequence[ListedIo], origin_ns: int) -> list[Column]:

@@ -310,9 +310,32 @@ def test_hung_and_failed_ios_are_listed(tmp_path: Path) -> None:
     text = render_text(report, 80)
     assert "3 in flight when recording stopped" in text
     assert "998 ms" in text
-    assert "2 failed" in text
+    assert "2 failed (1 read EIO, 1 read EREMOTEIO)" in " ".join(text.split())
     assert "EIO" in text
     assert "EREMOTEIO" in text
+
+
+def test_calls_that_fail_as_usual_are_counted_and_three_are_listed(tmp_path: Path) -> None:
+    errnos = [2] * 500 + [11] * 20 + [5, 22, 22, 0]
+    rows = table(
+        len(errnos), layer="syscall", device=None, offset=None, op="openat", errno=errnos, file="/a"
+    )
+    path = write_capture(tmp_path / "run.parquet", rows, layers=["syscall"])
+    with open_captures([path], layer="syscall") as capture:
+        report = make_report(capture)
+    assert [(kind.errno, kind.count) for kind in report.failed.failures] == [
+        (2, 500),
+        (11, 20),
+        (22, 2),
+        (5, 1),
+    ]
+    lines = render_text(report, 120).splitlines()
+    [place] = [at for at, line in enumerate(lines) if line.startswith("523 failed")]
+    kinds = "500 openat ENOENT, 20 openat EAGAIN, 2 openat EINVAL and 1 more"
+    assert lines[place].startswith(f"523 failed ({kinds})")
+    assert not {"DEVICE", "OFFSET"} & set(lines[place + 1].split())
+    assert [line.split()[-1] for line in lines[place + 1 : place + 5]] == ["FILE", *["/a"] * 3]
+    assert lines[place + 5] == "(520 more)"
 
 
 def test_a_long_list_of_hung_ios_ends_with_a_count_of_the_rest(tmp_path: Path) -> None:
