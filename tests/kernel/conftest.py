@@ -169,7 +169,7 @@ def _nothing_left_running() -> Iterator[None]:
 def stop_recording(process: subprocess.Popen[str]) -> None:
     """Stops it as Ctrl-C does, and waits until the capture is written."""
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    assert process.wait(240) == 0
 
 
 def start_recording(output: Path, *options: str | Path) -> subprocess.Popen[str]:

@@ -381,7 +381,7 @@ def test_a_deleted_folder_costs_no_row(folder: Path, ram_folder: Path, loop: Loo
     assert str(saved.parent) in said.partition("hint: ")[2]
     assert_is_private_capture(saved)
     capture = read_capture(saved)
-    assert len(capture.table) == capture.counts["recorded"] > 10_000
+    assert len(capture.table) == capture.counts["recorded"] > 1000
     assert not folder.exists()
 
 
@@ -449,7 +449,7 @@ def test_a_deleted_spool_costs_no_row(folder: Path, ram_folder: Path, loop: Loop
     with recording_below(loop, folder / "run.parquet", ram_folder) as recording:
         (folder / "run.parquet.part").unlink()
     assert recording.wait(60) == 0
-    assert len(read_capture(folder / "run.parquet").table) > 10_000
+    assert len(read_capture(folder / "run.parquet").table) > 1000
 
 
 def test_a_deleted_spool_that_cannot_become_a_capture_gets_a_name_again(
@@ -463,7 +463,7 @@ def test_a_deleted_spool_that_cannot_become_a_capture_gets_a_name_again(
     spool = folder / "run.parquet.part"
     assert f"iorec recover {spool}" in said
     run(IOREC, "recover", spool, "-o", folder / "other.parquet")
-    assert len(read_capture(folder / "other.parquet").table) > 10_000
+    assert len(read_capture(folder / "other.parquet").table) > 1000
 
 
 def test_messages_name_a_renamed_folder_as_it_is_called_now(folder: Path, ram_folder: Path) -> None:
@@ -507,7 +507,7 @@ sys.exit(run(sys.argv[1:]))
     assert [path.name for path in folder.iterdir()] == ["run.parquet"]
     capture = read_capture(folder / "run.parquet")
     assert not capture.metadata["complete"]
-    assert len(capture.table) > 10_000
+    assert len(capture.table) > 1000
 
 
 def test_a_command_is_waited_for_even_if_nothing_of_it_can_be_kept(ram_folder: Path) -> None:

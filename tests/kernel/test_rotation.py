@@ -153,7 +153,7 @@ def test_a_disk_that_is_full_names_every_spool_that_is_left(
     options = ["-d", disk.name, "--max-size", "400K", "--rotate", "1000"]
     recording = start_recording(small_folder / "run.parquet", *options)
     with running_load(disk, "--rw=randread"):
-        stderr = recording.communicate(timeout=100)[1]
+        stderr = recording.communicate(timeout=240)[1]
     assert recording.returncode == 1
     assert "Traceback" not in stderr
     assert "No space left on device" in stderr
@@ -200,7 +200,7 @@ def test_what_an_earlier_file_lost_is_said_at_the_end(disk: LoopDevice, ram_fold
         while not (ram_folder / "run-00002.parquet.part").exists():
             time.sleep(0.01)
     recording.send_signal(signal.SIGINT)
-    stderr = recording.communicate(timeout=100)[1]
+    stderr = recording.communicate(timeout=240)[1]
     first = read_capture(ram_folder / "run-00001.parquet")
     assert first.counts["lost"]["ring_full"] > 0
     assert "run-00001.parquet: INCOMPLETE: " in stderr
