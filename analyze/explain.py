@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Takes slow calls apart: which I/Os of disks were in flight during each, and where it waited."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,7 +176,7 @@ def explain_all(capture: OpenedRows) -> AllCalls | None:
         return None
     condition = f"{_IS_EXPLAINED} AND latency_ns IS NOT NULL"
     totals = capture.records(
-        f"SELECT op, count(*) AS calls, sum(latency_ns)::BIGINT AS time_ns"
+        "SELECT op, count(*) AS calls, sum(latency_ns)::BIGINT AS time_ns"
         f" FROM io WHERE {condition} GROUP BY op"
     )
     places = capture.records(
@@ -194,26 +194,22 @@ def explain_all(capture: OpenedRows) -> AllCalls | None:
                 WHERE calls.layer = 'wait'
             ) WHERE left_ns > 0
         )
-        SELECT op, place, (count(*) FILTER (blocked_ns > 0))::BIGINT AS times,
-            sum(blocked_ns)::BIGINT AS time_ns,
-            (count(*) FILTER (whole_ns > blocked_ns))::BIGINT AS times_for_a_cpu,
-            sum(whole_ns - blocked_ns)::BIGINT AS for_a_cpu_ns
-        FROM spans GROUP BY ALL
+        SELECT op, place, count(*) AS times, sum(blocked_ns)::BIGINT AS time_ns
+        FROM spans WHERE blocked_ns > 0 GROUP BY ALL
+        UNION ALL
+        SELECT op, '{FOR_A_CPU}', count(*), sum(whole_ns - blocked_ns)::BIGINT
+        FROM spans WHERE whole_ns > blocked_ns GROUP BY ALL
         """
     )
-    whole_ns = sum(total["time_ns"] for total in totals)
+    spent = Counter[str]()
+    for place in places:
+        spent[place["op"]] += place["time_ns"]
     rest = ON_A_CPU if _has_all_waits(capture, None) else RAN_OR_LOST
-    waits = []
-    for op, op_ns in ((total["op"], total["time_ns"]) for total in totals):
-        found = [row for row in places if row["op"] == op]
-        sums: list[tuple[str | None, int | None, int]] = [
-            (row["place"], row["times"], row["time_ns"]) for row in found if row["times"]
-        ]
-        times = sum(row["times_for_a_cpu"] for row in found)
-        if times:
-            sums.append((FOR_A_CPU, times, sum(row["for_a_cpu_ns"] for row in found)))
-        sums.append((rest, None, max(op_ns - sum(time_ns for _, _, time_ns in sums), 0)))
-        waits += [WaitOfCalls(*one, _share(one[2], whole_ns), op) for one in sums]
+    for op, time_ns in ((total["op"], total["time_ns"]) for total in totals):
+        ran_ns = max(time_ns - spent[op], 0)
+        places.append({"op": op, "place": rest, "times": None, "time_ns": ran_ns})
+    whole_ns = sum(total["time_ns"] for total in totals)
+    waits = [WaitOfCalls(**place, share=_share(place["time_ns"], whole_ns)) for place in places]
     waits.sort(key=lambda wait: -wait.time_ns)
     return AllCalls(sum(total["calls"] for total in totals), whole_ns, tuple(waits))
 
