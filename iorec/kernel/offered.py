@@ -3,14 +3,12 @@
 
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 from analyze.errors import IorecError
 from iorec.kernel.btf import KernelTypes
 from iorec.kernel.kept import kept
 from iorec.kernel.layers import AIO, SYSCALL, URING, WAIT
-
-_KPTR_RESTRICT = Path("/proc/sys/kernel/kptr_restrict")
+from iorec.kernel.symbols import are_symbols_shown
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,11 @@ def check_layers(layers: tuple[str, ...]) -> None:
 
 def _read() -> Lacking:
     found = kept(Lacking, (), lambda: Lacking(dict(_reasons())))
-    # That can be changed at any time.
-    if WAIT.name not in found.reasons and _KPTR_RESTRICT.read_text().strip() == "2":
-        message = "the layer wait needs to know where the kernel's functions are, which it hides"
-        hint = "sysctl kernel.kptr_restrict=1, or leave it out"
-        return Lacking(found.reasons | {WAIT.name: (message, hint)})
-    return found
+    if WAIT.name in found.reasons or are_symbols_shown():  # which can change at any time
+        return found
+    message = "the layer wait needs to know where the kernel's functions are, which it hides"
+    hint = "run it as root, with kernel.kptr_restrict of 0 or 1, or leave it out"
+    return Lacking(found.reasons | {WAIT.name: (message, hint)})
 
 
 def _reasons() -> list[tuple[str, tuple[str, str]]]:

@@ -4,10 +4,14 @@
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from analyze.errors import IorecError
 from analyze.groupings import CALLED_BY
+
+_SYMBOLS = Path("/proc/kallsyms")
+_ENOUGH = 100  # the first ones are of a CPU's own data, which begin at 0
 
 # What compilers append to the name of a function that they have made of another one.
 _MADE = re.compile(r"\.(constprop|isra|part|cold|llvm)\b.*")
@@ -47,6 +51,12 @@ class KernelSymbols:
         return _MADE.sub("", self._names[place]) if place >= 0 else None
 
 
+def are_symbols_shown() -> bool:
+    """Whether the kernel shows this process where its functions are: else all addresses are 0."""
+    with _SYMBOLS.open() as lines:
+        return any(line.split(None, 1)[0].strip("0") for line in islice(lines, _ENOUGH))
+
+
 def read_kernel_symbols() -> KernelSymbols:
     """Those of the running kernel."""
-    return KernelSymbols(Path("/proc/kallsyms").read_text())
+    return KernelSymbols(_SYMBOLS.read_text())

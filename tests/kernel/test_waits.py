@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.captures import Capture, assert_layers_close
+from tests.kernel.captures import Capture, assert_layers_close, read_capture
 from tests.kernel.conftest import IOREC, LoopDevice, python, run, start_recording, stop_recording
 from tests.kernel.mounts import mounted_ext4
 
@@ -141,20 +141,22 @@ def test_one_that_is_killed_in_its_call_waits_no_longer(ram_folder: Path) -> Non
     assert group["latency"]["max_ns"] > 500_000_000
 
 
-def test_a_kernel_that_hides_its_functions_has_no_waits(record: Record, ram_folder: Path) -> None:
-    setting = Path("/proc/sys/kernel/kptr_restrict")
-    before = setting.read_text()
-    setting.write_text("2")
-    try:
-        capture = record("-l", "all", "--", "true")
-        asked_for = subprocess.run(
-            [IOREC, "record", "-f", "-l", "syscall,wait", "-o", ram_folder / "no.parquet"],
-            capture_output=True,
-            text=True,
-        )
-    finally:
-        setting.write_text(before)
-    assert "wait" not in capture.metadata["layers"]
-    assert "the layer wait needs to know where the kernel's functions are" in capture.stderr
+def test_a_kernel_that_hides_its_functions_has_no_waits(ram_folder: Path) -> None:
+    hide = (
+        'sed "s/^[0-9a-f]*/0000000000000000/" /proc/kallsyms >hidden'
+        ' && mount --bind hidden /proc/kallsyms && exec "$@"'
+    )
+    before = ("unshare", "-m", "sh", "-c", hide, "sh", IOREC, "record")
+    argv = (*before, "-l", "all", "-o", "all.parquet", "--", "true")
+    done = run(*argv, cwd=ram_folder, capture_output=True)
+    assert "the layer wait needs to know where the kernel's functions are" in done.stderr
+    assert "wait" not in read_capture(ram_folder / "all.parquet").metadata["layers"]
+    asked_for = subprocess.run(
+        [*before, "-l", "syscall,wait", "-o", "no.parquet"],
+        cwd=ram_folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (asked_for.returncode, "kptr_restrict" in asked_for.stderr) == (1, True)
     assert not (ram_folder / "no.parquet").exists()
