@@ -42,7 +42,7 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop(self._running)
+        self.stop_all()
 
     def start(self, jobs: Sequence[dict[str, Any]]) -> subprocess.Popen[bytes]:
         """One process with a thread for each job; returns when it has opened the files."""
@@ -64,6 +64,10 @@ class Workers:
             _kill_all(worker)
         self._running = [worker for worker in self._running if worker not in workers]
         assert not any(ended), "a worker failed"
+
+    def stop_all(self) -> None:
+        """Ends those that run."""
+        self.stop(self._running)
 
     def claims(self) -> NDArray[np.void]:
         """All claims so far."""
