@@ -134,9 +134,9 @@ def test_a_recording_killed_at_any_moment_is_recovered_up_to_its_last_second(
     rows = with_rows = 0
     worst_s = 0.0
     with running_load(disk, "--rw=read") as load:
+        load.pause()
         for number in range(KILLS):
             output = ram_folder / f"{number}.parquet"
-            load.pause()
             recording = start_recording(output, "-d", disk.name)
             programs = programs_of(recording.pid)
             started_ns = time.time_ns()
@@ -145,6 +145,7 @@ def test_a_recording_killed_at_any_moment_is_recovered_up_to_its_last_second(
             recording.kill()
             killed_ns = time.time_ns()
             recording.wait()
+            load.pause()
             assert len(programs) >= 5
             assert_gone(programs)
             assert recover(part_of(output)) == 0
