@@ -183,7 +183,8 @@ def explain_all(capture: OpenedRows) -> AllCalls | None:
         f"""
         WITH spans AS (
             SELECT op, place, least(whole_ns, left_ns) AS whole_ns,
-                least(coalesce(until_woken_ns, whole_ns), whole_ns, left_ns) AS blocked_ns
+                greatest(least(coalesce(until_woken_ns, whole_ns), whole_ns, left_ns), 0)
+                    AS blocked_ns
             FROM (
                 SELECT io.op, calls.wait AS place, calls.queue_ns AS until_woken_ns,
                     coalesce(calls.latency_ns, {2**62}) AS whole_ns,
@@ -348,6 +349,7 @@ def _load_spans(
         left_ns = begin_ns + length_ns - row["time"]
         whole_ns = left_ns if row["length_ns"] is None else min(row["length_ns"], left_ns)
         blocked_ns = whole_ns if row["blocked_ns"] is None else min(row["blocked_ns"], whole_ns)
+        blocked_ns = max(blocked_ns, 0)
         spans.append(WaitSpan(row["place"], EpochNs(row["time"]), blocked_ns, whole_ns))
     return tuple(spans)
 

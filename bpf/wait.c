@@ -55,6 +55,7 @@ int wait_begin(u64 *ctx)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct lane *mine = enter(WAIT_BEGIN_LANE);
 	bool is_preempted = ctx[0] & 1;
+	u64 start_ns = bpf_ktime_get_ns();
 	struct identity who;
 	struct entry call;
 	struct slot *slot;
@@ -79,9 +80,9 @@ int wait_begin(u64 *ctx)
 	if (!is_preempted)
 		set_frames(ctx, &who);
 	slot->identity = identity_number(mine, slot->source, 0, &who);
-	slot->start_ns = bpf_ktime_get_ns();
+	slot->start_ns = start_ns;
 	if (is_preempted)
-		slot->issue_ns = slot->start_ns;
+		slot->issue_ns = start_ns;
 	return 0;
 }
 
@@ -103,6 +104,7 @@ int wait_end(u64 *ctx)
 	struct task_struct *next = (struct task_struct *)ctx[2];
 	struct lane *mine = enter(WAIT_END_LANE);
 	struct entry wait;
+	struct slot *slot;
 
 	if (!mine)
 		return 0;
@@ -110,6 +112,10 @@ int wait_end(u64 *ctx)
 	if (!wait.bucket)
 		return 0;
 	mine->runs++;
+	slot = slot_of(wait);
+	/* Another CPU woke it, whose clock was a little behind. */
+	if (slot->issue_ns && slot->issue_ns < slot->start_ns)
+		slot->issue_ns = slot->start_ns;
 	finish(mine, WAIT_END_LANE, wait, 0);
 	return 0;
 }

@@ -26,6 +26,7 @@ from analyze.units import (
 )
 
 _MOST_KINDS = 3
+_OFTEN_EMPTY = ("DEVICE", "OFFSET", "FILE")  # of calls, or of disks
 
 
 def slowest_lines(report: Report, width: int, names: Sequence[str] = ()) -> list[str]:
@@ -82,8 +83,11 @@ def _listing_lines(
     if not listing.count:
         return []
     files = Column("FILE", [cell_text(row.file) for row in listing.shown], 4, is_text=True)
-    columns = [*_columns(listing.shown, origin_ns), *last_columns, files]
-    columns = [column for column in columns if {*column.cells} != {cell_text(None)}]
+    columns = [
+        column
+        for column in (*_columns(listing.shown, origin_ns), *last_columns, files)
+        if column.title not in _OFTEN_EMPTY or {*column.cells} != {cell_text(None)}
+    ]
     left_out = listing.count - len(listing.shown)
     more = [f"({format_count(left_out)} more)"] if left_out > 0 else []
     lines = format_columns(fit_columns(columns, width))
