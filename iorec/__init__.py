@@ -2,8 +2,10 @@
 """Records every I/O of a Linux machine; `iorec.open("run.parquet")` reads a capture in Python."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = (
+    False  # not of typing, whose import takes as long as all else until Ctrl-C is handled
+)
 if TYPE_CHECKING:
     from analyze import IorecError, open  # noqa: A004 - as in iorec.open("run.parquet")
 
@@ -11,7 +13,7 @@ __all__ = ["IorecError", "open"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Not before it is asked for: the command must be ready for Ctrl-C at once.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -350,7 +350,7 @@ def test_the_file_is_the_one_that_the_number_stood_for_when_the_call_began(
     (of_fifo,) = rows_of(capture, op="read", bytes=29)
     (of_file,) = rows_of(capture, op="read", bytes=31)
     assert of_fifo["fd"] == of_file["fd"]
-    assert of_fifo["file"] is None
+    assert of_fifo["file"] == "pipe"
     assert of_file["file"] == str(second)
 
 
