@@ -90,10 +90,10 @@ demo: $(RUNS)
 
 test: environment
 	.venv/bin/pytest --numprocesses auto tests/unit tests/cli
-	$(KERNEL) .venv/bin/pytest --numprocesses 2 --dist loadgroup tests/kernel
+	$(KERNEL) .venv/bin/pytest --numprocesses 2 --dist worksteal tests/kernel
 
 test-busy: environment
-	$(KERNEL) tests/busy.sh .venv/bin/pytest --numprocesses 2 --dist loadgroup tests/kernel
+	$(KERNEL) tests/busy.sh .venv/bin/pytest --numprocesses 2 --dist worksteal tests/kernel
 
 check: environment
 	.venv/bin/ruff check

@@ -53,14 +53,6 @@ class LoopDevice:
         Path(f"/sys/block/{self.name}/queue/{attribute}").write_text(value)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the marks are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Has one worker do all replays: each puts queues in order that an earlier one has changed."""
-    for item in items:
-        if item.path.name.startswith("test_replay"):
-            item.add_marker(pytest.mark.xdist_group("replay"))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _session() -> Iterator[None]:
     mark_children()

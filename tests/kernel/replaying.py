@@ -5,7 +5,7 @@ import hashlib
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,12 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def states_left() -> list[Path]:
-    """What replays have noted of queues and not put back."""
-    return [path for path in STATE.glob("replay-*") if path.stat().st_size]
+def states_left(loop: LoopDevice) -> list[Path]:
+    """Where replays have noted of this queue what they have not put back; others may run."""
+    numbers = Path(f"/sys/class/block/{loop.name}/dev").read_text().strip()
+    found = []
+    for path in STATE.glob("replay-*"):
+        with suppress(FileNotFoundError):
+            if f'"{numbers}"' in path.read_text():
+                found.append(path)
+    return found

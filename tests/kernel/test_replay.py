@@ -269,7 +269,7 @@ def test_interrupted_it_judges_what_was_done_and_puts_the_queue_back(
     made = read_capture(output).metadata["replay"]
     assert made["ending"] == "interrupted"
     assert 0 < made["completed"] == made["issued"] < 60_000
-    assert not states_left()
+    assert not states_left(loop)
 
 
 def test_a_target_that_is_too_slow_ends_the_replay(loop: LoopDevice, ram_folder: Path) -> None:

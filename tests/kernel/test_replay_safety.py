@@ -303,5 +303,5 @@ def test_killed_at_any_moment_it_leaves_no_process_and_the_next_run_puts_the_que
             done = replay(source, {"loop0": loop.path}, "--dry-run")
             assert done.returncode == 0, done.stderr
             assert queue.read_text() == "1\n"
-            assert not states_left()
+            assert not states_left(loop)
     assert 3 < changed < 20  # some were killed before, some while it was changed

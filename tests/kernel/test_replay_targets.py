@@ -68,7 +68,7 @@ def test_a_second_replay_on_a_target_is_refused_and_the_queue_is_as_before(
         assert first.wait(60) == 0
         after = [(queue / name).read_text() for name in ("nomerges", "max_sectors_kb")]
     assert after == before
-    assert not states_left()
+    assert not states_left(loop)
 
 
 def test_a_target_that_is_missing_or_too_small_is_refused(
