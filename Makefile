@@ -88,12 +88,14 @@ $(STAMP): $(RUNS)
 demo: $(RUNS)
 	samples/demo.sh
 
+KERNEL_TESTS := .venv/bin/pytest --numprocesses 2 --dist worksteal tests/kernel
+
 test: environment
 	.venv/bin/pytest --numprocesses auto tests/unit tests/cli
-	$(KERNEL) .venv/bin/pytest --numprocesses 2 --dist worksteal tests/kernel
+	$(KERNEL) $(KERNEL_TESTS)
 
 test-busy: environment
-	$(KERNEL) tests/busy.sh .venv/bin/pytest --numprocesses 2 --dist worksteal tests/kernel
+	$(KERNEL) tests/busy.sh $(KERNEL_TESTS)
 
 check: environment
 	.venv/bin/ruff check

@@ -182,24 +182,17 @@ def explain_all(capture: OpenedRows) -> AllCalls | None:
     places = capture.records(
         f"""
         WITH spans AS (
-            SELECT op, place, least(whole_ns, left_ns) AS whole_ns,
-                greatest(least(coalesce(until_woken_ns, whole_ns), whole_ns, left_ns), 0)
-                    AS blocked_ns
-            FROM (
-                SELECT io.op, calls.wait AS place, calls.queue_ns AS until_woken_ns,
-                    coalesce(calls.latency_ns, {2**62}) AS whole_ns,
-                    epoch_ns(io.time) + io.latency_ns - epoch_ns(calls.time) AS left_ns
-                FROM calls ASOF JOIN (FROM io WHERE {condition}) AS io
-                ON calls.tid = io.tid AND calls.capture IS NOT DISTINCT FROM io.capture
-                    AND calls.time >= io.time
-                WHERE calls.layer = 'wait'
-            ) WHERE left_ns > 0
+            SELECT io.op, {_span("io.time", "io.latency_ns")}
+            FROM calls ASOF JOIN (FROM io WHERE {condition}) AS io
+            ON calls.tid = io.tid AND calls.capture IS NOT DISTINCT FROM io.capture
+                AND calls.time >= io.time
+            WHERE calls.layer = 'wait' AND epoch_ns(calls.time) < epoch_ns(io.time) + io.latency_ns
         )
         SELECT op, place, count(*) AS times, sum(blocked_ns)::BIGINT AS time_ns
         FROM spans WHERE blocked_ns > 0 GROUP BY ALL
         UNION ALL
-        SELECT op, '{FOR_A_CPU}', count(*), sum(whole_ns - blocked_ns)::BIGINT
-        FROM spans WHERE whole_ns > blocked_ns GROUP BY ALL
+        SELECT op, '{FOR_A_CPU}', count(*), sum(length_ns - blocked_ns)::BIGINT
+        FROM spans WHERE length_ns > blocked_ns GROUP BY ALL
         """
     )
     spent = Counter[str]()
@@ -337,21 +330,26 @@ def _load_spans(
 ) -> tuple[WaitSpan, ...]:
     rows = capture.records(
         f"""
-        SELECT epoch_ns(time) AS time, wait AS place, latency_ns AS length_ns,
-            queue_ns AS blocked_ns
+        SELECT epoch_ns(time) AS time, {_span(moment(begin_ns), str(length_ns))}
         FROM calls WHERE layer = 'wait' AND {_of_capture(file)} AND tid = {tid or 0}
             AND time >= {moment(begin_ns)} AND time < {moment(begin_ns + length_ns)}
         ORDER BY calls.time LIMIT {_MOST_STEPS}
         """
     )
-    spans = []
-    for row in rows:
-        left_ns = begin_ns + length_ns - row["time"]
-        whole_ns = left_ns if row["length_ns"] is None else min(row["length_ns"], left_ns)
-        blocked_ns = whole_ns if row["blocked_ns"] is None else min(row["blocked_ns"], whole_ns)
-        blocked_ns = max(blocked_ns, 0)
-        spans.append(WaitSpan(row["place"], EpochNs(row["time"]), blocked_ns, whole_ns))
-    return tuple(spans)
+    return tuple(WaitSpan(**row | {"time": EpochNs(row["time"])}) for row in rows)
+
+
+def _span(begin: str, lasts_ns: str) -> str:
+    """SQL for a wait as WaitSpan has it, no longer than what is left of the call it is in.
+
+    least() leaves out what is null: one that has not ended lasts as long as the call, and one that
+    was not woken is blocked for all of it.
+    """
+    length_ns = f"least(calls.latency_ns, epoch_ns({begin}) + {lasts_ns} - epoch_ns(calls.time))"
+    return (
+        f"calls.wait AS place, {length_ns} AS length_ns,"
+        f" greatest(least(calls.queue_ns, {length_ns}), 0) AS blocked_ns"
+    )
 
 
 def _sum_waits(spans: Sequence[WaitSpan], length_ns: int, rest: str) -> tuple[Wait, ...]:

@@ -288,9 +288,8 @@ def _caveats(measured: Measured, replay: Replay | None, *, is_closed: bool) -> I
         )
     if measured.writes_read:
         yield f"{format_counted(measured.writes_read, 'write')} replayed as reads"
-    for reason, count in replay.left_out.items():
-        if reason == WRITES_LEFT_OUT:
-            yield f"{format_counted(count, 'write')} left out"
+    if left_out := replay.left_out.get(WRITES_LEFT_OUT):
+        yield f"{format_counted(left_out, 'write')} left out"
     if measured.writes:
         yield f"what was written is {replay.data} data: a capture holds none"
     for target in replay.targets:
